@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from typing import Final
+from typing import Final, Protocol
 
 from hsm_core._internal.audit.baseline import KnownKeys
 from hsm_core._internal.audit.record import event_of, head_of, member
 from hsm_core.errors import InvalidInputError
 from hsm_core.model import AuditEvent, KeyId, KeyState, Phase
 from hsm_core.operations import AuditVerification, ListAuditEvents
-from hsm_core.protocols import AuditLog, KnownKey
+from hsm_core.protocols import AuditHead, AuditLog, KnownKey
 
 _BLOCK: Final = 1000
 _PURGES: Final = "PurgeVersion"
@@ -19,6 +19,37 @@ _KEYS: Final = 64
 """Length of the part of a set digest that covers keys."""
 
 _INTENT: Final = Phase.INTENT.value.encode()
+
+
+class RecordSource(Protocol):
+    """
+    Records of an audit log that may be written meanwhile.
+
+    An `AuditLog` is one, and so is another node's log. Its methods do, and raise, what
+    those of an `AuditLog` do.
+    """
+
+    @property
+    def log_id(self) -> str:
+        """Random identifier of the log, 32 hex digits."""
+        ...
+
+    @property
+    def first_seq(self) -> int:
+        """Oldest record that is there; all before it were pruned."""
+        ...
+
+    def head(self) -> AuditHead:
+        """Return position and leaf hash of the newest record."""
+        ...
+
+    def lines(self, start_seq: int, limit: int, /) -> list[bytes]:
+        """Return up to *limit* records from *start_seq* on, without newline."""
+        ...
+
+    def baseline(self) -> Iterator[KnownKey]:
+        """Return what the pruned records said of each key."""
+        ...
 
 
 def pruned_before(first_seq: int) -> InvalidInputError:
@@ -30,7 +61,9 @@ def pruned_before(first_seq: int) -> InvalidInputError:
     )
 
 
-def lines_from(audit: AuditLog, start_seq: int, limit: int) -> tuple[int, list[bytes]]:
+def lines_from(
+    audit: RecordSource, start_seq: int, limit: int
+) -> tuple[int, list[bytes]]:
     """
     Return lines from *start_seq*, or from the oldest remaining record.
 
@@ -51,7 +84,7 @@ def lines_from(audit: AuditLog, start_seq: int, limit: int) -> tuple[int, list[b
 
 
 def verified_events(
-    audit: AuditLog, verify: Callable[[int, int], AuditVerification], start: int
+    audit: RecordSource, verify: Callable[[int, int], AuditVerification], start: int
 ) -> Iterator[AuditEvent]:
     """
     Yield the events up to the current head, verifying each record.

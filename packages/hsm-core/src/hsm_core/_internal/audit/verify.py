@@ -23,13 +23,13 @@ from hsm_core._internal.audit.facts import (
     facts_line_of,
 )
 from hsm_core._internal.audit.head_mark import HeadMark, StoredHead
+from hsm_core._internal.audit.reading import RecordSource
 from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.audit.record import GENESIS, changes_end, event_of, leaf_hash
 from hsm_core._internal.audit.uses import Line, lines_of, uses_from
 from hsm_core.errors import AuditTamperedError, InvalidInputError
 from hsm_core.model import AuditEvent
 from hsm_core.operations import AuditVerification
-from hsm_core.protocols import AuditLog
 
 _PROGRESS_EVERY: Final = 10_000
 
@@ -487,7 +487,7 @@ def verify_log(
 
 
 def verify_range(
-    audit: AuditLog, hmac_key: bytes, start_seq: int, limit: int
+    audit: RecordSource, hmac_key: bytes, start_seq: int, limit: int
 ) -> AuditVerification:
     """
     Verify up to *limit* records from *start_seq*, up to the current head.
@@ -554,7 +554,7 @@ def _follow_uses(
     return follower.follow_uses(uses, facts) == len(uses)
 
 
-def _lines(audit: AuditLog, seq: int, limit: int) -> list[bytes]:
+def _lines(audit: RecordSource, seq: int, limit: int) -> list[bytes]:
     try:
         lines = audit.lines(seq, limit)
     except AuditTamperedError as error:
@@ -568,7 +568,7 @@ def _lines(audit: AuditLog, seq: int, limit: int) -> list[bytes]:
     return lines
 
 
-def _before(audit: AuditLog, start_seq: int) -> tuple[int, str]:
+def _before(audit: RecordSource, start_seq: int) -> tuple[int, str]:
     """Return seq and leaf hash of the record before a range."""
     if start_seq == 0:
         return -1, GENESIS

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
 
 from msgspec.structs import replace
 
-from hsm_core._internal.audit.facts import SPAN, FactsCache, FactsTrack
+from hsm_core._internal.audit.facts import SPAN, FactsTrack
 from hsm_core._internal.audit.head_mark import HeadCodec, HeadMark, StoredHead
 from hsm_core._internal.audit.medium import (
     Cause,
@@ -33,12 +33,10 @@ from hsm_core._internal.stores.audit_rows import (
     read_head,
 )
 from hsm_core._internal.stores.postgresql.audit_rows import (
-    BASELINE,
     DROP_BASELINES,
-    FIND_FACTS,
     INSERT_BASELINE,
-    READ,
     PostgresTables,
+    RecordReader,
     insert_group,
     log_errors,
 )
@@ -59,7 +57,6 @@ if TYPE_CHECKING:
 
 _NEVER: Final = float("inf")
 _CHUNK: Final = 4000
-_BLOCK: Final = 256
 
 
 class _Adoption(NamedTuple):
@@ -107,7 +104,7 @@ class PostgresMedium:
         self._written = stored.mark
         self._adoption: _Adoption | None = None
         self._facts: FactsTrack | None = None
-        self._read_facts = FactsCache(self._find_facts)
+        self._reader = RecordReader(database, stored.log_id)
 
     def begin(self, mark: HeadMark) -> None:
         """
@@ -258,9 +255,7 @@ class PostgresMedium:
             raise tampered(Reason.SEQUENCE, first_seq)
         self._counter = stored.counter
         self._wrote(stored.mark)
-        with log_errors(first_seq):
-            joined = self._read_facts.joined
-            found = [joined(entry, seq) for seq, entry in enumerate(entries, first_seq)]
+        found = self._reader.read(first_seq, len(entries))
         return [record + b"\n" for record in found]
 
     def heal(self, tail: Tail, cause: Cause, /) -> None:
@@ -313,25 +308,8 @@ class PostgresMedium:
             AuditUnavailableError: They can't be read.
             AuditTamperedError: A row is missing.
         """
-        end = min(start_seq + limit, self._written.seq + 1)
-        found: list[bytes] = []
-        with log_errors(start_seq, "The audit log can't be read."):
-            for first in range(start_seq, end, _BLOCK):
-                values = (self._log_id, first, min(first + _BLOCK, end))
-                for seq, entry in self._database.rows(READ, values):
-                    if seq != start_seq + len(found):
-                        raise tampered(Reason.SHORTER, start_seq + len(found))
-                    if b"\n" in entry:
-                        raise tampered(Reason.FRAMING, seq)
-                    found.append(self._read_facts.joined(entry, seq))
-        if len(found) < end - start_seq:
-            raise tampered(Reason.SHORTER, start_seq + len(found))
-        return found
-
-    def _find_facts(self, digest: bytes, seq: int) -> bytes:
-        values = (self._log_id, seq - SPAN + 1, seq, digest)
-        row = self._database.row(FIND_FACTS, values)
-        return b"" if row is None else bytes(row[0])
+        count = min(limit, self._written.seq + 1 - start_seq)
+        return self._reader.read(start_seq, count)
 
     def boundary(self, seq: int, /) -> int:
         """Return *seq*: every record can be removed by itself."""
@@ -372,14 +350,7 @@ class PostgresMedium:
             AuditTamperedError: The database is damaged.
             AuditUnavailableError: It can't be read.
         """
-        lines: list[bytes] = []
-        while True:
-            with log_errors():
-                values = (self._log_id, next_seq, len(lines), _CHUNK)
-                rows = self._database.rows(BASELINE, values)
-            lines += [line for _, line in rows]
-            if len(rows) < _CHUNK:
-                break
+        lines = self._reader.baseline(next_seq)
         yield lambda: iter(lines)
 
     def remove(self, first_seq: int, /) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
+from hsm_core._internal.audit.facts import SPAN, FactsCache
 from hsm_core._internal.audit.medium import GroupCondition
 from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.stores.audit_rows import Block
@@ -19,6 +20,7 @@ from hsm_core.errors import (
 )
 
 if TYPE_CHECKING:
+    from hsm_core._internal.stores.postgresql.database import ClusterDatabase
     from hsm_core._internal.stores.postgresql.driver import ServerConnection
 
 # A row that is longer than a record can be (65,535 bytes) must not fill the memory.
@@ -50,15 +52,15 @@ _ORPHAN: Final = (
     "AND NOT EXISTS (SELECT 1 FROM records "
     "WHERE records.log_id = facts.log_id AND seq = first_seq)"
 )
-FIND_FACTS: Final = (
+_FIND_FACTS: Final = (
     "SELECT line FROM facts WHERE log_id = $1 AND first_seq BETWEEN $2 AND $3 "
     "AND substring(line FROM 11 FOR 64) = $4 ORDER BY first_seq DESC LIMIT 1"
 )
-READ: Final = (
-    "SELECT seq, line FROM records "
+_READ: Final = (
+    "SELECT seq, CASE WHEN octet_length(line) <= 65535 THEN line END FROM records "
     "WHERE log_id = $1 AND seq >= $2 AND seq < $3 ORDER BY seq"
 )
-BASELINE: Final = (
+_BASELINE: Final = (
     "SELECT number, line FROM baselines "
     "WHERE log_id = $1 AND next_seq = $2 AND number >= $3 ORDER BY number LIMIT $4"
 )
@@ -70,6 +72,8 @@ DROP_BASELINES: Final = (
     "DELETE FROM baselines WHERE ctid = ANY(ARRAY(SELECT ctid FROM baselines "
     "WHERE log_id = $1 AND next_seq <> $2 LIMIT $3))"
 )
+
+_BLOCK_ROWS: Final = 256
 
 _MAY: Final = (
     "WITH mine AS MATERIALIZED "
@@ -263,8 +267,64 @@ class PostgresTables:
     def baseline(self, next_seq: int, /) -> list[tuple[int, object]]:
         """Return the lines of a baseline in order, each with its number."""
         values = (self._log_id, next_seq, 0, None)
-        rows = run(self._connection, BASELINE, values).fetchall()
+        rows = run(self._connection, _BASELINE, values).fetchall()
         return [(number, line) for number, line in rows]
+
+
+class RecordReader:
+    """
+    Records of one log of a cluster, read over the connections of the database.
+
+    Args:
+        database: Of the cluster.
+
+        log_id: 32 hex digits.
+    """
+
+    def __init__(self, database: ClusterDatabase, log_id: str) -> None:
+        self._database = database
+        self._log_id = log_id
+        self._facts = FactsCache(self._find_facts)
+
+    def read(self, start_seq: int, count: int) -> list[bytes]:
+        """
+        Return that many records, without newline.
+
+        Raises:
+            AuditUnavailableError: They can't be read.
+            AuditTamperedError: One of them is missing, or can't be a record.
+        """
+        found: list[bytes] = []
+        end = start_seq + count
+        with log_errors(start_seq, "The audit log can't be read."):
+            for first in range(start_seq, end, _BLOCK_ROWS):
+                values = (self._log_id, first, min(first + _BLOCK_ROWS, end))
+                for seq, entry in self._database.rows(_READ, values):
+                    if seq != start_seq + len(found):
+                        raise tampered(Reason.SHORTER, start_seq + len(found))
+                    if entry is None or b"\n" in entry:
+                        raise tampered(Reason.FRAMING, seq)
+                    found.append(self._facts.joined(entry, seq))
+        if len(found) < count:
+            raise tampered(Reason.SHORTER, start_seq + len(found))
+        return found
+
+    def _find_facts(self, digest: bytes, seq: int) -> bytes:
+        values = (self._log_id, seq - SPAN + 1, seq, digest)
+        row = self._database.row(_FIND_FACTS, values)
+        return b"" if row is None else bytes(row[0])
+
+    def baseline(self, next_seq: int) -> list[bytes]:
+        """
+        Return the lines of a baseline, each with its newline.
+
+        Raises:
+            AuditUnavailableError: They can't be read.
+            AuditTamperedError: The database is damaged.
+        """
+        with log_errors():
+            values = (self._log_id, next_seq, 0, None)
+            return [line for _, line in self._database.rows(_BASELINE, values)]
 
 
 @contextmanager

@@ -1,0 +1,314 @@
+# SPDX-License-Identifier: MIT
+"""Audit logs of a cluster, as a node reads those of the others."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from hsm_core._internal.audit.baseline import check_baseline, known_keys
+from hsm_core._internal.audit.head_mark import StoredHead
+from hsm_core._internal.audit.heads import HEADS
+from hsm_core._internal.audit.reading import verified_events
+from hsm_core._internal.audit.reasons import Reason, tampered
+from hsm_core._internal.audit.record import MEMBERS, leaf_hash
+from hsm_core._internal.audit.verify import recover, verify_range
+from hsm_core._internal.stores.audit_rows import StoredRows, read_head
+from hsm_core._internal.stores.postgresql.audit import READ_ONE_STATE, TRAIL
+from hsm_core._internal.stores.postgresql.audit_rows import (
+    PostgresTables,
+    RecordReader,
+    log_errors,
+)
+from hsm_core._internal.stores.postgresql.connection import connect
+from hsm_core._internal.stores.postgresql.database import run
+from hsm_core.model import AuditEvent, LogHead
+from hsm_core.operations import AuditVerification
+from hsm_core.protocols import AuditHead, KnownKey
+
+if TYPE_CHECKING:
+    from hsm_core._internal.stores.postgresql.database import ClusterDatabase
+    from hsm_core._internal.stores.postgresql.driver import ServerConnection
+
+_LIST: Final = "SELECT log_id, node, kind, ended FROM logs ORDER BY node, log_id"
+_GROWTH: Final = (
+    "SELECT 1 FROM records WHERE log_id = $1 AND seq >= $2 AND seq < $3 "
+    "AND substring(line FROM $4::integer FOR $5::integer) <> $6 LIMIT 1"
+)
+_HEADS_KIND: Final = b'"kind":"%b"' % HEADS.encode()
+
+
+class LogName(msgspec.Struct, frozen=True):
+    """
+    A log of a cluster, as the database names it.
+
+    Attributes:
+        log_id: 32 hex digits.
+        node: Node that writes it.
+        kind: `TRAIL` or `LEDGER`.
+        ended: Whether another log has taken its place.
+    """
+
+    log_id: str
+    node: str
+    kind: str
+    ended: bool
+
+
+def log_names(connection: ServerConnection) -> list[LogName]:
+    """
+    Return all logs of a cluster, by node.
+
+    Raises:
+        psycopg.Error: They can't be read.
+    """
+    return [LogName(*row) for row in run(connection, _LIST).fetchall()]
+
+
+def read_mark(tables: PostgresTables, log_id: str, hmac_key: bytes) -> StoredHead:
+    """
+    Return the head mark of a log.
+
+    Raises:
+        WrongAuditKeyError: It was written with another HMAC key.
+        AuditTamperedError: It is missing, of another log, or was altered.
+    """
+    stored = read_head(tables, hmac_key)
+    if stored.log_id != log_id:
+        raise tampered(Reason.LOG_ID, 0)
+    return stored
+
+
+class ReadableLog:
+    """
+    Log of any node, to be read while that node may write it.
+
+    Args:
+        database: Of the cluster.
+
+        log_id: 32 hex digits.
+
+        hmac_key: Key of the audit log.
+
+    Attributes:
+        log_id: The same.
+    """
+
+    def __init__(self, database: ClusterDatabase, log_id: str, hmac_key: bytes) -> None:
+        self._database = database
+        self._hmac_key = hmac_key
+        self._reader = RecordReader(database, log_id)
+        self.log_id = log_id
+
+    def mark(self) -> StoredHead:
+        """
+        Return the head mark as it is now.
+
+        Raises:
+            AuditTamperedError: It is missing, or was altered.
+            AuditUnavailableError: It can't be read.
+        """
+        with log_errors(), self._database.reading() as connection:
+            tables = PostgresTables(connection, self.log_id)
+            return read_mark(tables, self.log_id, self._hmac_key)
+
+    def head(self) -> AuditHead:
+        """
+        Return position and leaf hash of the newest record.
+
+        Raises:
+            AuditTamperedError: The head mark is missing, or was altered.
+            AuditUnavailableError: It can't be read.
+        """
+        mark = self.mark().mark
+        return AuditHead(mark.seq, mark.leaf_hash)
+
+    def has_grown(self, size: int) -> bool:
+        """
+        Return whether it has more records than so many, other than those of heads.
+
+        Raises:
+            AuditUnavailableError: It can't be read.
+        """
+        kind = (MEMBERS + 1, len(_HEADS_KIND), _HEADS_KIND)
+        with log_errors():
+            end = self.head().seq + 1
+            values = (self.log_id, size, end, *kind)
+            return self._database.row(_GROWTH, values) is not None
+
+    @property
+    def first_seq(self) -> int:
+        """
+        Oldest record that is there; all before it were pruned.
+
+        Raises:
+            AuditUnavailableError: It can't be read.
+        """
+        with log_errors(), self._database.reading() as connection:
+            pruned = PostgresTables(connection, self.log_id).pruned()
+        return 0 if pruned is None else pruned[0]
+
+    def lines(self, start_seq: int, limit: int, /) -> list[bytes]:
+        """
+        Return up to *limit* records from *start_seq* on, without newline.
+
+        Raises:
+            AuditTamperedError: Fewer are there than the head mark says.
+            AuditUnavailableError: They can't be read.
+        """
+        count = min(limit, self.head().seq + 1 - start_seq)
+        return self._reader.read(start_seq, count) if count > 0 else []
+
+    def baseline(self) -> Iterator[KnownKey]:
+        """
+        Return what the pruned records said of each key.
+
+        Raises:
+            AuditTamperedError: It was altered.
+            AuditUnavailableError: It can't be read.
+        """
+        first = self.first_seq
+        if first:
+            lines = self._reader.baseline(first)
+            check_baseline(lines, log_id=self.log_id, hmac_key=self._hmac_key)
+            yield from known_keys(lines)
+
+    def verify(self, start_seq: int, limit: int) -> AuditVerification:
+        """
+        Verify a range of records; see `verify_range`.
+
+        Raises:
+            AuditTamperedError: A record is bad or missing.
+            AuditUnavailableError: The log can't be read.
+            InvalidInputError: *start_seq* lies beyond the end.
+        """
+        return verify_range(self, self._hmac_key, start_seq, limit)
+
+    def leaf_at(self, seq: int) -> AuditHead | None:
+        """
+        Return a record, or the newest one before it, or the oldest one after it.
+
+        Returns:
+            Its number and leaf hash; None for an empty log.
+
+        Raises:
+            AuditTamperedError: It is missing.
+            AuditUnavailableError: It can't be read.
+        """
+        seq = max(min(seq, self.head().seq), self.first_seq)
+        lines = self.lines(seq, 1)
+        return AuditHead(seq, leaf_hash(lines[0])) if lines else None
+
+
+class ClusterLogs:
+    """
+    All audit logs of a cluster.
+
+    Args:
+        database: Of the cluster.
+
+        hmac_key: Key of the audit logs.
+    """
+
+    def __init__(self, database: ClusterDatabase, hmac_key: bytes) -> None:
+        self._database = database
+        self._hmac_key = hmac_key
+
+    def names(self) -> list[LogName]:
+        """
+        Return all logs, by node.
+
+        Raises:
+            AuditUnavailableError: They can't be read.
+        """
+        with log_errors(), self._database.reading() as connection:
+            return log_names(connection)
+
+    def log(self, log_id: str) -> ReadableLog:
+        """Return a log, to be read."""
+        return ReadableLog(self._database, log_id, self._hmac_key)
+
+    def log_of(self, node: str) -> str:
+        """Return the ID of the log that a node writes; empty if there is none."""
+        found = [n.log_id for n in self.trails() if n.node == node and not n.ended]
+        return found[0] if found else ""
+
+    def trails(self) -> list[LogName]:
+        """
+        Return the audit logs of all nodes, without retention ledgers.
+
+        Raises:
+            AuditUnavailableError: They can't be read.
+        """
+        return [name for name in self.names() if name.kind == TRAIL]
+
+    def grown(self, known: Mapping[str, int]) -> list[LogHead]:
+        """
+        Return the heads of the logs that have grown, other than by records of heads.
+
+        Args:
+            known: Number of records that is known of each log; 0 where it is left out.
+
+        Raises:
+            AuditTamperedError: A head mark is missing, or was altered.
+            AuditUnavailableError: They can't be read.
+        """
+        found = []
+        for name in self.names():
+            before = known.get(name.log_id, 0)
+            log = self.log(name.log_id)
+            if before < 2**62 and log.has_grown(before):
+                head = log.head()
+                found.append(
+                    LogHead(
+                        log_id=name.log_id,
+                        size=head.seq + 1,
+                        leaf_hash=head.leaf_hash,
+                    )
+                )
+        return found
+
+    def open_intents(self, log_id: str) -> list[AuditEvent]:
+        """
+        Return the intents of a log that have no outcome in it, oldest first.
+
+        Raises:
+            AuditTamperedError: The log is damaged.
+            AuditUnavailableError: It can't be read.
+        """
+        with log_errors():
+            connection = connect(self._database.location)
+            try:
+                run(connection, READ_ONE_STATE)
+                stored = StoredRows(PostgresTables(connection, log_id), self._hmac_key)
+                return recover(stored, self._hmac_key).end.open_events()
+            finally:
+                connection.abandon()
+
+    def by_revision(self) -> Iterator[tuple[str, AuditEvent]]:
+        """
+        Yield the verified records of all logs, with their logs, in order of revision.
+
+        A record without a revision comes after those before it in its log, and records
+        of one revision in order of time.
+
+        Raises:
+            AuditTamperedError: A record is bad.
+            AuditUnavailableError: A log can't be read.
+        """
+        ordered = [_ordered(self.log(name.log_id)) for name in self.trails()]
+        for _, _, log_id, event in heapq.merge(*ordered, key=lambda found: found[:2]):
+            yield log_id, event
+
+
+def _ordered(log: ReadableLog) -> Iterator[tuple[int, int, str, AuditEvent]]:
+    """Yield the events of a log, each with the newest revision and time up to it."""
+    revision = time = 0
+    verify = partial(ReadableLog.verify, log)
+    for event in verified_events(log, verify, log.first_seq):
+        revision, time = max(revision, event.revision), max(time, event.time)
+        yield revision, time, log.log_id, event

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: MIT
+"""Audit logs of several nodes: each continues its own, and they name each other."""
+
+from __future__ import annotations
+
+from hsm_core._internal.audit.record import event_of
+from hsm_core.model import HeadsDetail
+from tests.core.audit_support import draft, fill, intent
+from tests.core.cluster_logs import site_on
+
+
+def test_a_node_continues_its_own_log(database: str) -> None:
+    """Another node begins one of its own; each finds its records again."""
+    with site_on(database, "a", "b") as site:
+        fill(site.logs["a"], 3)
+        fill(site.logs["b"], 5)
+        before = {node: log.log_id for node, log in site.logs.items()}
+
+    with site_on(database, "a", "b", "c") as site:
+        assert before == {node: site.logs[node].log_id for node in ("a", "b")}
+        assert [2, 4, -1] == [log.head().seq for log in site.logs.values()]
+
+
+def test_logs_name_the_growth_of_the_others(database: str) -> None:
+    """The record has size and last leaf hash of each log that has grown, once."""
+    with site_on(database, "a", "b", "c") as site:
+        fill(site.logs["b"], 3)
+        fill(site.logs["c"], 2)
+        heads = {log.log_id: log.head() for log in site.logs.values()}
+        site.watches["a"].record_growth(now=True)
+        site.watches["a"].record_growth(now=True)
+        line = site.logs["a"].lines(1, 2)
+
+        assert 1 == len(line)
+        detail = event_of(line[0], 1).detail
+        assert isinstance(detail, HeadsDetail)
+        for head in detail.logs:
+            assert heads[head.log_id].seq == head.size - 1
+            assert heads[head.log_id].leaf_hash == head.leaf_hash
+        names = {site.logs["b"].log_id, site.logs["c"].log_id}
+        assert names == {head.log_id for head in detail.logs}
+
+
+def test_idle_logs_come_to_rest(database: str) -> None:
+    """Records that name growth are no growth that others would have to name."""
+    with site_on(database, "a", "b") as site:
+        fill(site.logs["a"], 2)
+        site.watch()
+        site.watch()
+        before = [log.head().seq for log in site.logs.values()]
+        site.watch()
+        site.watch()
+
+        assert [2, 1] == before == [log.head().seq for log in site.logs.values()]
+
+
+def test_all_logs_are_read_in_order_of_revision(database: str) -> None:
+    """A record without a revision follows those before it in its log."""
+    with site_on(database, "a", "b") as site:
+        for node, revision in (("a", 4), ("b", 3), ("b", 5), ("a", 6), ("a", 0)):
+            site.logs[node].append([draft(revision, revision=revision)]).wait()
+        found = [event.revision for _, event in site.all.by_revision()]
+
+        assert [3, 4, 5, 6] == [revision for revision in found if revision]
+        assert 0 == found[-1]
+
+
+def test_open_intents_of_another_node_are_found(database: str) -> None:
+    """They are verified, and found while the other node has its log open."""
+    with site_on(database, "a", "b") as site:
+        site.logs["b"].append([intent("b" * 32)], durable=True).wait()
+        log_id = site.all.log_of("b")
+
+        assert site.logs["b"].log_id == log_id
+        assert ["b" * 32] == [e.operation_id for e in site.all.open_intents(log_id)]
+        assert [] == site.all.open_intents(site.all.log_of("a"))
+        assert "" == site.all.log_of("c")
