@@ -24,8 +24,7 @@ from hsm_core._internal.stores.postgresql.audit_rows import (
     RecordReader,
     log_errors,
 )
-from hsm_core._internal.stores.postgresql.connection import connect
-from hsm_core._internal.stores.postgresql.database import run
+from hsm_core._internal.stores.postgresql.connection import connect, run
 from hsm_core.model import AuditEvent, LogHead
 from hsm_core.operations import AuditVerification
 from hsm_core.protocols import AuditHead, KnownKey
