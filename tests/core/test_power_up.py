@@ -236,6 +236,7 @@ def test_known_answers_are_those_of_the_formats() -> None:
     derived = {
         "document MAC": mac(b"hsm-core/document-mac/1", b"abc"),
         "account MAC": mac(b"hsm-core/store-account/1", b"abc"),
+        "cluster MAC": mac(b"hsm-core/cluster-state/1", b"abc"),
         "clock MAC": mac(b"hsm-core/clock-leaps/1", b"abc"),
         "retention MAC": mac(b"hsm-core/retention-state/1", b"abc"),
         "use counter MAC": mac(b"hsm-core/use-counter/1", prefixed(store, b"a", b"bc")),

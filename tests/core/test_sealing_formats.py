@@ -119,6 +119,7 @@ def _derived() -> dict[str, tuple[bytes, bytes]]:
     return {
         "document-mac": (RING.document_mac(b"x"), b"x"),
         "store-account": (RING.account_mac(b"x"), b"x"),
+        "cluster-state": (RING.cluster_mac(b"x"), b"x"),
         "clock-leaps": (RING.jumps_mac(b"x"), b"x"),
         "retention-state": (RING.retention_mac(b"x"), b"x"),
         "approval-mac": (RING.approval_mac(b"x"), prefixed(store, b"x")),

@@ -24,6 +24,7 @@ from hsm_core._internal.audit.reading import recorded_names
 from hsm_core._internal.audit.verify import verify_range
 from hsm_core._internal.background.backups import Backups, Copier
 from hsm_core._internal.background.maintenance import PeriodicMaintenance
+from hsm_core._internal.cluster.changes import Changes
 from hsm_core._internal.crypto.registry import CryptoRegistry
 from hsm_core._internal.handlers.base import HandlerDependencies
 from hsm_core._internal.keyring.dependencies import Dependencies, open_clock_guard
@@ -47,7 +48,9 @@ from hsm_core._internal.retention.service import (
     RetentionSlot,
     removal_method,
 )
+from hsm_core._internal.stores.guard import unwrapped
 from hsm_core._internal.stores.memory.records import MemoryApprovalStore
+from hsm_core._internal.stores.postgresql.records import ClusterKeyStore
 from hsm_core.errors import KeyRingTamperedError, StoreMismatchError
 from hsm_core.policies import Policy
 from hsm_core.protocols import (
@@ -180,6 +183,7 @@ class _Assembly:
         self._parts = parts
         ring = _make_ring(settings, parts) if parts.ring is None else parts.ring
         self._ground = ground = self._lay_ground(ring)
+        self._follow_other_nodes()
         self._approvals = ApprovalSetDigest(
             ring.approval_element, parts.audit.set_digest_at_open[_KEYS:]
         )
@@ -250,6 +254,13 @@ class _Assembly:
             clock_guard=clock_guard,
             entropy=parts.entropy,
         )
+
+    def _follow_other_nodes(self) -> None:
+        store, inventory = unwrapped(self._parts.store), self._ground.inventory
+        if isinstance(store, ClusterKeyStore):
+            changes = Changes(store.database, inventory)
+            store.follow(changes)
+            inventory.feed = changes
 
     def _count_uses(self) -> UseAccounts:
         parts, inventory = self._parts, self._ground.inventory

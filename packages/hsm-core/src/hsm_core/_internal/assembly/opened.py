@@ -261,6 +261,8 @@ class OpenHSM:
                 try:
                     self._services.audit.close()
                 finally:
+                    if self._services.inventory.feed is not None:
+                        self._services.inventory.feed.close()
                     self._store.close()
 
     def _write_last_records(self) -> None:

@@ -161,6 +161,10 @@ RING_MACS: Final[Mapping[str, tuple[Callable[[KeyRing], bytes | str | int], str]
                 lambda ring: ring.account_mac(b"abc"),
                 "c7c33f494df18c30ae2a92ca64adce7da20c5aafab260ef54f145436fb069b67",
             ),
+            "cluster MAC": (
+                lambda ring: ring.cluster_mac(b"abc"),
+                "d48df81f8160db12be0c9fa8b79936abe82a9a3791aab11aad95e4f9446a5c09",
+            ),
             "clock MAC": (
                 lambda ring: ring.jumps_mac(b"abc"),
                 "abfa14611ad16f823716027d70e1d26e1218a3f241cd93fac7980fac69430c19",

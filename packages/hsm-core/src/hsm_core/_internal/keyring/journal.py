@@ -278,6 +278,12 @@ class Journal(ABC):
         finally:
             self._local.check = before
 
+    def check_again(self) -> None:
+        """Ask the check of `checking` again; it raises what it has to say."""
+        check = getattr(self._local, "check", None)
+        if check is not None:
+            check()
+
     def checked(self, drafts: Sequence[AuditDraft]) -> AuditDrafts:
         """Return records that are appended only if the check of `checking` passes."""
         check = getattr(self._local, "check", None)
@@ -406,14 +412,19 @@ class KeyJournal(Journal):
         if intent.document_before:
             before = KnownKey(key_id, intent.generation, intent.document_before)
         after = KnownKey(key_id, document.generation, digest)
-        if document.generation == (before.generation if before else 0) + 1:
+        generation = intent.generation + 1
+        if inventory.feed is not None:
+            inventory.feed.catch_up()
+            made = inventory.feed.digest_at(key_id, generation)
+            after = KnownKey(key_id, generation, made) if made else after
+        elif document.generation == (before.generation if before else 0) + 1:
             inventory.census.replace(before, after)
         inventory.adopt(inventory.cached(key_id), document, digest)
         return replace(
             outcome,
             key_id=key_id,
-            generation=document.generation,
-            document_after=digest,
+            generation=after.generation,
+            document_after=after.digest,
             key=audited_key(document),
         )
 

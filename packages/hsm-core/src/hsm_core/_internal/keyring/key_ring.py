@@ -66,6 +66,7 @@ _CREDENTIAL_LABEL: Final = b"hsm-core/credential-key/1"
 _APPROVAL_SEAL_LABEL: Final = b"hsm-core/approval-seal/1"
 _BUCKET_LABEL: Final = b"hsm-core/store-bucket/1"
 _ACCOUNT_LABEL: Final = b"hsm-core/store-account/1"
+_CLUSTER_LABEL: Final = b"hsm-core/cluster-state/1"
 _JUMPS_LABEL: Final = b"hsm-core/clock-leaps/1"
 _RETENTION_LABEL: Final = b"hsm-core/retention-state/1"
 _MARK_LABEL: Final = b"hsm-core/last-seen-mark/1"
@@ -240,6 +241,7 @@ class KeyRing:
     Attributes:
         document_mac: HMAC-SHA-256 over a key document, 32 bytes.
         account_mac: The same over what was counted of the store.
+        cluster_mac: The same over the state of a cluster.
         jumps_mac: The same over clock jumps.
         retention_mac: The same over what retention remembers.
         mark_mac: The same over what a node has seen of its cluster.
@@ -258,6 +260,7 @@ class KeyRing:
         self._credential_mac = self._mac(_CREDENTIAL_LABEL)
         self._bucket_mac = self._mac(_BUCKET_LABEL)
         self.account_mac = self._mac(_ACCOUNT_LABEL)
+        self.cluster_mac = self._mac(_CLUSTER_LABEL)
         self.jumps_mac = self._mac(_JUMPS_LABEL)
         self.retention_mac = self._mac(_RETENTION_LABEL)
         self.mark_mac = self._mac(_MARK_LABEL)

@@ -20,7 +20,7 @@ from hsm_core.errors import (
     KeyStateError,
     KeyTamperedError,
 )
-from hsm_core.model import Integrity, KeyState
+from hsm_core.model import Integrity, KeyId, KeyState
 from hsm_core.operations import KeyCacheStatus
 from hsm_core.protocols import Entropy, KeyHandle, KeyStore
 
@@ -125,6 +125,10 @@ class Materials:
             self._handles.drop(slot)
         return handle
 
+    def open_versions(self, key_id: KeyId) -> list[str]:
+        """Return the digests of the sealed blobs of a key that are opened."""
+        return [digest for owner, digest in self._handles.keys() if owner == key_id]
+
     def opener(
         self, document: KeyDocument, version: VersionDocument
     ) -> Callable[[], GuardedHandle | None]:
@@ -173,6 +177,14 @@ class Materials:
         for version in before.versions:
             if after.versions[version.version - 1].state not in _OPENED:
                 self._handles.drop((after.key_id, version.blob_sha256))
+
+    def forget_key(self, key_id: KeyId) -> None:
+        """Drop the opened keys of all versions of a key."""
+        self._handles.drop_where(lambda slot: slot[0] == key_id)
+
+    def forget_all(self) -> None:
+        """Drop all opened keys."""
+        self._handles.drop_where(lambda _: True)
 
     def _has_moved(self, document: KeyDocument) -> bool:
         entry = self._store.entry(document.key_id)

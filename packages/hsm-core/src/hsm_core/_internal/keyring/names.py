@@ -64,6 +64,8 @@ class KeyNames:
         documents: Reads every key: its id, and its document or None where that can't be
             believed.
 
+        document: Reads one key.
+
     Attributes:
         holder: Returns the key that has a name, as far as that was confirmed.
         recorded: Returns the names that the audit log has for keys; a key that it
@@ -71,15 +73,19 @@ class KeyNames:
     """
 
     def __init__(
-        self, documents: Callable[[], Iterable[tuple[KeyId, KeyDocument | None]]]
+        self,
+        documents: Callable[[], Iterable[tuple[KeyId, KeyDocument | None]]],
+        document: Callable[[KeyId], tuple[KeyId, KeyDocument | None]],
     ) -> None:
         self._documents = documents
+        self._document = document
         self.recorded: Callable[[Collection[KeyId]], Mapping[KeyId, str]] = _nothing
         self._claims = Claims()
         self.holder = self._claims.holder
         self._names: dict[KeyId, str] = {}
         self._unknown: frozenset[KeyId] = frozenset()
         self._changed: dict[KeyId, str] = {}
+        self._stale: set[KeyId] = set()
         self._doubts = 1
         self._confirmed = 0
         self._lock = threading.Lock()
@@ -100,8 +106,11 @@ class KeyNames:
             StoreUnavailableError: Documents can't be read, or compared, now.
             AuditUnavailableError: The audit log can't be read now.
         """
-        if self._is_confirmed:
-            return
+        if not self._is_confirmed:
+            self._confirm()
+        self._read_stale()
+
+    def _confirm(self) -> None:
         if not self._reading.acquire(timeout=_WAIT_SECONDS):
             raise OverloadedError(
                 "The names of all keys are being read. Try again later."
@@ -110,6 +119,7 @@ class KeyNames:
             while not self._is_confirmed:
                 with self._lock:
                     doubts, self._changed = self._doubts, {}
+                    self._stale.clear()
                 names, unknown = self._read()
                 with self._lock:
                     # What was committed meanwhile may have been read too early.
@@ -118,6 +128,30 @@ class KeyNames:
                     self._confirmed = doubts
         finally:
             self._reading.release()
+
+    def _read_stale(self) -> None:
+        """Read the keys that other nodes have changed since their names were read."""
+        while self._stale:
+            with self._lock:
+                key_id = next(iter(self._stale), None)
+                if key_id is None:
+                    return
+                self._stale.discard(key_id)
+            try:
+                _, document = self._document(key_id)
+            except BaseException:
+                self._stale.add(key_id)
+                raise
+            self._note_read(key_id, document)
+
+    def _note_read(self, key_id: KeyId, document: KeyDocument | None) -> None:
+        with self._lock:
+            if document is None:
+                self._unknown |= {key_id}
+                self._doubts += 1
+            elif key_id not in self._stale:
+                self._unknown -= {key_id}
+                self._note(key_id, name_of(document))
 
     def _read(self) -> tuple[dict[KeyId, str], frozenset[KeyId]]:
         names: dict[KeyId, str] = {}
@@ -141,12 +175,15 @@ class KeyNames:
 
     def check(self, name: str, key_id: str = "") -> None:
         """
-        Check that no other key has a name; nothing is read.
+        Check that no other key has a name.
+
+        Only keys that other nodes have changed since `confirm` are read.
 
         Raises:
             NameTakenError: Another key has it.
             KeyTamperedError: A key whose name is unknown may have it.
         """
+        self._read_stale()
         with self._lock:
             holder = self._claims.holder(name)
             unknown = min(self._unknown - {key_id}, default="")
@@ -167,6 +204,14 @@ class KeyNames:
             self._changed[key_id] = name = name_of(document) if document else ""
             self._note(key_id, name)
             self._unknown -= {key_id}
+
+    def forget(self, key_id: KeyId) -> None:
+        """Note that another node has changed a key: its name is read again."""
+        with self._lock:
+            self._changed[key_id] = ""
+            self._note(key_id, "")
+            if self._confirmed or self._reading.locked():
+                self._stale.add(key_id)
 
     def _note(self, key_id: KeyId, name: str) -> None:
         before = self._names.pop(key_id, "")

@@ -9,7 +9,7 @@ their digest in the document and by their own AAD. A key that fails is reported 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Final
@@ -25,10 +25,10 @@ from hsm_core._internal.keyring.documents import (
     read_index,
 )
 from hsm_core._internal.keyring.key_ring import KeyRing
-from hsm_core._internal.keyring.known_documents import KnownDocument
+from hsm_core._internal.keyring.known_documents import KnownDocument, Newest
 from hsm_core._internal.keyring.materials import Materials
 from hsm_core._internal.keyring.names import name_of
-from hsm_core._internal.keyring.set_digest import Step
+from hsm_core._internal.keyring.set_digest import Step, Sums
 from hsm_core._internal.keyring.stored_keys import (
     AuthenticatedReader,
     Finding,
@@ -235,6 +235,7 @@ class KeyRepository(AuthenticatedReader):
         stored: bytes,
         operation_id: str,
         blobs: Mapping[int, bytes],
+        check: Callable[[], None] = lambda: None,
     ) -> str:
         """
         Commit one change of one key, and return the digest of the new document.
@@ -252,6 +253,9 @@ class KeyRepository(AuthenticatedReader):
 
             blobs: Sealed blobs of new versions.
 
+            check: Called again while no other node changes anything; what it raises
+                refuses the change.
+
         Raises:
             NameTakenError: Another key has its name, whatever the index says.
             KeyTamperedError: A key whose name is unknown may have it.
@@ -260,15 +264,16 @@ class KeyRepository(AuthenticatedReader):
         digest = document_digest(stored)
         if before is not None:
             self.check_listing(before)
-        name = name_of(after)
-        if name and (before is None or name != name_of(before)):
-            self.names.check(name, after.key_id)
+        self._check_name(before, after)
         counted = self._counted(before)
         known = KnownKey(after.key_id, after.generation, digest)
         step: Step | None = None
 
         def account() -> AccountChange:
             nonlocal step
+            if self.feed is not None:
+                check()
+                self._check_name(before, after)
             step = self.census.step(counted, known)
             return step.change
 
@@ -283,13 +288,19 @@ class KeyRepository(AuthenticatedReader):
                 account=account,
             )
         )
-        # A store that keeps no account has not called it.
-        self.census.make(step or self.census.step(counted, known))
+        if self.feed is None:
+            # A store that keeps no account has not called it.
+            self.census.make(step or self.census.step(counted, known))
         self.adopt(before, after, digest)
         if destroyed_by(before, after):
             with suppress(StoreUnavailableError):  # The change is made, whatever else.
                 self.discard_blobs(after)
         return digest
+
+    def _check_name(self, before: KeyDocument | None, after: KeyDocument) -> None:
+        name = name_of(after)
+        if name and (before is None or name != name_of(before)):
+            self.names.check(name, after.key_id)
 
     def discard_blobs(self, document: KeyDocument) -> None:
         """
@@ -328,6 +339,36 @@ class KeyRepository(AuthenticatedReader):
         self._documents.put(digest, after)
         self.names.note(after.key_id, after)
         self.tampered.cells.of(after.key_id).bump()
+
+    # Changes of other nodes
+
+    def follow(
+        self, key_id: KeyId, before: KnownKey | None, after: KnownKey | None
+    ) -> None:
+        """Take over a change of a key that is committed, whichever node made it."""
+        self.census.replace(before, after)
+        if self.census.is_pinned(key_id):
+            # Who changed it has read it, or accepted it as it is stored.
+            self.census.unpin(key_id)
+            self.tampered.release(key_id)
+        newest = Newest(after.generation, after.digest) if after else None
+        self._documents.supersede(key_id, newest)
+        self.materials.forget_key(key_id)
+        self.names.forget(key_id)
+        self.tampered.cells.of(key_id).bump()
+
+    def follow_all(self, sums: Sums) -> None:
+        """Start again from the account of a store that others have changed."""
+        self.census.adopt(sums, verified=False)
+        self._documents.clear()
+        self.materials.forget_all()
+        self.names.doubt()
+        self.lock.changes.bump()
+
+    def has_newer(self, documents: Iterable[KeyDocument]) -> bool:
+        """Return whether a change that is known here has replaced a document."""
+        newest = ((d, self._documents.newest(d.key_id)) for d in documents)
+        return any(found and found.generation > d.generation for d, found in newest)
 
     def cached(self, key_id: KeyId) -> KeyDocument | None:
         """Return the cached document, current or not."""

@@ -128,6 +128,17 @@ class KeySetDigest:
         others = (key for key in present if key.key_id not in pinned)
         return (sum(map(self._element, others)) - value) % _MODULUS == 0
 
+    def agreeing(self, present: Iterable[Counted]) -> set[int]:
+        """Return the buckets of which these are the keys, ignoring pinned ones."""
+        with self._lock:
+            values, pinned = list(self._values), dict(self._pinned)
+        for known in filter(None, pinned.values()):
+            values[bucket_of(known.key_id)] -= self._element(known)
+        for key in present:
+            if key.key_id not in pinned:
+                values[bucket_of(key.key_id)] -= self._element(key)
+        return {bucket for bucket, rest in enumerate(values) if not rest % _MODULUS}
+
     # What is kept by the store
 
     def read(self, account: StoreAccount) -> Sums | None:

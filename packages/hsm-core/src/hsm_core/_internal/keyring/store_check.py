@@ -261,7 +261,11 @@ class StoreCheck:
     def _compare(self) -> None:
         """Compare keys and audit log; settle open intents, or lock the HSM."""
         judgement = RollbackCheck()
-        if self._is_lasting:
+        feed = self._ground.inventory.feed
+        if feed is not None:
+            problem = feed.start()
+            judgement = RollbackCheck(lock=problem, facts={"reason": "feed_altered"})
+        elif self._is_lasting:
             judgement = self._ledger.compare(compare(self._ground))
         else:
             inventory = self._ground.inventory
@@ -273,6 +277,9 @@ class StoreCheck:
 
     def begin(self, worker: BackgroundWorker) -> None:
         """Start the background jobs."""
+        feed = self._ground.inventory.feed
+        if feed is not None:
+            feed.begin_following()
         worker.every(_HEALING_SECONDS, self.journal.heal)
         worker.every(_HEALING_SECONDS, self._judge)
         if self._is_lasting:

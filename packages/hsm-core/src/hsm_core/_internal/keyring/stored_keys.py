@@ -12,9 +12,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from itertools import islice
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import msgspec
 
@@ -230,6 +230,44 @@ def tampering(
     )
 
 
+class FollowedFeed(Protocol):
+    """Feed of the changes of a store that other nodes change too."""
+
+    def start(self) -> str:
+        """
+        Adopt set digest and position of the store; return what is wrong with them.
+
+        Raises:
+            HSMError: They can't be read.
+        """
+        ...
+
+    def begin_following(self) -> None:
+        """Follow the feed from now on, in a thread."""
+        ...
+
+    def close(self) -> None:
+        """End that thread; once is enough."""
+        ...
+
+    def catch_up(self) -> object:
+        """
+        Apply everything that is committed.
+
+        Raises:
+            HSMError: It can't be read, or is not the one that was followed.
+        """
+        ...
+
+    def quiet(self) -> AbstractContextManager[None]:
+        """Keep all nodes from committing changes; all that were made are applied."""
+        ...
+
+    def digest_at(self, key_id: KeyId, generation: int, /) -> str:
+        """Return the digest that a key's document had, hex; empty if not known."""
+        ...
+
+
 class AuthenticatedReader:
     """
     Reads documents from a `KeyStore`. Thread-safe.
@@ -251,6 +289,7 @@ class AuthenticatedReader:
         names: Names in use.
         doubtful: Buckets with wrong sums, to be compared with the audit log; their keys
             are disabled until then.
+        feed: Changes of other nodes; None where nobody else changes the store.
     """
 
     def __init__(
@@ -265,10 +304,15 @@ class AuthenticatedReader:
         self.census = KeySetDigest(ring)
         self.tampered = TamperedKeys(on_tampering)
         self.committing = threading.RLock()
-        self.names = KeyNames(self._documents_of_all)
+        self.feed: FollowedFeed | None = None
+        self.names = KeyNames(self._documents_of_all, self._look_up)
         self.doubtful: set[int] = set()
         self._on_correction = on_correction
         self._documents = KnownDocuments()
+
+    def quiet(self) -> AbstractContextManager[object]:
+        """Return a context within which no change is being committed, by any node."""
+        return self.feed.quiet() if self.feed else self.committing
 
     def entry(self, reference: str) -> IndexEntry | None:
         """
@@ -290,7 +334,7 @@ class AuthenticatedReader:
 
     def _entry_of_holder(self, name: str) -> IndexEntry | None:
         """Return the entry of the key that holds a name, and correct the index."""
-        with self.committing:
+        with self.quiet():
             # Unless a commit was just landing.
             entry, holder = self.store.entry(name), self.names.holder(name)
             if holder is None or (entry is not None and entry.key_id == holder):
@@ -326,6 +370,10 @@ class AuthenticatedReader:
 
     def _documents_of_all(self) -> Iterator[tuple[KeyId, KeyDocument | None]]:
         """Read every key that the audit log knows; None for an unauthentic document."""
+        if self.census.unverified:
+            # One walk over the index, where each bucket could be a request.
+            agreeing = self.census.agreeing(self.store.digests())
+            self.census.unverified -= agreeing - self.doubtful
         for bucket in sorted(self.census.unverified):
             self.check_bucket(bucket)
         condemned = set(self.tampered.problems())
@@ -464,7 +512,7 @@ class AuthenticatedReader:
 
     def _list_again(self, document: KeyDocument) -> None:
         """Restore a key's index entries, unless it has changed."""
-        with self.committing:
+        with self.quiet():
             entry = self.store.entry(document.key_id)
             if entry is not None and entry.generation == document.generation:
                 self._correct(index_of(document, entry.digest))
@@ -496,7 +544,7 @@ class AuthenticatedReader:
             if digest == entry.digest:
                 return self._believed(entry, stored), digest
         # Either it was tampered with, or a commit was just landing: not any more now.
-        with self.committing:
+        with self.quiet():
             entry = self.store.entry(key_id) or entry
             try:
                 stored = self.store.get(key_id)
@@ -507,12 +555,17 @@ class AuthenticatedReader:
 
     def _believed(self, entry: IndexEntry, stored: StoredKey) -> KeyDocument:
         document = self.decode(stored)
-        if document.generation < entry.generation:
+        newest = self._documents.newest(entry.key_id)
+        known = max(entry.generation, newest.generation if newest else 0)
+        if document.generation < known:
             raise tampering(
                 entry.key_id, "An older document was restored.", problem="older"
             )
-        counted = entry.generation, entry.digest
-        if counted != (document.generation, document_digest(stored.document)):
+        found = document.generation, document_digest(stored.document)
+        counted = {(entry.generation, entry.digest)}
+        if newest is not None and newest.generation == document.generation:
+            counted.add((newest.generation, newest.digest))
+        if counted != {found}:
             raise tampering(
                 entry.key_id, "It is newer than its last audit record.", problem="newer"
             )
@@ -549,7 +602,7 @@ class AuthenticatedReader:
             if self._agrees(bucket):
                 self.census.unverified.discard(bucket)
                 return
-            with self.committing:
+            with self.quiet():
                 # A commit was landing; or the index says what no document does.
                 false = []
                 if not self._agrees(bucket):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Generic, TypeVar
 
 from hsm_core.operations import KeyCacheStatus
@@ -77,6 +77,17 @@ class BoundedCache(Generic[K, V]):
         """Remove the entry of *key*."""
         with self._lock:
             self._items.pop(key, None)
+
+    def keys(self) -> list[K]:
+        """Return the keys of all entries."""
+        with self._lock:
+            return list(self._items)
+
+    def drop_where(self, unwanted: Callable[[K], bool]) -> None:
+        """Remove the entries of all keys that a function names."""
+        with self._lock:
+            for key in list(filter(unwanted, self._items)):
+                del self._items[key]
 
 
 _SECONDS: Final = 10.0

@@ -42,6 +42,7 @@ from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.pipeline.authorisation import Admission
 from hsm_core.errors import (
     AuditUnavailableError,
+    GenerationConflictError,
     HSMError,
     IdempotencyConflictError,
     InvalidInputError,
@@ -54,6 +55,8 @@ from hsm_core.operations import Operation
 from hsm_core.protocols import AuditDraft, AuditTicket, Request
 
 _IDEMPOTENCY_KEY: Final = re.compile(r"[!-~]{1,128}")
+_MOST_CONFLICTS: Final = 16
+"""Number of times that a change is decided again because of another node."""
 _TRIES_AHEAD: Final = 3
 """Number of attempts to compute a slow change before its locks are taken."""
 
@@ -143,9 +146,43 @@ class Mutations:
                     continue
                 if plan is None:
                     continue  # A name went over to another key meanwhile.
-                document = self._act(attempt, plan, request_digest)
-            return handler.answer(document, plan.version)
+                try:
+                    document = self._act(attempt, plan, request_digest)
+                except _SettledError as settled:
+                    if not self._may_decide_again(settled.error, number):
+                        raise
+                    found = settled
+                else:
+                    return handler.answer(document, plan.version)
+            repeated = self._decide_again(attempt, handler, request_digest, found)
+            if repeated is not None:
+                return repeated
         raise AssertionError("count() has no end")
+
+    def _may_decide_again(self, error: Exception, number: int) -> bool:
+        """Return whether another node may have been in the way of a change."""
+        is_elsewhere = isinstance(
+            error, GenerationConflictError | OperationAbortedError
+        )
+        is_shared = self._services.inventory.feed is not None
+        return is_shared and is_elsewhere and number < _MOST_CONFLICTS
+
+    def _decide_again(
+        self,
+        attempt: RequestContext[Any],
+        handler: MutationHandler[Any, Any],
+        request_digest: str,
+        found: _SettledError,
+    ) -> Any | None:
+        """Answer what another node did under this operation id, or prepare to retry."""
+        if isinstance(found.error, OperationAbortedError):
+            repeated = self._repeat(attempt, handler, request_digest)
+            if repeated is None:
+                raise found
+            return repeated
+        if attempt.document is None:
+            attempt.key_id = ""
+        return None
 
     def _plan(
         self,
@@ -290,7 +327,12 @@ class Mutations:
         try:
             self._journal.heal()
             return self._services.inventory.commit(
-                attempt.document, after, stored, attempt.operation_id, plan.blobs
+                attempt.document,
+                after,
+                stored,
+                attempt.operation_id,
+                plan.blobs,
+                partial(self._check_again, attempt),
             )
         except OutcomeUnknownError as error:
             self._journal.doubt(intent)
@@ -301,6 +343,20 @@ class Mutations:
         except Exception as error:
             self._journal.doubt(intent)
             raise _SettledError(_unknown(attempt)) from error
+
+    def _check_again(self, attempt: RequestContext[Any]) -> None:
+        """
+        Check what other nodes may have changed, while they can't change anything.
+
+        Raises:
+            GenerationConflictError: A further key of the operation has changed.
+            HSMError: The caller's credential no longer counts, or the HSM is locked.
+        """
+        if not attempt.operation.while_locked:
+            self._services.inventory.lock.check()
+        self._journal.check_again()
+        if self._services.inventory.has_newer(attempt.others.values()):
+            raise GenerationConflictError
 
     def _with_record(
         self, attempt: RequestContext[Any], plan: Plan, request_digest: str

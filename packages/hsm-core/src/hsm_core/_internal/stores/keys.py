@@ -277,6 +277,7 @@ class RecordKeyStore(KeyStore):
             name=document_name(key_id),
             data=change.document,
             is_new=not change.expected_generation,
+            generation=change.entry.generation,
             tenure=self._records.tenure,
             expected=lambda: self._digest(key_id),
             before={blob_name(key_id, n): blob for n, blob in change.blobs.items()},

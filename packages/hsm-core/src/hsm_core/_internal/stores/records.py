@@ -176,6 +176,7 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
         after: Names of sealed blobs that the new document names no more; deleted last.
         account: Returns what a medium with transactions keeps with the document; see
             `KeyChange.account`.
+        generation: Of the new document.
         operation_id: For a medium that several nodes write; empty if there is none.
         check: Raises if the change may not be made; called while nobody else writes.
         made: Called once the change is made.
@@ -189,6 +190,7 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
     before: Mapping[str, bytes] = msgspec.field(default_factory=dict)
     after: Sequence[str] = ()
     account: Callable[[], AccountChange] | None = None
+    generation: int = 0
     operation_id: str = ""
     check: Callable[[], None] = _nothing
     made: Callable[[], None] = _nothing

@@ -14,7 +14,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from hsm_core._internal.keyring.documents import MAX_DOCUMENT_BYTES
+from hsm_core._internal.keyring.documents import (
+    MAX_DOCUMENT_BYTES,
+    document_digest,
+)
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.stores.approval_rows import values_of
 from hsm_core._internal.stores.approvals import RecordApprovalStore
@@ -30,6 +33,7 @@ from hsm_core._internal.stores.postgresql.connection import (
     run,
 )
 from hsm_core._internal.stores.postgresql.database import ClusterDatabase
+from hsm_core._internal.stores.postgresql.feed import KEY, Change, ChangeFeed
 from hsm_core._internal.stores.postgresql.key_index import ClusterKeyRows
 from hsm_core._internal.stores.postgresql.use_counters import PostgresUseCounters
 from hsm_core._internal.stores.records import (
@@ -136,12 +140,16 @@ class ClusterRecords(Records):
         database: Of the cluster.
 
         closes: Whether the database is closed with the records.
+
+    Attributes:
+        feed: What each change of a key is added to; None before the node has joined.
     """
 
     def __init__(self, database: ClusterDatabase, *, closes: bool = True) -> None:
         self._database = database
         self._closes = closes
         self._is_closed = False
+        self.feed: ChangeFeed | None = None
 
     def __repr__(self) -> str:
         return f"<ClusterRecords {self._database.location.name!r}>"
@@ -156,7 +164,7 @@ class ClusterRecords(Records):
     def writing(self) -> Iterator[None]:
         """See `Records.writing`; other nodes write at the same time."""
         self.check_usable()
-        with self._database.transaction():
+        with self._database.transaction(join=True):
             yield
 
     def read(self, name: str, /, most: int = MAX_DOCUMENT_BYTES) -> bytes | None:
@@ -204,12 +212,14 @@ class ClusterRecords(Records):
         try:
             with self._database.transaction() as connection:
                 self.check_tenure(commit)
-                _write(connection, commit)
+                _write(connection, commit, self.feed)
         except ConflictError as error:
             if constraint_of(error.__cause__) == "keys_claim":
                 raise NameTakenError from error
             raise
         failpoint("store.after_document")
+        if self.feed is not None:
+            self.feed.committed()
 
     def put(
         self,
@@ -260,7 +270,7 @@ class ClusterRecords(Records):
 
     def write_account(self, account: StoreAccount, /) -> None:
         """Replace the whole account, durably."""
-        with self._database.transaction() as connection:
+        with self._database.transaction(join=True) as connection:
             connection.execute("DELETE FROM account")
             connection.execute(
                 "INSERT INTO account (bucket, value) "
@@ -291,8 +301,12 @@ def _split(name: str) -> tuple[str, str]:
     return folder + slash, last
 
 
-def _write(connection: ServerConnection, commit: Commit) -> None:
+def _write(
+    connection: ServerConnection, commit: Commit, feed: ChangeFeed | None
+) -> None:
     key_id = key_of(commit.name)
+    if feed is not None:
+        feed.begin(connection)
     connection.execute(_LOCK_KEY, (key_id,))
     commit.check()
     if commit.operation_id:
@@ -301,6 +315,7 @@ def _write(connection: ServerConnection, commit: Commit) -> None:
             # Another transaction has committed it since it was looked for.
             commit.check()
             raise OperationAbortedError("The operation id was already used.")
+    before = commit.expected()
     commit.made()
     failpoint("store.before_blobs")
     if commit.before:
@@ -315,8 +330,15 @@ def _write(connection: ServerConnection, commit: Commit) -> None:
     if commit.after:
         versions = [version_of(name) for name in commit.after]
         connection.execute(_DROP_BLOBS, (key_id, versions))
+    # Last, so that other nodes wait for nothing but these writes.
+    if feed is not None:
+        feed.lock(connection)
     if commit.account is not None:
         _keep(connection, commit.account())
+    if feed is not None:
+        digest = document_digest(commit.data)
+        change = Change(KEY, key_id, commit.generation, before, digest)
+        feed.append(connection, change)
     failpoint("store.before_document")
 
 
@@ -338,7 +360,8 @@ class ClusterKeyStore(RecordKeyStore):
 
     def __init__(self, database: ClusterDatabase) -> None:
         self.database = database
-        super().__init__(ClusterRecords(database), ClusterKeyRows(database))
+        self._cluster = ClusterRecords(database)
+        super().__init__(self._cluster, ClusterKeyRows(database))
         self.uses = PostgresUseCounters(database)
 
     def create_meta(self, name: str, value: bytes, /) -> bytes:
@@ -347,6 +370,10 @@ class ClusterKeyStore(RecordKeyStore):
         with self._changing(), self.database.transaction(join=True) as connection:
             connection.execute(_ADD_META, (name, value))
         return self.read_meta(name) or b""
+
+    def follow(self, feed: ChangeFeed) -> None:
+        """Add every change from now on to the feed of the cluster."""
+        self._cluster.feed = feed
 
 
 class ClusterApprovalStore(RecordApprovalStore):

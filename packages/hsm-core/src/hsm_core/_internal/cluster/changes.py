@@ -1,0 +1,434 @@
+# SPDX-License-Identifier: MIT
+"""
+Changes of all nodes: each node follows their feed, and adds its own to it.
+
+A change is applied once, in the order of revisions, whether this node has made it or
+another: set digest, documents, opened keys, names, and last the cells, which end what
+was decided before. Only then does `Changes.applied` move. Before a node commits a
+change of its own, it applies all others, under the lock that keeps further ones out; so
+what it computes and checks then is true of all nodes.
+
+The feed is not trusted: its end has a MAC by the key ring, and heads lead there.
+"""
+
+from __future__ import annotations
+
+import hmac
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+from msgspec.structs import replace
+
+from hsm_core._internal.cluster.following import FeedFollower
+from hsm_core._internal.keyring.repository import KeyRepository
+from hsm_core._internal.keyring.stored_keys import FollowedFeed
+from hsm_core._internal.stores.postgresql.database import ClusterDatabase
+from hsm_core._internal.stores.postgresql.feed import (
+    APPROVAL,
+    EVERYTHING,
+    KEY,
+    Change,
+    ChangeFeed,
+    FeedState,
+    Position,
+    StoredAccount,
+    StoredChange,
+    digest_at,
+    head_at,
+    lock_feed,
+    next_position,
+    read_account,
+    read_feed,
+    write_change,
+    write_state,
+)
+from hsm_core.errors import Fact, HSMLockedError
+from hsm_core.model import KeyId
+from hsm_core.protocols import KnownKey, StoreAccount
+
+if TYPE_CHECKING:
+    from hsm_core._internal.stores.postgresql.driver import ServerConnection
+
+_MODULUS: Final = 2**256
+_DIGEST_BYTES: Final = 32
+_FRESH_SECONDS: Final = 2.0
+"""Age of the feed up to which memory answers what only reads."""
+
+
+class Changes(ChangeFeed, FollowedFeed):
+    """
+    Changes of a cluster, as one node knows them. Thread-safe.
+
+    No lock of the audit log, and none that is held while somebody waits for it, is
+    taken here, but in `quiet`.
+
+    Args:
+        database: Of the cluster.
+
+        inventory: Its keys; opened over the same database.
+
+    Attributes:
+        fence: Locks this node's fence for a transaction, or raises.
+        applied: The last change that was applied here; an immutable pair.
+    """
+
+    def __init__(self, database: ClusterDatabase, inventory: KeyRepository) -> None:
+        self.fence: Callable[[ServerConnection], None] = lambda _: None
+        self._database = database
+        self._inventory = inventory
+        self._ring = inventory.ring
+        self._hooks: dict[str, list[Callable[[Change], None]]] = {}
+        self._moved: list[Callable[[Position], None]] = []
+        self._lock = threading.RLock()
+        self._mine = _Mine()
+        self._approvals = 0
+        self._verified: FeedState | None = None
+        self._read_at = float("-inf")
+        self._follower = FeedFollower(self.follow, database.location)
+        self.applied = Position(0, b"")
+
+    def __repr__(self) -> str:
+        return f"<Changes up to {self.applied.revision}>"
+
+    def on_change(self, kind: str, call: Callable[[Change], None]) -> None:
+        """
+        Call a function with each change of a kind, before its revision is reached.
+
+        It waits for nothing, and raises nothing.
+        """
+        self._hooks.setdefault(kind, []).append(call)
+
+    def on_position(self, call: Callable[[Position], None]) -> None:
+        """Call a function with each position that is reached, once it is."""
+        self._moved.append(call)
+
+    @property
+    def approvals_digest(self) -> bytes:
+        """Set digest of all approvals, 32 bytes."""
+        return _bytes(self._approvals)
+
+    @property
+    def age(self) -> float:
+        """Seconds since the end of the feed was last read."""
+        return time.monotonic() - self._read_at
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the feed was read within the last two seconds."""
+        return self.age <= _FRESH_SECONDS
+
+    # Start
+
+    def start(self) -> str:
+        """
+        Adopt the account and the position that the database has.
+
+        Returns:
+            What is wrong with them; empty if nothing.
+
+        Raises:
+            StoreUnavailableError: They can't be read.
+        """
+        with self._database.transaction() as connection:
+            is_new = lock_feed(connection).is_new
+            if is_new and next(self._inventory.store.digests(), None) is None:
+                self._begin(connection)
+            stored = read_account(connection)
+        with self._lock:
+            problem = self._problem_of(stored)
+            if not problem:
+                self._adopt(stored)
+        return problem
+
+    def _begin(self, connection: ServerConnection) -> None:
+        """Seal the state of a cluster that has no change yet."""
+        census = self._inventory.census
+        census.adopt(census.sums(()), verified=True)
+        self._inventory.store.write_account(census.account())
+        state = read_account(connection).state
+        nothing = bytes(_DIGEST_BYTES)
+        state = replace(state, set_digest=nothing, approvals_digest=nothing)
+        write_state(connection, self._sealed(state))
+
+    def _problem_of(self, stored: StoredAccount) -> str:
+        if not self._is_authentic(stored.state):
+            return "The state of the cluster was altered in the database."
+        account = StoreAccount(tuple(stored.values), stored.seal or b"")
+        sums = self._inventory.census.read(account)
+        if sums is None or _bytes(sums.total) != stored.state.set_digest:
+            return "The account of the keys does not match the state of the cluster."
+        return ""
+
+    def _adopt(self, stored: StoredAccount) -> None:
+        account = StoreAccount(tuple(stored.values), stored.seal or b"")
+        sums = self._inventory.census.read(account)
+        assert sums is not None  # noqa: S101 (it was checked)
+        self._inventory.follow_all(sums)
+        self._approvals = int.from_bytes(stored.state.approvals_digest, "big")
+        self._verified = stored.state
+        for calls in self._hooks.values():
+            for call in calls:
+                call(Change(EVERYTHING))
+        self._reach(stored.state.position)
+
+    def begin_following(self) -> None:
+        """Follow the feed from now on, in a thread."""
+        self._follower.start()
+
+    def close(self) -> None:
+        """End that thread; once is enough."""
+        self._follower.close()
+
+    # Following
+
+    def catch_up(self) -> Position:
+        """
+        Apply everything that is committed, and return where that is.
+
+        Raises:
+            HSMLockedError: The feed is not the one that this node has followed.
+            StoreUnavailableError: It can't be read.
+        """
+        with self._database.reading() as connection:
+            return self.follow(connection)
+
+    def follow(self, connection: ServerConnection) -> Position:
+        """Apply everything that is committed; see `catch_up`."""
+        start, began = self.applied, time.monotonic()
+        state, changes = read_feed(connection, start.revision)
+        self._take(connection, start, state, changes)
+        self._read_at = max(self._read_at, began)
+        return self.applied
+
+    def _take(
+        self,
+        connection: ServerConnection,
+        start: Position,
+        state: FeedState,
+        changes: Sequence[StoredChange],
+    ) -> None:
+        """Check what was read behind a position, and apply what is new of it."""
+        if not changes and state.position == start and state == self._verified:
+            return
+        if state.position.revision < start.revision:
+            self._refuse("older", state, start)
+        if not self._is_authentic(state):
+            self._refuse("altered", state, start)
+        if state.position.revision - start.revision > len(changes):
+            self._take_all(connection, start)
+            return
+        end = start
+        for stored in changes:
+            end = next_position(end, stored.change)
+            if end != stored.position:
+                self._refuse("altered", state, start)
+        if end != state.position:
+            self._refuse("other", state, start)
+        with self._lock:
+            if any(_is_of_all(stored.change) for stored in changes):
+                self._take_all(connection, start)
+                return
+            for stored in changes:
+                self._apply(stored.position, stored.change)
+            if self.applied == state.position:
+                self._check_sums(state, start)
+                self._verified = state
+
+    def _take_all(self, connection: ServerConnection, start: Position) -> None:
+        """Start again from the account, which is cheaper or safer than the changes."""
+        stored = read_account(connection)
+        if head_at(connection, start.revision) != start.head:
+            self._refuse("other", stored.state, start)
+        with self._lock:
+            problem = self._problem_of(stored)
+            if problem or stored.state.position.revision < self.applied.revision:
+                self._refuse("altered", stored.state, start)
+            self._adopt(stored)
+
+    def _apply(self, position: Position, change: Change) -> None:
+        """Apply one change, unless another thread has; callers hold the lock."""
+        if position.revision <= self.applied.revision:
+            return
+        if change.kind == KEY:
+            key_id = KeyId(change.subject)
+            self._inventory.follow(key_id, _before(change), _after(change))
+        elif change.kind == APPROVAL:
+            self._approvals = self._approvals_after(change)
+        for call in self._hooks.get(change.kind, ()):
+            call(change)
+        self._reach(position)
+
+    def _reach(self, position: Position) -> None:
+        self.applied = position
+        for call in self._moved:
+            call(position)
+
+    def _check_sums(self, state: FeedState, start: Position) -> None:
+        digest = bytes.fromhex(self._inventory.census.set_digest)
+        if (digest, self.approvals_digest) != (
+            state.set_digest,
+            state.approvals_digest,
+        ):
+            self._refuse("altered", state, start)
+
+    def _approvals_after(self, change: Change) -> int:
+        element, name = self._ring.approval_element, change.subject
+        total = self._approvals
+        if change.before:
+            total -= element(name, change.generation - 1, change.before)
+        if change.digest:
+            total += element(name, change.generation, change.digest)
+        return total % _MODULUS
+
+    def digest_at(self, key_id: KeyId, generation: int, /) -> str:
+        """Return the digest that a key's document had, hex; empty if not known."""
+        with self._database.reading() as connection:
+            return digest_at(connection, key_id, generation)
+
+    # Own changes
+
+    def begin(self, connection: ServerConnection, /) -> None:
+        """Hold the fence of this node; see `ChangeFeed.begin`."""
+        self.fence(connection)
+
+    def lock(self, connection: ServerConnection, /) -> None:
+        """Lock the feed and apply what this node lacks of it; see `ChangeFeed`."""
+        lock_feed(connection)
+        self.follow(connection)
+        state = self._verified
+        assert state is not None  # noqa: S101 (nobody else can write it now)
+        self._mine.state, self._mine.appended = state, []
+
+    def append(self, connection: ServerConnection, change: Change, /) -> None:
+        """Add a change; see `ChangeFeed.append`."""
+        before = self._mine.state
+        if before is None:
+            raise RuntimeError("The feed must be locked first.")
+        position = next_position(before.position, change)
+        after = replace(before, position=position)
+        if change.kind == KEY:
+            digest = self._inventory.census.preview([(_before(change), _after(change))])
+            after = replace(after, set_digest=bytes.fromhex(digest[0]))
+        elif change.kind == APPROVAL:
+            digest_after = _bytes(self._approvals_after(change))
+            after = replace(after, approvals_digest=digest_after)
+        after = self._sealed(after)
+        write_change(connection, before, after, change)
+        self._mine.state = after
+        self._mine.appended.append(StoredChange(position, change))
+
+    def committed(self) -> None:
+        """Apply what this thread has appended; see `ChangeFeed`."""
+        appended, self._mine.appended = self._mine.appended, []
+        if any(_is_of_all(stored.change) for stored in appended):
+            self.catch_up()
+            return
+        with self._lock:
+            for stored in appended:
+                self._apply(stored.position, stored.change)
+
+    def publish(self, *changes: Change) -> Position:
+        """
+        Make changes that touch nothing but the feed, such as a withdrawn credential.
+
+        Raises:
+            UnsettledError: They may have been made; to be made again.
+            StoreUnavailableError: They can't be made now.
+        """
+
+        def work(connection: ServerConnection) -> None:
+            self.begin(connection)
+            self.lock(connection)
+            for change in changes:
+                self.append(connection, change)
+
+        self._database.run(work)
+        self.committed()
+        return self.applied
+
+    @contextmanager
+    def quiet(self) -> Iterator[None]:
+        """
+        Keep every node from committing a change, within the context.
+
+        What is read in it is as the feed says that was applied.
+
+        Raises:
+            StoreUnavailableError: The feed can't be read, or locked in time.
+        """
+        with (
+            self._inventory.committing,
+            self._database.transaction(join=True) as connection,
+        ):
+            lock_feed(connection)
+            self.follow(connection)
+            yield
+
+    # What is not trusted
+
+    def _is_authentic(self, state: FeedState) -> bool:
+        return hmac.compare_digest(self._ring.cluster_mac(state.payload), state.mac)
+
+    def _sealed(self, state: FeedState) -> FeedState:
+        return replace(state, mac=self._ring.cluster_mac(state.payload))
+
+    def _refuse(self, problem: str, state: FeedState, start: Position) -> None:
+        """
+        Lock the HSM: the feed is not the one that was followed.
+
+        Raises:
+            HSMLockedError: Always.
+        """
+        facts: Mapping[str, Fact] = {
+            "reason": f"feed_{problem}",
+            "revision": state.position.revision,
+            "applied": start.revision,
+        }
+        reason = _REASONS[problem].format(**facts)
+        if not self._inventory.lock.reason:
+            self._inventory.lock.set(reason, facts)
+        raise HSMLockedError(f"The HSM is locked. {reason}", **facts)
+
+
+_REASONS: Final = {
+    "older": (
+        "The database is an older copy: it ends at change {revision}, and this node "
+        "has applied change {applied}."
+    ),
+    "other": (
+        "The database is another copy: its change {applied} is not the one that this "
+        "node has applied."
+    ),
+    "altered": "The changes in the database were altered behind change {applied}.",
+}
+
+
+class _Mine(threading.local):
+    """Of each thread: the end of the feed in its transaction, and what it appended."""
+
+    def __init__(self) -> None:
+        self.state: FeedState | None = None
+        self.appended: list[StoredChange] = []
+
+
+def _bytes(total: int) -> bytes:
+    return total.to_bytes(_DIGEST_BYTES, "big")
+
+
+def _is_of_all(change: Change) -> bool:
+    return change.kind == EVERYTHING or (change.kind == KEY and not change.subject)
+
+
+def _before(change: Change) -> KnownKey | None:
+    if not change.before:
+        return None
+    return KnownKey(KeyId(change.subject), change.generation - 1, change.before)
+
+
+def _after(change: Change) -> KnownKey | None:
+    if not change.digest:
+        return None
+    return KnownKey(KeyId(change.subject), change.generation, change.digest)

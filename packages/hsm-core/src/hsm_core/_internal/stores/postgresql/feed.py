@@ -1,0 +1,308 @@
+# SPDX-License-Identifier: MIT
+"""
+Feed of changes: rows of ``changes`` in the order of their commits, and where they end.
+
+Every change of a cluster locks the row ``cluster`` last, so revisions become visible in
+their order. Each change has a head, a hash over the head before it and the change; a
+feed that was lost and grew again has other heads. Nothing that is read here is trusted:
+`hsm_core._internal.cluster.changes` checks it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+
+import msgspec
+
+from hsm_core._internal.stores.postgresql.connection import run
+from hsm_core.errors import IntegrityError
+
+if TYPE_CHECKING:
+    from hsm_core._internal.stores.index_rows import Row
+    from hsm_core._internal.stores.postgresql.driver import ServerConnection
+
+KEY: Final = "key"
+APPROVAL: Final = "approval"
+CREDENTIAL: Final = "credential"
+EVERYTHING: Final = "all"
+
+HEAD_BYTES: Final = 32
+CHANNEL: Final = "ferrohsm_changes"
+"""Name under which nodes are notified of a change."""
+
+MOST_CHANGES: Final = 4096
+"""Most changes that are read at once; who is further behind reads the account."""
+
+_HEAD_LABEL: Final = b"hsm-core/change-head/1"
+_ENCODER: Final = msgspec.msgpack.Encoder()
+
+_STATE: Final = "c.revision, c.head, c.set_digest, c.approvals_digest, c.mac"
+_LOCK: Final = f"SELECT {_STATE} FROM cluster c FOR UPDATE"  # noqa: S608 (our own text)
+_READ: Final = (
+    f"SELECT {_STATE}, f.revision, f.kind, f.subject, f.generation, "  # noqa: S608
+    "f.before, f.digest, f.head FROM cluster c LEFT JOIN changes f "
+    "ON f.revision > $1 AND f.revision <= c.revision ORDER BY f.revision LIMIT $2"
+)
+_ACCOUNT: Final = (
+    f"SELECT {_STATE}, "  # noqa: S608
+    "(SELECT m.value FROM meta m WHERE m.name = 'Account'), "
+    "ARRAY(SELECT a.bucket FROM account a ORDER BY a.bucket), "
+    "ARRAY(SELECT a.value FROM account a ORDER BY a.bucket) FROM cluster c"
+)
+_WRITE: Final = (
+    "WITH moved AS (UPDATE cluster SET revision = $1, head = $2, set_digest = $3, "
+    "approvals_digest = $4, mac = $5 WHERE revision = $6 AND head = $7 "
+    "RETURNING revision) "
+    "INSERT INTO changes (revision, kind, subject, generation, before, digest, head) "
+    "SELECT $1, $8, $9, $10, $11, $12, $2 FROM moved"
+)
+_SEAL: Final = "UPDATE cluster SET set_digest = $1, approvals_digest = $2, mac = $3"
+_NOTIFY: Final = "SELECT pg_notify($1, '')"
+_HEAD: Final = "SELECT head FROM changes WHERE revision = $1"
+_DIGEST: Final = (
+    "SELECT digest FROM changes WHERE kind = 'key' AND subject = $1 AND generation = $2"
+)
+
+
+class Position(NamedTuple):
+    """Place in the feed: number of the last change, and its head."""
+
+    revision: int
+    head: bytes
+
+
+BEGINNING: Final = Position(0, bytes(HEAD_BYTES))
+
+
+class Change(msgspec.Struct, frozen=True):
+    """
+    A change that every node must know of.
+
+    Attributes:
+        kind: What changed: `KEY`, `APPROVAL`, `CREDENTIAL` or `EVERYTHING`.
+        subject: Its id; empty for all of its kind, which concerns every use.
+        generation: That of a key or approval, after the change.
+        before: SHA-256 of its document before the change, hex; empty if it is new.
+        digest: The same after the change; empty if it is gone.
+    """
+
+    kind: str
+    subject: str = ""
+    generation: int = 0
+    before: str = ""
+    digest: str = ""
+
+
+class StoredChange(msgspec.Struct, frozen=True):
+    """A change as it stands in the feed."""
+
+    position: Position
+    change: Change
+
+
+class FeedState(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    Row ``cluster``: where the feed ends, and what all keys and approvals add up to.
+
+    Attributes:
+        position: The last change.
+        set_digest: Set digest of the keys, 32 bytes.
+        approvals_digest: Set digest of the approvals, 32 bytes.
+        mac: Authenticates the rest.
+    """
+
+    position: Position
+    set_digest: bytes
+    approvals_digest: bytes
+    mac: bytes = b""
+
+    @property
+    def is_new(self) -> bool:
+        """Whether no node has ever written it."""
+        return self.position == BEGINNING and not self.mac
+
+    @property
+    def payload(self) -> bytes:
+        """What the MAC covers."""
+        return _ENCODER.encode(
+            [
+                1,
+                self.position.revision,
+                self.position.head,
+                self.set_digest,
+                self.approvals_digest,
+            ]
+        )
+
+
+class StoredAccount(msgspec.Struct, frozen=True):
+    """The account of all keys, as of a state of the feed."""
+
+    state: FeedState
+    seal: bytes | None
+    values: Sequence[bytes]
+
+
+class ChangeFeed(Protocol):
+    """Feed as the stores use it: what each transaction does last."""
+
+    def begin(self, connection: ServerConnection, /) -> None:
+        """
+        Begin a change: keep this node from being fenced until it is committed.
+
+        Raises:
+            HSMError: It was fenced.
+        """
+        ...
+
+    def lock(self, connection: ServerConnection, /) -> None:
+        """
+        Lock the row ``cluster``, and apply every change that this node lacks.
+
+        Raises:
+            HSMLockedError: The feed is not the one that this node has followed.
+            StoreUnavailableError: It can't be read, or locked in time.
+        """
+        ...
+
+    def append(self, connection: ServerConnection, change: Change, /) -> None:
+        """Add a change behind all others; the transaction has locked the feed."""
+        ...
+
+    def committed(self) -> None:
+        """Apply what this thread has appended, now that it is committed."""
+        ...
+
+
+def next_position(before: Position, change: Change) -> Position:
+    """Return the place of a change that follows another one."""
+    revision = before.revision + 1
+    fields = [
+        before.head,
+        revision,
+        change.kind,
+        change.subject,
+        change.generation,
+        change.before,
+        change.digest,
+    ]
+    payload = _HEAD_LABEL + _ENCODER.encode(fields)
+    return Position(revision, hashlib.sha256(payload).digest())
+
+
+def lock_feed(connection: ServerConnection) -> FeedState:
+    """Lock the row ``cluster`` until the transaction ends, and return it."""
+    return _state(run(connection, _LOCK).fetchone())
+
+
+def read_feed(
+    connection: ServerConnection, after: int
+) -> tuple[FeedState, list[StoredChange]]:
+    """
+    Return where the feed ends, and the changes behind a revision.
+
+    They are those up to the end, or the first `MOST_CHANGES` of them.
+
+    Raises:
+        IntegrityError: Something else stands there.
+    """
+    rows = run(connection, _READ, (after, MOST_CHANGES)).fetchall()
+    state = _state(rows[0][:5] if rows else None)
+    return state, [_change(row[5:]) for row in rows if row[5] is not None]
+
+
+def read_account(connection: ServerConnection) -> StoredAccount:
+    """
+    Return account and end of the feed, both as of one moment.
+
+    Raises:
+        IntegrityError: Something else stands there.
+    """
+    row = run(connection, _ACCOUNT).fetchone()
+    state = _state(row[:5] if row else None)
+    assert row is not None  # noqa: S101 (for the type checker)
+    seal, buckets, values = row[5:]
+    if list(buckets) != list(range(len(buckets))):
+        values = ()
+    return StoredAccount(state, seal, tuple(values))
+
+
+def write_change(
+    connection: ServerConnection, before: FeedState, after: FeedState, change: Change
+) -> None:
+    """
+    Add a change to the feed.
+
+    Raises:
+        IntegrityError: The row ``cluster`` is not the one that was locked.
+    """
+    done = run(
+        connection,
+        _WRITE,
+        (
+            after.position.revision,
+            after.position.head,
+            after.set_digest,
+            after.approvals_digest,
+            after.mac,
+            before.position.revision,
+            before.position.head,
+            change.kind,
+            change.subject or None,
+            change.generation,
+            change.before,
+            change.digest,
+        ),
+    )
+    if done.rowcount != 1:
+        raise IntegrityError("The state of the cluster was changed unexpectedly.")
+    run(connection, _NOTIFY, (CHANNEL,))
+
+
+def write_state(connection: ServerConnection, state: FeedState) -> None:
+    """Write the row ``cluster`` where it stands."""
+    run(
+        connection,
+        _SEAL,
+        (state.set_digest, state.approvals_digest, state.mac),
+    )
+
+
+def head_at(connection: ServerConnection, revision: int) -> bytes:
+    """Return the head of a change; empty if there is none."""
+    row = run(connection, _HEAD, (revision,)).fetchone()
+    return row[0] if row else b""
+
+
+def listen(connection: ServerConnection) -> None:
+    """Let a connection become readable soon after each change."""
+    connection.add_notify_handler(lambda _: None)
+    run(connection, f"LISTEN {CHANNEL}")
+
+
+def digest_at(connection: ServerConnection, key_id: str, generation: int) -> str:
+    """Return the digest that a key's document had at a generation, or nothing."""
+    row = run(connection, _DIGEST, (key_id, generation)).fetchone()
+    return row[0] if row else ""
+
+
+def _state(row: Row | None) -> FeedState:
+    if row is None:
+        raise IntegrityError("The state of the cluster is missing in the database.")
+    revision, head, set_digest, approvals_digest, mac = row
+    return FeedState(
+        position=Position(revision, head),
+        set_digest=set_digest,
+        approvals_digest=approvals_digest,
+        mac=mac,
+    )
+
+
+def _change(row: Row) -> StoredChange:
+    revision, kind, subject, generation, before, digest, head = row
+    return StoredChange(
+        Position(revision, head),
+        Change(kind, subject or "", generation, before, digest),
+    )

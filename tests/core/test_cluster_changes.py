@@ -1,0 +1,399 @@
+# SPDX-License-Identifier: MIT
+"""Keys of a cluster: every node serves every key, and knows every change."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, Final
+
+import pytest
+
+from hsm_core import operations as ops
+from hsm_core._internal.lib.failpoints import install
+from hsm_core._internal.stores.postgresql.feed import CREDENTIAL, Change
+from hsm_core.algorithms import Algorithm, KeyUsage
+from hsm_core.errors import (
+    AccessDeniedError,
+    HSMError,
+    IdempotencyConflictError,
+    KeyNotFoundError,
+    KeyStateError,
+    KeyTamperedError,
+    NameTakenError,
+    PreconditionFailedError,
+    StoreUnavailableError,
+)
+from hsm_core.model import KeyId
+from tests.core.node_support import Node, eventually, is_locked, nodes_of
+from tests.postgresql import shared_server
+
+ED25519: Final = Algorithm.ED25519
+STEPS: Final = int(os.environ.get("FERROHSM_CLUSTER_STEPS", "25"))
+"""Number of changes of each thread in a storm; more of them in a long run."""
+
+
+@pytest.fixture
+def nodes(database: str) -> Iterator[list[Node]]:
+    """Return two nodes of a new cluster."""
+    with nodes_of(database) as opened:
+        yield opened
+
+
+def together(*calls: Callable[[], Any]) -> list[Any]:
+    """Call functions at the same moment, and return results or errors of ours."""
+    barrier = threading.Barrier(len(calls))
+
+    def run(call: Callable[[], Any]) -> Any:
+        barrier.wait()
+        try:
+            return call()
+        except HSMError as error:
+            return error
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return list(pool.map(run, calls))
+
+
+def sql(url: str, statement: str) -> None:
+    """Edit a database behind the back of its nodes."""
+    name = url.split("@/")[1].split("?")[0]
+    shared_server().execute(statement, database=name)
+
+
+class TestEveryNode:
+    """What one node has done, all have."""
+
+    def test_keys(self, nodes: list[Node]) -> None:
+        """
+        A key is used, changed and listed on the other node as on its own, at once.
+        """
+        a, b = (node.session for node in nodes)
+        key = a.create_key(ED25519, name="release", tags=["x"])
+
+        first = b.sign("release", b"text")
+        b.update(key.key_id, name="shipping", tags=["y"])
+        rotated = a.rotate("shipping")
+        second = b.sign("shipping", b"text")
+
+        assert (first.version, second.version) == (1, 2)
+        assert 2 == a.verify("shipping", b"text", second.signature).version
+        assert [key.key_id] == [row.key_id for row in b.keys(tags=["y"])]
+        assert [] == list(a.keys(tags=["x"]))
+        assert rotated.generation == b.describe(key.key_id).generation
+        with pytest.raises(KeyNotFoundError):
+            a.describe("release")
+
+    def test_names(self, nodes: list[Node]) -> None:
+        """
+        A name is one key's, whichever node gave it, and free again on all of them.
+        """
+        a, b = (node.session for node in nodes)
+        first = a.create_key(ED25519, name="one")
+        b.create_key(ED25519, name="two")
+
+        for session, name in ((a, "two"), (b, "one")):
+            with pytest.raises(NameTakenError):
+                session.create_key(ED25519, name=name)
+        b.update(first.key_id, name="three")
+        again = a.create_key(ED25519, name="one")
+
+        assert again.key_id == b.describe("one").key_id
+        assert first.key_id == a.describe("three").key_id
+
+    def test_names_together(self, nodes: list[Node]) -> None:
+        """
+        Of two nodes that give one name at the same moment, one has it.
+        """
+        a, b = (node.session for node in nodes)
+        for number in range(5):
+            name = f"name-{number}"
+
+            made = together(
+                partial(a.create_key, ED25519, name=name),
+                partial(b.create_key, ED25519, name=name),
+            )
+
+            kinds = sorted(type(found).__name__ for found in made)
+            assert ["KeyInfo", "NameTakenError"] == kinds
+            assert a.describe(name).key_id == b.describe(name).key_id
+
+    def test_generations(self, nodes: list[Node]) -> None:
+        """
+        A change on condition of a generation is refused after one of another node.
+        """
+        a, b = (node.session for node in nodes)
+        key = a.create_key(ED25519)
+        b.update(key.key_id, description="of b")
+
+        with pytest.raises(PreconditionFailedError):
+            a.at_generation(key.generation).update(key.key_id, description="of a")
+
+        assert "of b" == a.describe(key.key_id).description
+
+    def test_opened_later(self, nodes: list[Node], database: str) -> None:
+        """
+        A node that joins later has all keys, and its changes are theirs.
+        """
+        key = nodes[0].session.create_key(ED25519, name="early")
+
+        with nodes_of(database, 1) as (late,):
+            late.session.suspend("early")
+            assert not late.problems()
+
+        with pytest.raises(KeyStateError):
+            nodes[1].session.sign(key.key_id, b"text")
+
+    def test_destroyed(self, nodes: list[Node]) -> None:
+        """
+        A key that was destroyed on one node is open on no other.
+        """
+        a, b = nodes
+        key = a.session.create_key(ED25519)
+        b.session.sign(key.key_id, b"text")
+        assert b.inventory.materials.open_versions(key.key_id)
+
+        a.session.destroy(key.key_id, waiting_days=0)
+
+        eventually(lambda: b.changes.applied == a.changes.applied)
+        assert not b.inventory.materials.open_versions(key.key_id)
+        with pytest.raises(KeyStateError):
+            b.session.sign(key.key_id, b"text")
+
+
+class TestOnce:
+    """An operation is done once, on whichever nodes it arrives."""
+
+    def test_repeated(self, nodes: list[Node]) -> None:
+        """
+        A repetition on another node answers what the first did.
+        """
+        a, b = (node.session for node in nodes)
+
+        first = a.create_key(ED25519, idempotency_key="one")
+
+        assert first == b.create_key(ED25519, idempotency_key="one")
+        with pytest.raises(IdempotencyConflictError):
+            b.create_key(Algorithm.AES_256_GCM, idempotency_key="one")
+
+    def test_at_once(self, nodes: list[Node]) -> None:
+        """
+        Of repetitions at the same moment one is done, and all answer the same.
+        """
+        a, b = (node.session for node in nodes)
+        key = a.create_key(ED25519)
+        for number in range(5):
+            word = f"word-{number}"
+
+            made = together(
+                partial(a.create_key, ED25519, idempotency_key=word),
+                partial(b.create_key, ED25519, idempotency_key=word),
+            )
+            turned = together(
+                partial(a.rotate, key.key_id, idempotency_key=word + "r"),
+                partial(b.rotate, key.key_id, idempotency_key=word + "r"),
+            )
+
+            assert made[0] == made[1]
+            assert turned[0] == turned[1]
+            assert number + 2 == turned[0].version
+
+    def test_conflicts(self, nodes: list[Node]) -> None:
+        """
+        Changes of one key on both nodes at the same moment are all made.
+        """
+        a, b = (node.session for node in nodes)
+        key = a.create_key(ED25519)
+        rotations = 4
+
+        def rotate(session: Any) -> None:
+            for _ in range(rotations):
+                session.rotate(key.key_id)
+
+        assert [None, None] == together(lambda: rotate(a), lambda: rotate(b))
+
+        assert 1 + 2 * rotations == a.describe(key.key_id).version
+
+
+class TestUnderTheLock:
+    """What another node changed is seen before a change is committed."""
+
+    def test_other_key(self, nodes: list[Node]) -> None:
+        """
+        A key is not exported under one that another node has suspended meanwhile.
+        """
+        a, b = (node.session for node in nodes)
+        wrapping = a.create_key(
+            Algorithm.AES_256_KW, usages=[KeyUsage.WRAP, KeyUsage.UNWRAP]
+        )
+        source = a.create_key(Algorithm.AES_256_GCM, exportable=True)
+        wrapped = a.export_key(source.key_id, wrapping.key_id).wrapped
+        before = b.status().keys
+
+        def suspend(place: str) -> None:
+            if place == "mutation.after_intent":
+                with install(lambda _: None):
+                    b.suspend(wrapping.key_id)
+
+        with install(suspend), pytest.raises(KeyStateError):
+            a.import_key(Algorithm.AES_256_GCM, wrapping.key_id, wrapped)
+
+        assert before == b.status().keys
+
+    def test_credential(self, nodes: list[Node]) -> None:
+        """
+        A change is refused if its caller was withdrawn on another node meanwhile.
+        """
+        a, b = nodes
+        withdrawn: list[str] = []
+        a.changes.on_change(CREDENTIAL, lambda change: withdrawn.append(change.subject))
+
+        def check() -> None:
+            if "mallory" in withdrawn:
+                raise AccessDeniedError("The token was withdrawn.")
+
+        def withdraw(place: str) -> None:
+            if place == "mutation.after_intent":
+                b.changes.publish(Change(CREDENTIAL, "mallory"))
+
+        with install(withdraw), pytest.raises(AccessDeniedError):
+            a.execute(ops.CreateKey(algorithm=ED25519, name="late"), check)
+
+        with pytest.raises(KeyNotFoundError):
+            b.session.describe("late")
+
+
+class TestFeed:
+    """A database that lies about its changes is noticed by the nodes."""
+
+    def test_older(self, nodes: list[Node], database: str) -> None:
+        """
+        Nodes lock themselves when the last changes are gone.
+        """
+        nodes[0].session.create_key(ED25519)
+        sql(
+            database,
+            "UPDATE cluster SET revision = 0, head = (SELECT head FROM changes "
+            "WHERE revision = 0)",
+        )
+
+        eventually(lambda: all(map(is_locked, nodes)))
+
+    @pytest.mark.parametrize(
+        "edit",
+        [
+            "UPDATE cluster SET set_digest = approvals_digest",
+            "UPDATE cluster SET mac = set_digest",
+            "UPDATE cluster SET revision = revision + 1",
+            "UPDATE changes SET digest = before; "
+            "UPDATE cluster SET revision = revision",
+        ],
+    )
+    def test_altered(self, database: str, edit: str) -> None:
+        """
+        A node that has not followed yet finds what was altered.
+        """
+        with nodes_of(database, 1) as (first,):
+            first.changes.close()
+            with nodes_of(database, 1) as (other,):
+                other.session.create_key(ED25519)
+            sql(database, edit)
+
+            with pytest.raises(HSMError):
+                first.changes.catch_up()
+
+            assert is_locked(first)
+
+    def test_grown_again(self, database: str) -> None:
+        """
+        A feed that was lost and grew again is another one, though it is longer.
+        """
+        with nodes_of(database, 1) as (first,):
+            sql(database, "CREATE TABLE old AS SELECT * FROM cluster")
+            first.changes.publish(Change(CREDENTIAL, "lost"))
+            first.changes.close()
+            sql(
+                database,
+                "DELETE FROM changes WHERE revision > 0; DELETE FROM cluster; "
+                "INSERT INTO cluster SELECT * FROM old",
+            )
+
+            with nodes_of(database, 1) as (other,):
+                for number in range(3):
+                    other.changes.publish(Change(CREDENTIAL, f"other-{number}"))
+
+            with pytest.raises(HSMError):
+                first.changes.catch_up()
+
+            assert is_locked(first)
+
+    def test_old_document(self, nodes: list[Node], database: str) -> None:
+        """
+        A node does not take the old document of a key that another node has changed.
+        """
+        a, b = nodes
+        key = a.session.create_key(ED25519)
+        sql(database, "CREATE TABLE old AS SELECT * FROM keys")
+        a.session.suspend(key.key_id)
+        eventually(lambda: b.changes.applied == a.changes.applied)
+
+        sql(
+            database,
+            "UPDATE keys SET document = old.document, generation = old.generation, "
+            "digest = old.digest, state = old.state, operations = old.operations "
+            "FROM old WHERE keys.key_id = old.key_id",
+        )
+
+        with pytest.raises((KeyTamperedError, StoreUnavailableError)):
+            b.session.sign(key.key_id, b"text")
+
+
+def test_storm(database: str) -> None:
+    """
+    After many changes on all nodes, all have the same keys and the same set digest.
+    """
+    with nodes_of(database, 3) as nodes:
+        keys = [nodes[0].session.create_key(ED25519).key_id for _ in range(3)]
+        done = together(
+            *(
+                partial(_change, node, keys, random.Random(seed))
+                for seed, node in enumerate([*nodes, *nodes])
+            )
+        )
+
+        made = [error for errors in done for error in errors]
+        assert not [error for error in made if not isinstance(error, NameTakenError)]
+        for node in nodes:
+            node.changes.catch_up()
+        assert 1 == len({node.inventory.set_digest for node in nodes})
+        assert 1 == len({node.changes.applied for node in nodes})
+        assert not [problem for node in nodes for problem in node.problems()]
+        assert 1 == len({tuple(node.session.keys()) for node in nodes})
+    with nodes_of(database, 1) as (late,):
+        assert not late.problems()
+
+
+def _change(node: Node, keys: list[KeyId], choice: random.Random) -> list[HSMError]:
+    """Make random changes; return what was refused."""
+    session, refused = node.session, []
+    for _ in range(STEPS):
+        name = f"name-{choice.randrange(4)}"
+        key_id = choice.choice(keys)
+        kind = choice.randrange(4)
+        try:
+            if kind == 0:
+                keys.append(session.create_key(ED25519).key_id)
+            elif kind == 1:
+                session.rotate(key_id)
+            elif kind == 2:
+                session.update(key_id, name=name)
+            else:
+                session.update(key_id, tags=[name])
+            session.sign(key_id, b"text")
+        except HSMError as error:
+            refused.append(error)
+    return refused
