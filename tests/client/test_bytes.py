@@ -132,6 +132,51 @@ def test_a_head_that_does_not_end(
         gone.set()
 
 
+@pytest.mark.parametrize("line", [b"X: 1\r\n", b"1;x=1\r\n \r\n"])
+def test_chunks_that_do_not_end(
+    remote: Remote, certificates: Certificates, line: bytes
+) -> None:
+    """A server that goes on with chunks or trailers has no more time than the body."""
+
+    def serve(secure: ssl.SSLSocket) -> None:
+        secure.recv(4096)
+        secure.sendall(OK + b"Transfer-Encoding: chunked\r\n\r\n")
+        if line.startswith(b"X"):
+            secure.sendall(CHUNKS[:-2])
+        for _ in range(90):
+            secure.sendall(line)
+            gone.wait(0.2)
+
+    gone = threading.Event()
+    with server(certificates, serve) as endpoint:
+        client = remote(endpoint=endpoint, timeout_seconds=1)
+        with pytest.raises(TransportError, match="not complete its response within 1"):
+            client.execute(ops.GenerateRandom(length=8))
+        gone.set()
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"Content-Length: %d\r\nContent-Length: 5\r\n\r\n",
+        b"Content-Length: 5\r\nContent-Length: %d\r\n\r\n",
+        b"Content-Length: +%d\r\n\r\n",
+        b"Content-Length: %d, 5\r\n\r\n",
+        b"Content-Length: -1\r\nX: %d\r\n\r\n",
+    ],
+)
+def test_several_lengths(
+    remote: Remote, certificates: Certificates, head: bytes
+) -> None:
+    """A response without a single length is none: its rest could become the next."""
+    response = OK + head % len(RESULT) + RESULT
+    with server(certificates, answering(response)) as endpoint:
+        with pytest.raises(TransportError) as caught:
+            remote(endpoint=endpoint).execute(ops.GenerateRandom(length=8))
+
+    assert caught.value.facts["reason"] in {"lost", "answer"}
+
+
 def test_closed_while_idle(remote: Remote, stub: Stub) -> None:
     """A kept connection that the server has closed is replaced, also for a use."""
     client, gone = remote(), threading.Event()

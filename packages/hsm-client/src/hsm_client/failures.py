@@ -52,6 +52,13 @@ class Failures:
             reason="lost",
         )
 
+    def ambiguous(self) -> TransportError:
+        """Return the error of a response without a single length."""
+        return TransportError(
+            f"{self._where} sent a response with an invalid Content-Length.",
+            reason="answer",
+        )
+
     def closed(self) -> TransportError:
         """Return the error of a connection that was closed without a response."""
         return TransportError(

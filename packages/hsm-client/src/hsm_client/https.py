@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import select
 import socket
 import ssl
@@ -20,6 +21,7 @@ _MOST_INTERIM: Final = 16
 """Interim responses (1xx) before a response."""
 
 _NEVER: Final = float("inf")
+_LENGTH: Final = re.compile("[0-9]{1,15}")
 _PIECE_BYTES: Final = 16 * 1024
 """Longest plaintext of a TLS record, which is what one read returns."""
 
@@ -30,6 +32,10 @@ class ConnectError(Exception):
 
 class ClosedPoolError(Exception):
     """Use of a pool that was closed."""
+
+
+class AmbiguousLengthError(HTTPException):
+    """Response whose end can't be known: Content-Length is no number, or several."""
 
 
 HTTPS_ERRORS: Final = (ConnectError, HTTPException, OSError, ValueError)
@@ -62,21 +68,32 @@ class _Response(HTTPResponse):
 
     The time-out of the socket, which begins again with each byte, is also that of
     status and headers together.
+
+    Attributes:
+        limited: What arrives, until a deadline.
     """
 
     def __init__(self, sock: socket.socket, *more: Any, **options: Any) -> None:
         super().__init__(sock, *more, **options)
         deadline = time.monotonic() + (sock.gettimeout() or _NEVER)
         arriving: Any = self.fp
-        self._limited = _Limited(arriving.detach(), deadline)
-        self.fp = io.BufferedReader(self._limited)
+        self.limited = _Limited(arriving.detach(), deadline)
+        self.fp = io.BufferedReader(self.limited)
 
     def begin(self) -> None:
-        """Read status and headers."""
+        """
+        Read status and headers.
+
+        Raises:
+            AmbiguousLengthError: They have no single length.
+        """
         for _ in range(_MOST_INTERIM):
             super().begin()
             if self.status >= HTTPStatus.OK:
-                self._limited.deadline = _NEVER
+                self.limited.deadline = _NEVER
+                lengths = set(self.headers.get_all("Content-Length", ["0"]))
+                if len(lengths) > 1 or not _LENGTH.fullmatch(lengths.pop()):
+                    raise AmbiguousLengthError
                 return
             self.headers = self.msg = cast("Any", None)  # so that begin() reads on
         raise HTTPException("too many interim responses")
@@ -228,13 +245,22 @@ def send(
     return connection.getresponse()
 
 
-def read_pieces(response: HTTPResponse) -> Iterator[bytes]:
+def read_pieces(
+    response: HTTPResponse, timeout_seconds: float = _NEVER
+) -> Iterator[bytes]:
     """
     Yield a response body as it arrives.
 
+    Args:
+        response: From `send`.
+
+        timeout_seconds: Time limit for the body with all that surrounds its chunks.
+
     Raises:
-        HTTPException, OSError: It is incomplete, or the server is silent.
+        HTTPException, OSError: It is incomplete, or the server is silent or late.
     """
+    if isinstance(response, _Response):
+        response.limited.deadline = time.monotonic() + timeout_seconds
     # Python before 3.12.2 does not count what read1() returns.
     left = None if response.chunked else response.length
     while left is None or left > 0:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import re
 import ssl
-import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -19,6 +18,7 @@ from hsm_client.client_certificates import load_client_certificate
 from hsm_client.failures import Failures, client_closed, reason, too_long
 from hsm_client.https import (
     HTTPS_ERRORS,
+    AmbiguousLengthError,
     ClosedPoolError,
     ConnectError,
     ConnectionPool,
@@ -239,13 +239,13 @@ class Transport:
 
     def _read_body(self, response: HTTPResponse) -> bytes:
         body = BytesIO()
-        deadline = time.monotonic() + self._timeout_seconds
-        for piece in read_pieces(response):
-            body.write(piece)
-            if body.tell() > self._max_answer_bytes:
-                raise too_long(self._max_answer_bytes)
-            if time.monotonic() > deadline:
-                raise self._failed.incomplete()
+        try:
+            for piece in read_pieces(response, self._timeout_seconds):
+                body.write(piece)
+                if body.tell() > self._max_answer_bytes:
+                    raise too_long(self._max_answer_bytes)
+        except TimeoutError:
+            raise self._failed.incomplete() from None
         return body.getvalue()
 
     def _failure(self, error: Exception) -> TransportError:
@@ -258,6 +258,8 @@ class Transport:
                 return self._failed.tls(error)
             case TimeoutError():
                 return self._failed.silent()
+            case AmbiguousLengthError():
+                return self._failed.ambiguous()
             case RemoteDisconnected():
                 return self._failed.closed()
             case _:
