@@ -48,8 +48,15 @@ def _sqlite(folder: Path) -> ApprovalStore:
     return SqliteApprovalStore(folder / "sqlite" / "approvals.sqlite")
 
 
+class _AloneInDatabase(ClusterApprovalStore):
+    def close(self) -> None:
+        """Close the database too, which nobody else has."""
+        super().close()
+        self.database.close()
+
+
 def _postgresql(folder: Path) -> ApprovalStore:
-    return ClusterApprovalStore(database_of(folder))
+    return _AloneInDatabase(database_of(folder))
 
 
 def _filesystem(folder: Path) -> ApprovalStore:

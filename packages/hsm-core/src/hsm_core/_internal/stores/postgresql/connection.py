@@ -162,7 +162,7 @@ def connect(location: Location) -> ServerConnection:
             f"{location.name} can't be reached: {reason}"
         ) from error
     try:
-        inspect_server(connection)
+        connection.server = inspect_server(connection)
     except BaseException:
         connection.abandon()
         raise

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
 """
-Database that several nodes share: a pool of connections, and durable transactions.
+Database that several nodes share: connections of a pool, and durable transactions.
 
 A thread has one connection as long as its transaction lasts. A transaction whose
 outcome is unknown stays so until its maker settles it, with a statement that waits for
-it; others go on meanwhile. A connection that is lost takes the idle ones with it, which
-lead to the same server, and what was only read is read again.
+it; others go on meanwhile. What was to be read or begun through a connection that the
+server ended while it was idle is read or begun through another.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from hsm_core._internal.stores.postgresql.connection import (
     TransactionConflictError,
     commit,
     connect,
-    inspect_server,
     postgres_errors,
     roll_back,
     run,
 )
 from hsm_core._internal.stores.postgresql.migrations import migrate
-from hsm_core.errors import HSMError, StoreUnavailableError
+from hsm_core._internal.stores.postgresql.pool import ConnectionPool
+from hsm_core.errors import StoreUnavailableError
 
 if TYPE_CHECKING:
     from hsm_core._internal.stores.postgresql.driver import ServerConnection
@@ -67,16 +67,12 @@ class ClusterDatabase:
         self._mine = threading.local()
         self._reconnected: list[Callable[[ServerFacts], None]] = []
         connection = connect(location)
+        self.server = connection.server
         try:
-            self.server = inspect_server(connection)
             migrate(connection, location.name)
         finally:
             connection.close()
-        from hsm_core._internal.stores.postgresql.driver import new_pool
-
-        self._pool = new_pool(
-            location.conninfo, size=_CONNECTIONS, configure=self._configure
-        )
+        self._pool = ConnectionPool(self._connect, _CONNECTIONS)
 
     def __repr__(self) -> str:
         return f"<ClusterDatabase {self.location.name!r}>"
@@ -85,12 +81,13 @@ class ClusterDatabase:
         """Call a function when the database has another timeline than before."""
         self._reconnected.append(call)
 
-    def _configure(self, connection: ServerConnection) -> None:
-        found = inspect_server(connection)
-        before, self.server = self.server, found
-        if before.timeline != found.timeline:
+    def _connect(self) -> ServerConnection:
+        connection = connect(self.location)
+        before, self.server = self.server, connection.server
+        if before.timeline != self.server.timeline:
             for call in self._reconnected:
-                call(found)
+                call(connection.server)
+        return connection
 
     @property
     def available(self) -> bool:
@@ -123,16 +120,11 @@ class ClusterDatabase:
     @contextmanager
     def _connection(self) -> Iterator[ServerConnection]:
         self.check_usable()
-        with postgres_errors():
-            connection = self._pool.getconn()
+        connection = self._pool.take()
         try:
             yield connection
         finally:
-            if connection.closed:
-                # Those that wait in the pool lead to the same server.
-                self._pool.drain()
-            with suppress(Exception):
-                self._pool.putconn(connection)
+            self._pool.give_back(connection)
 
     # Reading
 
@@ -165,11 +157,14 @@ class ClusterDatabase:
         if current is not None:
             with postgres_errors():
                 return run(current, statement, values).fetchall()
-        try:
-            return self._read(statement, values)
-        except ConnectionLostError:
-            # The server may have ended it long ago, as a restart does.
-            return self._read(statement, values)
+        with self._connection() as connection:
+            try:
+                with postgres_errors():
+                    return run(connection, statement, values).fetchall()
+            except ConnectionLostError:
+                if not _is_stale(connection):
+                    raise
+        return self._read(statement, values)
 
     def _read(self, statement: str, values: Sequence[object]) -> list[Row]:
         with self._connection() as connection, postgres_errors():
@@ -223,9 +218,11 @@ class ClusterDatabase:
     def _begun(self) -> Iterator[ServerConnection]:
         with self._connection() as connection:
             try:
-                connection.execute(BEGIN)
-            except Exception:
-                self._pool.drain()
+                with postgres_errors():
+                    connection.execute(BEGIN)
+            except ConnectionLostError:
+                if not _is_stale(connection):
+                    raise
             else:
                 yield connection
                 return
@@ -268,5 +265,9 @@ class ClusterDatabase:
         if os.getpid() != self._process or self._refusal:
             return
         self._refusal = "The database is closed."
-        with suppress(HSMError):
-            self._pool.close()
+        self._pool.close()
+
+
+def _is_stale(connection: ServerConnection) -> bool:
+    """Return whether a connection may have been ended while it was idle."""
+    return not connection.is_fresh and not connection.has_hung

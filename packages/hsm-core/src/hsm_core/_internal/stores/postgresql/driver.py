@@ -3,13 +3,11 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 from psycopg import conninfo, pq, waiting
 from psycopg.errors import Diagnostic
-from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from hsm_core._internal.stores.index_rows import Row
 from hsm_core._internal.stores.postgresql.connection import PATIENCE_SECONDS
@@ -17,16 +15,15 @@ from hsm_core._internal.stores.postgresql.connection import PATIENCE_SECONDS
 if TYPE_CHECKING:
     from psycopg.abc import RV, PQGen
 
-__all__ = ["ServerConnection", "conninfo", "errors", "new_pool"]
+    from hsm_core._internal.stores.postgresql.connection import ServerFacts
 
-errors: Final = (psycopg.Error, PoolTimeout, PoolClosed, UnicodeDecodeError)
-"""Errors of the driver and of its pool."""
+__all__ = ["ServerConnection", "conninfo", "errors", "lost"]
+
+errors: Final = (psycopg.Error, UnicodeDecodeError)
+"""Errors of the driver, which fails by the second to read a text that is none."""
 
 lost: Final = (psycopg.OperationalError, psycopg.InterfaceError)
 """Those that mean, without a word of the server, that the connection is gone."""
-
-# What the pool logs of lost connections is what our errors say.
-logging.getLogger("psycopg.pool").addHandler(logging.NullHandler())
 
 _WARNINGS: Final = frozenset({"WARNING", None})
 
@@ -36,14 +33,21 @@ class ServerConnection(psycopg.Connection[Row]):
     Connection in autocommit mode, with a time limit for every statement.
 
     Attributes:
+        server: Settings of the server, once they were read.
         patience: Seconds that a statement may take.
+        is_fresh: Whether it was made for who has it now.
+        has_hung: Whether a statement took longer than it may.
         warnings: Messages of the server at warning level since this was last cleared.
     """
+
+    server: ServerFacts
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.cursor_factory = psycopg.RawCursor
         self.patience = PATIENCE_SECONDS
+        self.is_fresh = True
+        self.has_hung = False
         self.warnings: list[str] = []
         self.add_notice_handler(self._note)
 
@@ -67,6 +71,7 @@ class ServerConnection(psycopg.Connection[Row]):
         try:
             return waiting.wait(gen, self.pgconn.socket, interval, patience)
         except psycopg.errors._WaitTimeout:  # noqa: SLF001 (what wait() raises)
+            self.has_hung = True
             self.abandon()
             raise psycopg.OperationalError("The server did not answer.") from None
         except Exception:
@@ -83,31 +88,3 @@ class ServerConnection(psycopg.Connection[Row]):
     def abandon(self) -> None:
         """Close it at once, without a word to the server."""
         self.pgconn.finish()
-
-
-def new_pool(
-    conninfo: str, *, size: int, configure: Any
-) -> ConnectionPool[ServerConnection]:
-    """
-    Return an open pool of connections, made when they are needed.
-
-    Args:
-        conninfo: Connection string; secret.
-
-        size: How many connections it may have.
-
-        configure: Called with each new connection.
-    """
-    return ConnectionPool(
-        conninfo,
-        connection_class=ServerConnection,
-        kwargs={"autocommit": True},
-        min_size=0,
-        max_size=size,
-        timeout=PATIENCE_SECONDS,
-        # Who gets none asks again, and nobody waits for a longer and longer pause.
-        reconnect_timeout=1.0,
-        configure=configure,
-        open=True,
-        num_workers=1,
-    )

@@ -382,8 +382,12 @@ class ClusterApprovalStore(RecordApprovalStore):
 
     Args:
         database: Left open when the store is closed.
+
+    Attributes:
+        database: Where the rows are.
     """
 
     def __init__(self, database: ClusterDatabase) -> None:
+        self.database = database
         records = ClusterRecords(database, closes=False)
         super().__init__(records, ClusterApprovalRows(database))

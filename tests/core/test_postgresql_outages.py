@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: MIT
+"""Databases that vanish, hang, come back, and lose the answer to a COMMIT."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from hsm_core._internal.stores.postgresql.connection import read_location
+from hsm_core._internal.stores.postgresql.database import ClusterDatabase
+from hsm_core._internal.stores.postgresql.records import ClusterKeyStore
+from hsm_core.errors import (
+    ConflictError,
+    OperationAbortedError,
+    OutcomeUnknownError,
+    StoreUnavailableError,
+)
+from tests.core.key_support import change_of, document_of, key_id_of, operation_of
+from tests.core.postgresql_proxy import CommitProxy, Cut
+from tests.postgresql import PostgreSQL
+
+_PATIENCE = 60.0
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgreSQL]:
+    """Give a server that tests stop and start."""
+    found = PostgreSQL.create()
+    yield found
+    found.remove()
+
+
+@pytest.fixture
+def store(server: PostgreSQL) -> Iterator[ClusterKeyStore]:
+    """Give a key store in a new database of the server, with one key."""
+    found = store_at(server.url(server.new_database()))
+    create(found, 1)
+    yield found
+    found.close()
+
+
+def store_at(url: str) -> ClusterKeyStore:
+    """Open the key store of a database."""
+    return ClusterKeyStore(ClusterDatabase(read_location(url)))
+
+
+def create(store: ClusterKeyStore, number: int) -> None:
+    """Commit a new key with one blob."""
+    operation_id = operation_of(number)
+    document = document_of(number, operations=(operation_id,))
+    store.commit(change_of(document, operation_id, blobs={1: b"blob"}))
+
+
+def eventually(work: Callable[[], None]) -> float:
+    """Repeat something until it works, and return how many seconds that took."""
+    began = time.monotonic()
+    while True:
+        try:
+            work()
+        except StoreUnavailableError:
+            assert time.monotonic() < began + _PATIENCE
+            time.sleep(0.01)
+        else:
+            return time.monotonic() - began
+
+
+@pytest.mark.parametrize("mode", ["fast", "immediate"])
+def test_gone_and_back(server: PostgreSQL, store: ClusterKeyStore, mode: str) -> None:
+    """
+    Without the database nothing works or is half-done; with it all does, by itself.
+    """
+    server.stop(mode)
+    for _ in range(3):
+        with pytest.raises(StoreUnavailableError) as caught:
+            store.get(key_id_of(1))
+        assert not isinstance(caught.value, OutcomeUnknownError)
+        with pytest.raises(StoreUnavailableError) as caught:
+            create(store, 2)
+        assert not isinstance(caught.value, OutcomeUnknownError)
+    server.start()
+
+    eventually(lambda: create(store, 2))
+
+    assert {key_id_of(1), key_id_of(2)} == {found.key_id for found in store.scan()}
+
+
+def test_sessions_ended(server: PostgreSQL, store: ClusterKeyStore) -> None:
+    """
+    Sessions that the server ended while they were idle are nobody's concern.
+    """
+    server.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE application_name LIKE 'ferrohsm%'"
+    )
+
+    assert store.get_blob(key_id_of(1), 1) == b"blob"
+    create(store, 2)
+
+
+def _backends(server: PostgreSQL) -> list[int]:
+    children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text()
+    return [int(pid) for pid in children.split()]
+
+
+def test_hanging(server: PostgreSQL, store: ClusterKeyStore) -> None:
+    """
+    A server that answers nothing holds nobody for long, and is used again afterwards.
+    """
+    processes = [*_backends(server), server.pid]
+    for pid in processes:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(StoreUnavailableError):
+            store.get(key_id_of(1))
+        with pytest.raises(StoreUnavailableError):
+            create(store, 2)
+    finally:
+        for pid in processes:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+    eventually(lambda: create(store, 3))
+
+    assert {key_id_of(1), key_id_of(3)} <= {found.key_id for found in store.scan()}
+
+
+def test_locked_row(store: ClusterKeyStore) -> None:
+    """
+    A change that waits too long for another's lock is not made.
+    """
+    other = ClusterKeyStore(ClusterDatabase(store.database.location))
+    with store.database.transaction() as connection:
+        connection.execute("SELECT 1 FROM keys FOR UPDATE")
+        document = document_of(1, generation=2, operations=(operation_of(5),))
+        connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+        with pytest.raises(StoreUnavailableError) as caught:
+            other.commit(change_of(document, operation_of(5)))
+    other.close()
+
+    assert not isinstance(caught.value, OutcomeUnknownError)
+    assert store.find_operation(operation_of(5)) is None
+
+
+@pytest.mark.parametrize("cut", [Cut.BEFORE, Cut.AFTER])
+def test_answer_is_lost(server: PostgreSQL, cut: Cut) -> None:
+    """
+    A COMMIT without an answer is settled by an abort mark: made or never, not twice.
+    """
+    with CommitProxy(server) as proxy:
+        store = store_at(proxy.url(server.new_database()))
+        proxy.cut = cut
+        with pytest.raises(OutcomeUnknownError) as caught:
+            create(store, 1)
+
+        assert operation_of(1) == caught.value.facts["operation_id"]
+        if cut is Cut.AFTER:
+            with pytest.raises(ConflictError):
+                store.abort(operation_of(1))
+            assert b"blob" == store.get_blob(key_id_of(1), 1)
+        else:
+            store.abort(operation_of(1))
+            with pytest.raises(OperationAbortedError):
+                create(store, 1)
+        store.close()
+
+
+def test_commit_arrives_late(server: PostgreSQL) -> None:
+    """
+    A COMMIT that is still under way holds its abort mark back, and then has won.
+    """
+    with CommitProxy(server) as proxy:
+        store = store_at(proxy.url(server.new_database()))
+        proxy.cut = Cut.LATE
+        with pytest.raises(OutcomeUnknownError):
+            create(store, 1)
+        assert store.find_operation(operation_of(1)) is None
+
+        proxy.release.set()
+        settled: list[str] = []
+
+        def settle() -> None:
+            try:
+                store.abort(operation_of(1))
+                settled.append("aborted")
+            except ConflictError:
+                settled.append("committed")
+
+        eventually(settle)
+        found = list(store.scan())
+        store.close()
+
+    assert [len(found)] == [int(settled == ["committed"])]
+
+
+def _cancel_wait(server: PostgreSQL, stop: threading.Event) -> None:
+    """Cancel a commit's wait for a standby, once one waits."""
+    statement = (
+        "SELECT pg_cancel_backend(pid) FROM pg_stat_activity "
+        "WHERE wait_event = 'SyncRep' AND application_name LIKE 'ferrohsm%'"
+    )
+    while not stop.is_set() and not server.execute(statement):
+        time.sleep(0.01)
+
+
+def test_warning_at_commit(server: PostgreSQL, store: ClusterKeyStore) -> None:
+    """
+    A COMMIT whose wait for the standby is cancelled has an unknown outcome.
+    """
+    stop = threading.Event()
+    thread = threading.Thread(target=_cancel_wait, args=(server, stop))
+    server.configure({"synchronous_standby_names": "nobody"})
+    server.reload()
+    thread.start()
+    try:
+        with pytest.raises(OutcomeUnknownError):
+            create(store, 2)
+    finally:
+        stop.set()
+        thread.join()
+        server.configure({"synchronous_standby_names": ""})
+        server.reload()
+
+    with pytest.raises(ConflictError):
+        store.abort(operation_of(2))

@@ -1,0 +1,404 @@
+# SPDX-License-Identifier: MIT
+"""Stores in PostgreSQL: two nodes at once, schemas, servers and addresses."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+
+import pytest
+
+from hsm_core._internal.stores.postgresql.connection import connect, read_location
+from hsm_core._internal.stores.postgresql.database import ClusterDatabase
+from hsm_core._internal.stores.postgresql.migrations import steps
+from hsm_core._internal.stores.postgresql.records import (
+    ClusterApprovalStore,
+    ClusterKeyStore,
+)
+from hsm_core.errors import (
+    ConfigurationError,
+    ConflictError,
+    GenerationConflictError,
+    HSMError,
+    IntegrityError,
+    NameTakenError,
+    OperationAbortedError,
+    StoreUnavailableError,
+)
+from hsm_core.model import ApprovalState
+from hsm_core.protocols import KeyStore
+from tests.core import approval_support
+from tests.core.approval_support import approval_of
+from tests.core.key_support import change_of, document_of, key_id_of, operation_of
+from tests.postgresql import PostgreSQL
+
+Pair = tuple[ClusterKeyStore, ClusterKeyStore]
+
+
+def store_at(url: str) -> ClusterKeyStore:
+    """Open the key store of a database."""
+    return ClusterKeyStore(ClusterDatabase(read_location(url)))
+
+
+@pytest.fixture
+def pair(database: str) -> Iterator[Pair]:
+    """Give two key stores over one database, as two nodes have them."""
+    one, two = store_at(database), store_at(database)
+    yield one, two
+    one.close()
+    two.close()
+
+
+def create(store: KeyStore, number: int, **facts: object) -> None:
+    """Commit a new key with one blob."""
+    operation_id = operation_of(number)
+    document = document_of(number, operations=(operation_id,), **facts)  # type: ignore[arg-type]
+    store.commit(change_of(document, operation_id, blobs={1: b"blob-%d" % number}))
+
+
+class TestTwoNodes:
+    def test_all_is_shared(self, pair: Pair) -> None:
+        """
+        A node reads what another committed: documents, blobs, names, small values.
+        """
+        one, two = pair
+        create(one, 1, name="pay")
+        one.write_meta("ring", b"sealed")
+        one.abort(operation_of(9))
+        entry = two.entry("pay")
+
+        assert one.get(key_id_of(1)) == two.get(key_id_of(1))
+        assert b"blob-1" == two.get_blob(key_id_of(1), 1)
+        assert entry is not None
+        assert key_id_of(1) == entry.key_id
+        assert b"sealed" == two.read_meta("ring")
+        with pytest.raises(OperationAbortedError):
+            create(two, 9)
+
+    def test_one_change_of_a_generation(self, pair: Pair) -> None:
+        """
+        Of changes that both nodes prepare on one generation one is made.
+        """
+        create(pair[0], 1)
+        numbers = count(10)
+
+        def change(store: KeyStore, generation: int) -> bool:
+            operation_id = operation_of(next(numbers))
+            document = document_of(1, generation=generation, operations=(operation_id,))
+            try:
+                store.commit(change_of(document, operation_id))
+            except GenerationConflictError:
+                return False
+            return True
+
+        with ThreadPoolExecutor(8) as pool:
+            for generation in range(2, 12):
+                made = list(pool.map(change, pair * 4, [generation] * 8))
+                assert 1 == made.count(True)
+
+    def test_one_key_of_a_name(self, pair: Pair) -> None:
+        """
+        Of keys that both nodes create under one name one is made.
+        """
+
+        def name(store: KeyStore, number: int) -> bool:
+            try:
+                create(store, number, name="pay")
+            except NameTakenError:
+                return False
+            return True
+
+        with ThreadPoolExecutor(8) as pool:
+            made = list(pool.map(name, pair * 8, range(1, 17)))
+
+        assert 1 == made.count(True)
+        found = pair[0].entry("pay")
+        assert found is not None
+        assert key_id_of(made.index(True) + 1) == found.key_id
+        assert 1 == len(list(pair[1].scan()))
+
+    def test_one_change_of_an_operation(self, pair: Pair) -> None:
+        """
+        Of changes of different keys under one operation id one is made.
+        """
+
+        def change(store: KeyStore, number: int) -> str:
+            document = document_of(number, operations=(operation_of(77),))
+            try:
+                store.commit(change_of(document, operation_of(77)))
+            except OperationAbortedError:
+                return "used"
+            return "made"
+
+        with ThreadPoolExecutor(8) as pool:
+            made = list(pool.map(change, pair * 4, range(1, 9)))
+
+        assert ["made", *["used"] * 7] == sorted(made)
+        assert 1 == len(list(pair[0].scan()))
+
+    def test_abort_waits_for_the_operation(self, pair: Pair) -> None:
+        """
+        An abort mark waits for a transaction that has the operation id; one has it.
+        """
+        one, two = pair
+        outcome: list[str] = []
+
+        def abort() -> None:
+            try:
+                two.abort(operation_of(1))
+                outcome.append("aborted")
+            except ConflictError:
+                outcome.append("committed")
+
+        statement = "INSERT INTO operations (operation_id, key_id) VALUES ($1, $2)"
+        with one.database.transaction() as connection:
+            connection.execute(statement, (operation_of(1), key_id_of(1)))
+            thread = threading.Thread(target=abort)
+            thread.start()
+            while not _waits(one.database):
+                assert thread.is_alive()
+        thread.join()
+
+        assert ["committed"] == outcome
+
+    def test_first_small_value_stays(self, pair: Pair) -> None:
+        """
+        Of two nodes that make the key ring the first one's is what both get.
+        """
+        one, two = pair
+
+        assert b"first" == one.create_meta("ring", b"first")
+        assert b"first" == two.create_meta("ring", b"second")
+
+    def test_approvals(self, database: str) -> None:
+        """
+        Of changes that both nodes make of an approval one is made.
+        """
+        databases = [ClusterDatabase(read_location(database)) for _ in range(2)]
+        stores = [ClusterApprovalStore(each) for each in databases]
+        stores[0].commit(approval_support.change_of(approval_of(1)))
+        granted = approval_of(1, generation=2, state=ApprovalState.GRANTED)
+
+        def grant(store: ClusterApprovalStore) -> bool:
+            try:
+                store.commit(approval_support.change_of(granted))
+            except GenerationConflictError:
+                return False
+            return True
+
+        with ThreadPoolExecutor(8) as pool:
+            made = list(pool.map(grant, stores * 4))
+        for each in databases:
+            each.close()
+
+        assert 1 == made.count(True)
+
+
+def _waits(database: ClusterDatabase) -> bool:
+    statement = "SELECT 1 FROM pg_locks WHERE NOT granted"
+    return bool(database.rows(statement))
+
+
+class TestSchema:
+    def test_many_at_once(self, database: str) -> None:
+        """
+        Of nodes that start at once one makes the tables, and all open them.
+        """
+        with ThreadPoolExecutor(6) as pool:
+            stores = list(pool.map(store_at, [database] * 6))
+        versions = stores[0].database.rows("SELECT version FROM ferrohsm_schema")
+        for store in stores:
+            store.close()
+
+        assert [(n + 1,) for n in range(len(steps()))] == versions
+
+    def test_newer(self, database: str) -> None:
+        """
+        A database that a newer release migrated is refused.
+        """
+        self.alter(database, "INSERT INTO ferrohsm_schema (version) VALUES (2)")
+
+        with pytest.raises(ConfigurationError, match="schema version 2; this release"):
+            store_at(database)
+
+    def test_foreign(self, database: str) -> None:
+        """
+        A database with the tables of another program is refused, and left alone.
+        """
+        connection = connect(read_location(database))
+        connection.execute("CREATE TABLE invoices (id integer)")
+
+        with pytest.raises(ConfigurationError, match="'invoices'"):
+            store_at(database)
+        assert (
+            1
+            == connection.execute(
+                "SELECT * FROM pg_tables WHERE schemaname = current_schema()"
+            ).rowcount
+        )
+        connection.close()
+
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            "CREATE VIEW other AS SELECT * FROM keys",
+            "ALTER TABLE keys ENABLE ROW LEVEL SECURITY",
+            "CREATE RULE hide AS ON DELETE TO blobs DO INSTEAD NOTHING",
+            "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql "
+            "AS 'BEGIN RETURN NULL; END'; CREATE TRIGGER t BEFORE INSERT ON keys "
+            "FOR EACH ROW EXECUTE FUNCTION f()",
+            "CREATE TABLE more () INHERITS (keys)",
+        ],
+        ids=["view", "row-security", "rule", "trigger", "child"],
+    )
+    def test_active(self, database: str, statement: str) -> None:
+        """
+        Whatever runs code in the database, or hides rows of it, is refused.
+        """
+        self.alter(database, statement)
+
+        with pytest.raises(IntegrityError, match="unknown views, triggers"):
+            store_at(database)
+
+    def test_a_table_is_gone(self, database: str) -> None:
+        """
+        A missing table is damage, told as such.
+        """
+        self.alter(database, "DROP TABLE blobs")
+        store = store_at(database)
+
+        with pytest.raises(IntegrityError, match="damaged"):
+            create(store, 1)
+        store.close()
+
+    def alter(self, database: str, statement: str) -> None:
+        """Make a database's tables, and change them."""
+        store_at(database).close()
+        connection = connect(read_location(database))
+        connection.execute(statement.encode())
+        connection.close()
+
+
+class TestServer:
+    @pytest.mark.parametrize("level", ["off", "local", "remote_write"])
+    def test_level_below_on(self, database: str, level: str) -> None:
+        """
+        A session whose commits are not synced is refused.
+        """
+        with pytest.raises(ConfigurationError, match=f"synchronous_commit {level}"):
+            store_at(f"{database}&options=-csynchronous_commit%3D{level}")
+
+    def test_facts(self, pair: Pair) -> None:
+        """
+        What a server says of itself is known: its version, timeline and standby.
+        """
+        found = pair[0].database.server
+
+        assert found.version >= 140000
+        assert "00000001" == found.timeline
+        assert not found.has_standby
+
+    def test_no_schema(self, database: str) -> None:
+        """
+        A search path that leads to no schema is refused.
+        """
+        with pytest.raises(ConfigurationError, match="no schema"):
+            store_at(f"{database}&options=-csearch_path%3Dnowhere")
+
+
+SECRET = "g3h31m-and-more"
+
+
+class TestAddress:
+    def test_tls_is_the_rule(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """
+        The server's certificate is verified unless the address says otherwise.
+        """
+        monkeypatch.delenv("PGSSLMODE", raising=False)
+        plain = read_location("postgresql://db.example/hsm").conninfo
+        other = read_location("postgresql://db.example/hsm?sslmode=require").conninfo
+
+        assert "sslmode=verify-full" in plain
+        assert "target_session_attrs=read-write" in plain
+        assert "sslmode=require" in other
+
+    def test_tls_is_demanded(self) -> None:
+        """
+        A server that has no TLS is refused, but on its socket.
+        """
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+
+            def refuse_tls() -> None:
+                client = listener.accept()[0]
+                client.recv(8)
+                client.sendall(b"N")
+                client.close()
+
+            thread = threading.Thread(target=refuse_tls)
+            thread.start()
+            port = listener.getsockname()[1]
+            location = read_location(f"postgresql://ferrohsm@127.0.0.1:{port}/x")
+            with pytest.raises(StoreUnavailableError, match="does not support SSL"):
+                connect(location)
+            thread.join()
+
+    def test_several_hosts(self, database: str, postgresql: PostgreSQL) -> None:
+        """
+        Of several hosts the one is found that accepts writes.
+        """
+        name = database.split("/t_")[1].partition("?")[0]
+        url = (
+            f"postgresql://ferrohsm@/t_{name}?host=/nowhere,{postgresql.folder}"
+            f"&port=5432,{postgresql.port}"
+        )
+        store = store_at(url)
+        create(store, 1)
+        store.close()
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "mysql://x",
+            "postgresql://a:b:c@[::1/x",
+            f"postgresql://u:{SECRET}@h/d?no=such",
+            f"postgresql://u:{SECRET}%zz@h/d",
+        ],
+    )
+    def test_wrong_address(self, text: str) -> None:
+        """
+        An address of another form is refused in one sentence, without its password.
+        """
+        with pytest.raises(ConfigurationError, match="store must be") as caught:
+            read_location(text)
+
+        assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+    def test_password_is_never_shown(self) -> None:
+        """
+        No message, repr or traceback has the password.
+        """
+        location = read_location("postgresql://u@127.0.0.1:1/d", password=SECRET)
+        with pytest.raises(HSMError) as caught:
+            ClusterDatabase(location)
+
+        assert SECRET in location.conninfo
+        shown = "".join(traceback.format_exception(caught.value))
+        assert SECRET not in shown + repr(location) + str(location)
+
+    def test_driver_is_loaded_late(self) -> None:
+        """
+        A program with other stores never imports psycopg.
+        """
+        program = (
+            "import sys, hsm_core.factory; "
+            "sys.exit(any(name.startswith('psycopg') for name in sys.modules))"
+        )
+        done = subprocess.run([sys.executable, "-c", program], check=False)
+
+        assert 0 == done.returncode
