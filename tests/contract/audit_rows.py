@@ -9,6 +9,8 @@ from typing import Final, Unpack
 
 import pytest
 
+from hsm_core._internal.cluster.membership import Membership
+from hsm_core._internal.cluster.view import NodeView
 from hsm_core._internal.stores.memory.audit import MemoryAuditLog
 from hsm_core._internal.stores.postgresql.audit import PostgresAuditLog
 from hsm_core._internal.stores.postgresql.database import ClusterDatabase
@@ -44,7 +46,9 @@ def open_empty(
     if name != "postgresql":
         return LOGS[name](folder, clock)
     database: ClusterDatabase = request.getfixturevalue("empty_logs")
-    return PostgresAuditLog.open(database, options(clock=clock))
+    given = options(clock=clock)
+    member = Membership.join(database, given.node, name, clock=clock)
+    return PostgresAuditLog.open(database, given, NodeView(member, database))
 
 
 LOGS: Final[dict[str, Callable[[Path, Clock], AuditLog]]] = {

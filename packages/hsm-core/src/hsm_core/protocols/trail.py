@@ -43,6 +43,7 @@ class AuditDraft(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         bound: What the record's ``bind`` commits to; empty for none.
+        subjects: Keys and credential on which a use was decided; not recorded.
     """
 
     phase: Phase
@@ -69,6 +70,7 @@ class AuditDraft(msgspec.Struct, frozen=True, kw_only=True):
     digest: str = ""
     detail: AuditDetail | None = None
     bound: bytes = b""
+    subjects: tuple[str, ...] = ()
 
     @classmethod
     def system(cls, kind: str, text: str = "", /, **facts: Any) -> Self:
@@ -160,6 +162,13 @@ class UseDraft(msgspec.Struct, frozen=True):
     def kind(self) -> str:
         """Name of the operation."""
         return self.facts.kind
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """See `AuditDraft`."""
+        facts = self.facts
+        credential = facts.caller.credential_id if facts.caller else ""
+        return (facts.key_id, credential) if credential else (facts.key_id,)
 
 
 AuditDrafts: TypeAlias = (

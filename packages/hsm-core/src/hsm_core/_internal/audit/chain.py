@@ -37,7 +37,8 @@ from hsm_core.model import AuditEvent, LogBegunDetail, Phase
 from hsm_core.protocols import AuditDraft, UseDraft
 
 _Opened: TypeAlias = dict[str, tuple[int, AuditEvent | AuditDraft]]
-_State: TypeAlias = tuple[int, str, bool, str, _Opened]
+LogState: TypeAlias = tuple[int, str, bool, str, _Opened]
+"""State of the end of a log; see `LogEnd.state`."""
 
 
 class LogEnd:
@@ -74,12 +75,12 @@ class LogEnd:
         """Move on to the next record, which changes nothing else."""
         self.seq, self.leaf_hash = seq, leaf_hash
 
-    def state(self) -> _State:
+    def state(self) -> LogState:
         """Return what `restore` goes back to."""
         opened = self._open.copy() if self._open else {}
         return self.seq, self.leaf_hash, self.is_closed, self._set_digest, opened
 
-    def restore(self, state: _State) -> None:
+    def restore(self, state: LogState) -> None:
         """Go back to where it was: nobody has the records after that."""
         self.seq, self.leaf_hash, self.is_closed, self._set_digest, self._open = state
 

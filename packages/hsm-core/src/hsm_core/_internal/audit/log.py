@@ -261,7 +261,12 @@ class DurableAuditLog(BaseAuditLog):
         self._open_events = recovered.end.open_events()
         self._set_digest_at_open = recovered.end.mark().set_digest
         self._closed = False
-        self._flusher = Flusher(
+        self._flusher = self._begin_writer(chain, medium, reserve, options)
+
+    def _begin_writer(
+        self, chain: Chain, medium: AuditMedium, reserve: Reserve, options: AuditOptions
+    ) -> Flusher:
+        return Flusher(
             self._lock,
             chain,
             medium,

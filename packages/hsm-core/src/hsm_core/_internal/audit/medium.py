@@ -344,6 +344,14 @@ SYNC_BOUNDS_SECONDS: Final = (
 """From memory that calls itself a disk to a disk that is about to fail."""
 
 
+def as_unavailable(error: BaseException) -> AuditUnavailableError:
+    """Return the error for one who waits: what the medium says stays inside."""
+    if isinstance(error, GroupRefusedError):
+        return GroupRefusedError(str(error))
+    is_ours = isinstance(error, AuditUnavailableError)
+    return AuditUnavailableError(str(error) if is_ours else "")
+
+
 class Ticket:
     """
     The ticket that every append of a group shares.
@@ -392,8 +400,7 @@ class Ticket:
                 raise AuditUnavailableError("The audit log was not written in time.")
         error = self._error
         if error is not None:
-            is_ours = isinstance(error, AuditUnavailableError)
-            raise AuditUnavailableError(str(error) if is_ours else "") from error
+            raise as_unavailable(error) from error
 
     def add_done_callback(
         self, callback: Callable[[BaseException | None], None], /

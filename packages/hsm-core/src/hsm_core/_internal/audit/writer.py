@@ -69,6 +69,8 @@ class Flusher:
         timeout_seconds: How long the disk may take before appends are refused.
     """
 
+    _new_group: type[Group] = Group
+
     def __init__(
         self,
         lock: threading.Lock,
@@ -85,13 +87,13 @@ class Flusher:
         self._bell.acquire()
         self._chain = chain
         self._medium = medium
-        self._backlog = Backlog(medium, chain.end.mark(), timeout_seconds)
+        self._timeout = timeout_seconds
+        self._backlog = self._begin_backlog()
         self._reserve = reserve
         self._reserve_at = _NEVER if reserve.take() else time.monotonic()
         self._clock = clock
         self._strict = sync is AuditSync.STRICT
-        self._timeout = timeout_seconds
-        self._pending = Group(timeout_seconds)
+        self._pending = self._new_group(timeout_seconds)
         self._busy_since: float | None = None
         self._written_since: float | None = None
         self._hung_seconds = 0.0
@@ -109,6 +111,9 @@ class Flusher:
             target=self._run, name="hsm-audit-flusher", daemon=True
         )
         self._thread.start()
+
+    def _begin_backlog(self) -> Backlog:
+        return Backlog(self._medium, self._chain.end.mark(), self._timeout)
 
     # What callers do; `check`, `enqueue` and `must_ring` under the lock.
 
@@ -293,7 +298,7 @@ class Flusher:
         group, tidies = self._take()
         began = self._busy_since = time.monotonic()
         if group is not None:
-            self._backlog.write(group)
+            self._write(group)
         if tidies or self._backlog.sync_at <= time.monotonic():
             self._sync(tidies=tidies)
         if tidies:
@@ -302,6 +307,9 @@ class Flusher:
             self._retake()
         self._rest(began, len(group.lines) if group else 0)
         return group is not None or not self._closing
+
+    def _write(self, group: Group) -> None:
+        self._backlog.write(group)
 
     def _take(self) -> tuple[Group | None, bool]:
         """Wait until something is due; return the next group, and whether to tidy."""
@@ -333,7 +341,7 @@ class Flusher:
         if not group.lines:
             return None
         group.mark = self._chain.end.mark()
-        self._pending = Group(self._timeout)
+        self._pending = self._new_group(self._timeout)
         return group
 
     def _sync(self, *, tidies: bool) -> None:
@@ -355,7 +363,7 @@ class Flusher:
                 self._resumes += 1
                 since = self._clock.now() - int(took * 1_000_000)
                 resume = Outage(Cause.HANGING, since).draft(self._chain.next_seq)
-                self._pending.add(self._extend([resume]))
+                self._append_own(resume)
                 self._pending.must_sync = self._is_urgent = True
             self._is_writing = bool(self._pending.lines)
             if self._strict and records >= _MANY and not self._closing:
@@ -374,6 +382,9 @@ class Flusher:
 
     def _extend(self, drafts: Sequence[AuditDraft]) -> list[bytes]:
         return self._chain.extend(drafts, self._clock.now())
+
+    def _append_own(self, draft: AuditDraft) -> None:
+        self._pending.add(self._extend([draft]))
 
     def _retake(self) -> None:
         taken = self._reserve.take()

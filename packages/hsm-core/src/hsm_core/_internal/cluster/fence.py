@@ -29,6 +29,7 @@ _STANDING: Final = (
     "SELECT fence.epoch, fence.instance, nodes.beat "
     "FROM fence LEFT JOIN nodes USING (node) WHERE fence.node = $1"
 )
+_LOCK: Final = "SELECT 1 FROM fence WHERE node = $1 AND epoch = $2 FOR SHARE"
 _TAKE: Final = (
     "INSERT INTO fence (node, epoch, instance) VALUES ($1, 1, $2) "
     "ON CONFLICT (node) DO UPDATE "
@@ -100,6 +101,13 @@ def read_standing(connection: ServerConnection, node: str) -> Standing:
         return Standing()
     epoch, instance, beat = found
     return Standing(int(epoch), instance or "", beat or 0)
+
+
+def lock(connection: ServerConnection, node: str, epoch: int) -> bool:
+    """Lock the fence of this node for a transaction; False if its epoch is another."""
+    # The epoch is compared in the statement that locks: one that waits for a raise
+    # compares it again with what was raised.
+    return connection.execute(_LOCK, (node, epoch)).fetchone() is not None
 
 
 def take(

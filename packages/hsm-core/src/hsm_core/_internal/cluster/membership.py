@@ -29,6 +29,7 @@ from hsm_core._internal.cluster.node_rows import (
     read_level,
     read_nodes,
 )
+from hsm_core._internal.stores.postgresql.connection import TransactionConflictError
 from hsm_core._internal.stores.postgresql.database import ClusterDatabase
 from hsm_core._internal.stores.records import UnsettledError
 from hsm_core.errors import (
@@ -204,6 +205,21 @@ class Membership:
             standing = fence.read_standing(connection, self.node)
         if standing.instance != self.instance:
             raise self._stop(_fenced(self.node))
+
+    def lock_fence(self, connection: ServerConnection) -> None:
+        """
+        Lock the fence for a transaction of this node; its first statement.
+
+        Raises:
+            TransactionConflictError: The epoch was renewed; to be begun again.
+            NodeFencedError: Another process has the name, or the node was fenced.
+        """
+        self.check()
+        if fence.lock(connection, self.node, self._epoch):
+            return
+        if fence.read_standing(connection, self.node).instance != self.instance:
+            raise self._stop(_fenced(self.node))
+        raise TransactionConflictError
 
     def renew(self) -> int:
         """

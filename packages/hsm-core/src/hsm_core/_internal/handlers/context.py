@@ -104,6 +104,12 @@ class RequestContext(msgspec.Struct, Generic[Op]):
         return (*own, *self.others.values())
 
     @property
+    def subjects(self) -> tuple[str, ...]:
+        """Keys and credential; a change of one, elsewhere, meets a use."""
+        named = (self.key_id, *(other.key_id for other in self.others.values()))
+        return tuple(filter(None, (*named, self.caller.credential_id)))
+
+    @property
     def spec(self) -> AlgorithmSpec:
         """Algorithm table row of the key."""
         return spec(Algorithm(self.key.algorithm))
@@ -198,6 +204,7 @@ class RequestContext(msgspec.Struct, Generic[Op]):
         set_digest: str = "",
         detail: AuditDetail | None = None,
         bound: bytes = b"",
+        subjects: tuple[str, ...] = (),
     ) -> AuditDraft:
         """Return a record of this attempt."""
         shown, decision = after or self.document, self.decision
@@ -231,6 +238,7 @@ class RequestContext(msgspec.Struct, Generic[Op]):
             digest=self.digest,
             detail=detail,
             bound=bound,
+            subjects=subjects,
         )
 
 

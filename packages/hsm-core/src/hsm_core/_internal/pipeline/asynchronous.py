@@ -20,6 +20,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
+from hsm_core._internal.audit.medium import GroupRefusedError
 from hsm_core._internal.handlers.base import Speed
 from hsm_core._internal.keyring.use_counters import NoRoomError
 from hsm_core._internal.lib.concurrency import Gate
@@ -255,7 +256,7 @@ class AsyncGateway:
     async def status(self) -> HSMStatus:
         """See `AsyncHSMGateway.status`."""
         request = Request(system_caller(SystemPrincipal.HEALTH), Status())
-        group = _Group(self._gate)
+        group = _Group(self._gate, self._refused)
         answer = self._begin(request, group)
         self._record(group)
         found: HSMStatus = await answer
@@ -273,7 +274,7 @@ class AsyncGateway:
 
     def execute_many(self, requests: Sequence[Request], /) -> list[asyncio.Future[Any]]:
         """See `AsyncHSMGateway.execute_many`."""
-        group = _Group(self._gate)
+        group = _Group(self._gate, self._refused)
         answers = [self._admit(request, group) for request in requests]
         self._record(group)
         return answers
@@ -357,6 +358,17 @@ class AsyncGateway:
 
         task.add_done_callback(answered)
 
+    def _refused(self, group: _Group) -> None:
+        """Decide uses again of which something changed, and record the rest again."""
+        rest = _Group(self._gate, self._refused)
+        for outcome, request, answer in group.take_all():
+            if outcome.draft is not None and outcome.draft.subjects:
+                self._decide_again(request, answer)
+            else:
+                rest.put(outcome, request, answer)
+        if rest.outcomes:
+            self._record(rest)
+
     async def _hand_over(self, request: Request) -> object:
         operation = request.operation
         if self._pipeline.speed_of(operation) is Speed.SLOW:
@@ -372,32 +384,43 @@ class _Group:
 
     Args:
         gate: Is left for each answer that is settled.
+
+        refused: Called instead, where the group's records were refused.
     """
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: Gate, refused: Callable[[_Group], None]) -> None:
         self.outcomes: list[Outcome] = []
         self._requests: list[Request] = []
         self._answers: list[asyncio.Future[Any]] = []
         self._gate = gate
+        self._refused = refused
 
     def add(self, request: Request, outcome: Outcome) -> asyncio.Future[Any]:
         """Take in what was computed, and return the future of its answer."""
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.put(outcome, request, answer)
+        return answer
+
+    def put(
+        self, outcome: Outcome, request: Request, answer: asyncio.Future[Any]
+    ) -> None:
+        """Take in what waits for an answer."""
         self.outcomes.append(outcome)
         self._requests.append(request)
         self._answers.append(answer)
-        return answer
+
+    def take_all(self) -> list[tuple[Outcome, Request, asyncio.Future[Any]]]:
+        """Let go of all that wait for an answer."""
+        group = list(zip(self.outcomes, self._requests, self._answers, strict=False))
+        self.outcomes, self._requests, self._answers = [], [], []
+        return group
 
     def apart(self) -> list[_Group]:
         """Return a group for each answer."""
         groups = []
-        for outcome, request, answer in zip(
-            self.outcomes, self._requests, self._answers, strict=True
-        ):
-            group = _Group(self._gate)
-            group.outcomes.append(outcome)
-            group._requests.append(request)
-            group._answers.append(answer)
+        for member in self.take_all():
+            group = _Group(self._gate, self._refused)
+            group.put(*member)
             groups.append(group)
         return groups
 
@@ -414,6 +437,9 @@ class _Group:
 
     def settle(self, error: AuditUnavailableError | None) -> None:
         """Give all answers, or *error* in the place of those that have a record."""
+        if isinstance(error, GroupRefusedError):
+            self._refused(self)
+            return
         answers, self._answers = self._answers, []
         for outcome, answer in zip(self.outcomes, answers, strict=False):
             self._gate.leave()

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TypeAlias
 
+from hsm_core._internal.audit.medium import as_unavailable
 from hsm_core.errors import AuditUnavailableError
 from hsm_core.protocols import AuditTicket
 
@@ -86,8 +87,6 @@ class _Wait:
 
 
 def _unavailable(error: BaseException) -> AuditUnavailableError:
-    """What the medium says stays inside; our own sentence may be told."""
-    is_ours = isinstance(error, AuditUnavailableError)
-    unavailable = AuditUnavailableError(str(error) if is_ours else "")
+    unavailable = as_unavailable(error)
     unavailable.__cause__ = error
     return unavailable

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeVar
 
+from hsm_core._internal.audit.medium import GroupRefusedError
 from hsm_core._internal.handlers.base import (
     Answer,
     AnyHandler,
@@ -91,26 +92,29 @@ class Pipeline:
         """Execute one request in the calling thread."""
         outcome = self.plans.run(request)
         if outcome is not None:
-            self._append(outcome.standing).wait()
-            if outcome.error is not None:
-                raise outcome.error
+            try:
+                self._append(outcome.standing).wait()
+            except GroupRefusedError:
+                outcome.has_moved = True
             if not outcome.has_moved:
+                if outcome.error is not None:
+                    raise outcome.error
                 return outcome.result
         elif request.operation.effect is Effect.MUTATION:
             return self._mutations.execute(request)
         outcome = self.compute(request)
         done: bool | None = False
         try:
-            ticket = self.begin_record([outcome])
             tries = 0
-            while outcome.has_moved:
-                outcome = self._decide_again(request, outcome, tries)
+            while True:
                 ticket = self.begin_record([outcome])
+                # The record may yet be written, so nobody may do it again.
+                done = None
+                if not outcome.has_moved and _is_recorded(ticket):
+                    break
+                done = False
+                outcome = self._decide_again(request, outcome, tries)
                 tries += 1
-            # The record may yet be written, so nobody may do it again.
-            done = None
-            if ticket is not None:
-                ticket.wait()
             done = outcome.error is None
         finally:
             if outcome.hold is not None:
@@ -169,7 +173,8 @@ class Pipeline:
                 return Outcome(error=error)
             if effect is Effect.USE and context.is_checked:
                 self._admission.bind(context, b"")
-            draft = context.draft(Phase.SINGLE, code=code_of(error))
+            subjects = context.subjects if effect is Effect.USE else ()
+            draft = context.draft(Phase.SINGLE, code=code_of(error), subjects=subjects)
             return Outcome(error=error, draft=draft)
         if effect in _UNRECORDED and context.hold is None:
             return Outcome(answer.result)
@@ -189,6 +194,7 @@ class Pipeline:
                 version=answer.version,
                 detail=answer.detail,
                 bound=answer.bound,
+                subjects=context.subjects if is_use else (),
             ),
             reserved=effect is Effect.RECOVERY,
             hold=context.hold,
@@ -236,7 +242,9 @@ class Pipeline:
             stands = self._still_stands(context, answer)
         except Exception as error:
             self._admission.settle_approval(context, done=False)
-            draft = context.draft(Phase.SINGLE, code=code_of(error))
+            draft = context.draft(
+                Phase.SINGLE, code=code_of(error), subjects=context.subjects
+            )
             return Outcome(error=error, draft=draft)
         except BaseException:
             self._admission.settle_approval(context, done=False)
@@ -359,6 +367,16 @@ class BoundHSM:
         finally:
             self._gate.leave()
         return result
+
+
+def _is_recorded(ticket: AuditTicket | None) -> bool:
+    """Wait for a record; return False if it was refused, as something has changed."""
+    try:
+        if ticket is not None:
+            ticket.wait()
+    except GroupRefusedError:
+        return False
+    return True
 
 
 def _is_refusal(context: RequestContext[Any], error: Exception) -> bool:

@@ -7,8 +7,10 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Final
 
 from hsm_core._internal.audit.head_mark import HeadCodec, HeadMark
-from hsm_core._internal.audit.log import AuditOptions, DurableAuditLog
+from hsm_core._internal.audit.log import AuditOptions
 from hsm_core._internal.audit.reasons import Reason, tampered
+from hsm_core._internal.audit.shared_groups import ClusterView
+from hsm_core._internal.audit.shared_log import SharedAuditLog
 from hsm_core._internal.audit.verify import RecoveredLog, recover
 from hsm_core._internal.stores.audit_rows import StoredRows, head_row
 from hsm_core._internal.stores.postgresql.audit_medium import PostgresMedium
@@ -50,12 +52,16 @@ class NoReserve:
         """Do nothing."""
 
 
-class PostgresAuditLog(DurableAuditLog):
+class PostgresAuditLog(SharedAuditLog):
     """An `AuditLog` of one node in PostgreSQL; `open` makes one."""
 
     @classmethod
     def open(
-        cls, database: ClusterDatabase, options: AuditOptions, kind: str = TRAIL
+        cls,
+        database: ClusterDatabase,
+        options: AuditOptions,
+        view: ClusterView,
+        kind: str = TRAIL,
     ) -> PostgresAuditLog:
         """
         Open the log of a node, or begin it.
@@ -64,6 +70,8 @@ class PostgresAuditLog(DurableAuditLog):
             database: Of the cluster. The node's name is this process's alone.
 
             options: How it is written; the node names the log.
+
+            view: The cluster, as this node sees it.
 
             kind: Kind of log: `TRAIL` or `LEDGER`.
 
@@ -90,7 +98,7 @@ class PostgresAuditLog(DurableAuditLog):
             if has_leftovers and recovered.baseline is not None:
                 with suppress(AuditUnavailableError):
                     medium.remove(recovered.baseline.header.next_seq)
-            log = cls(medium, NoReserve(), recovered, options)
+            log = cls(medium, NoReserve(), recovered, options, view)
             stack.pop_all()
         return log
 
