@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from hsm_core._internal.audit.heads import HeadsWatch
+from hsm_core._internal.cluster.membership import Membership
+from hsm_core._internal.cluster.view import NodeView
 from hsm_core._internal.stores.postgresql.audit import PostgresAuditLog
 from hsm_core._internal.stores.postgresql.audit_logs import ClusterLogs
 from hsm_core._internal.stores.postgresql.connection import read_location
@@ -41,7 +43,9 @@ class Site:
         given = options(
             clock=self.clock, seed=self._opened, timeout_seconds=timeout_seconds
         )
-        log = PostgresAuditLog.open(self.database, replace(given, node=node))
+        member = Membership.join(self.database, node, node, clock=self.clock)
+        view = NodeView(member, self.database)
+        log = PostgresAuditLog.open(self.database, replace(given, node=node), view)
         self.logs[node] = log
         self.watches[node] = HeadsWatch(log, self.all.grown)
         return log

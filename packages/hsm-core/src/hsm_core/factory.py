@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from hsm_core._internal.approvals.signatures import ConsentAudit
 from hsm_core._internal.assembly.assembly import Parts, assemble, open_ring
+from hsm_core._internal.assembly.cluster import join_cluster
 from hsm_core._internal.assembly.opened import OpenHSM
 from hsm_core._internal.audit.offline import entry_for, read_page
 from hsm_core._internal.audit.reasons import damaged_ledger
@@ -36,7 +37,6 @@ from hsm_core._internal.stores.locations import (
     check_apart,
     check_unlocked,
     open_approval_store,
-    open_database,
     open_key_store,
     open_vault_store,
     tighten_folders,
@@ -164,9 +164,11 @@ def open_hsm(
     tighten_folders(settings)
     with ExitStack() as stack:
         progress("key store")
-        database = open_database(settings)
-        if database is not None:
-            stack.callback(database.close)
+        node = join_cluster(settings, clock, entropy)
+        database = view = None
+        if node is not None:
+            stack.callback(node.close)
+            database, view = node.database, node.view
         opened = _open_store(settings, vault, clock, entropy, database)
         stack.callback(opened.keys.close)
         approvals = open_approval_store(settings, database)
@@ -175,7 +177,13 @@ def open_hsm(
         known_id = ring.log_id if ring else None
         progress("audit log")
         audit = open_audit_log(
-            settings, hmac_key, clock, entropy, known_id=known_id, database=database
+            settings,
+            hmac_key,
+            clock,
+            entropy,
+            known_id=known_id,
+            database=database,
+            view=view,
         )
         stack.callback(_close_log, audit)
         ledger = _open_ledger(settings, hmac_key, clock, entropy)
@@ -196,6 +204,7 @@ def open_hsm(
             policy=policy,
             credential_keys=credential_keys,
             purges=ledger,
+            cluster=node,
         )
         progress("rollback check")
         hsm = assemble(settings, parts)

@@ -19,6 +19,7 @@ from hsm_core import operations as ops
 from hsm_core._internal.approvals.journal import ApprovalSetDigest
 from hsm_core._internal.approvals.maintenance import DualControl, open_dual_control
 from hsm_core._internal.approvals.signatures import SignatureCheck, signature_check
+from hsm_core._internal.assembly.cluster import ClusterNode
 from hsm_core._internal.assembly.opened import OpenHSM
 from hsm_core._internal.audit.reading import recorded_names
 from hsm_core._internal.audit.verify import verify_range
@@ -97,6 +98,7 @@ class Parts:
         purges: Where purges are attested; without it nothing is purged.
         desk: Asks people about purges, in place of the approvals.
         new_worker: Makes what all recurring work is given to.
+        cluster: The node that this is, where several share the stores.
     """
 
     store: KeyStore
@@ -117,6 +119,7 @@ class Parts:
     purges: LedgerFile | None = None
     desk: PurgeRequests | None = None
     new_worker: Callable[[], BackgroundWorker] = BackgroundWorker
+    cluster: ClusterNode | None = None
 
 
 def assemble(settings: Settings, parts: Parts) -> OpenHSM:
@@ -223,6 +226,7 @@ class _Assembly:
             self._slot,
             parts.desk,
             parts.new_worker,
+            parts.cluster,
         )
 
     def _lay_ground(self, ring: KeyRing) -> Dependencies:

@@ -10,6 +10,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from hsm_core._internal.assembly.cluster import ClusterNode
 from hsm_core._internal.background.maintenance import PeriodicMaintenance
 from hsm_core._internal.background.schedulers import Schedulers
 from hsm_core._internal.background.self_tests import EarlySelfTests
@@ -62,6 +63,7 @@ class OpenHSM:
         retention: RetentionSlot,
         desk: PurgeRequests | None,
         new_worker: Callable[[], BackgroundWorker] = BackgroundWorker,
+        cluster: ClusterNode | None = None,
     ) -> None:
         self._services = services
         self._store = store
@@ -69,6 +71,7 @@ class OpenHSM:
         self._settings = settings
         self._maintenance = maintenance
         self._retention = retention
+        self._cluster = cluster
         self.worker = new_worker()
         self._gate = Gate()
         self._asynchronous: AsyncGateway | None = None
@@ -92,6 +95,8 @@ class OpenHSM:
         )
         self._begin(store_check)
         retention.begin(self._pipeline.execute, desk or self.desk, new_worker)
+        if cluster is not None:
+            cluster.begin(services.audit.log_id, services.policy.policy_hash)
 
     def _begin(self, store_check: StoreCheck) -> None:
         """Begin the recurring work."""
@@ -261,9 +266,14 @@ class OpenHSM:
                 try:
                     self._services.audit.close()
                 finally:
-                    if self._services.inventory.feed is not None:
-                        self._services.inventory.feed.close()
-                    self._store.close()
+                    self._close_stores()
+
+    def _close_stores(self) -> None:
+        if self._services.inventory.feed is not None:
+            self._services.inventory.feed.close()
+        if self._cluster is not None:
+            self._cluster.close()
+        self._store.close()
 
     def _write_last_records(self) -> None:
         self._refusals.flush()

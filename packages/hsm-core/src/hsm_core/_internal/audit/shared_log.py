@@ -93,4 +93,5 @@ class SharedAuditLog(DurableAuditLog):
             self._flusher.note(Append.of(found, position))
             return found
 
-        return super().append(standing, reserved=reserved)
+        is_empty = not (callable(drafts) or drafts)
+        return super().append(drafts if is_empty else standing, reserved=reserved)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
@@ -82,13 +82,16 @@ class Membership:
     Attributes:
         node: Name of the node.
         instance: ID of this process.
-        facts: What the node says of itself at each beat.
+        facts: Returns what the node says of itself at each beat.
         applied: Returns the newest revision that it has applied.
         on_dead: Settles what a dead node left, given its name and epoch; called on a
             thread of its own, again and again until `note_settled`.
         on_stop: Called once, when the node was fenced.
         on_beat: Called after each beat.
         clock_difference_seconds: By how much the clock is ahead of the database's.
+        rows: All nodes at the last beat, by name.
+        cluster_level: Level of the cluster then.
+        beaten_at: Instant of ``time.monotonic()`` then.
     """
 
     def __init__(
@@ -104,12 +107,15 @@ class Membership:
     ) -> None:
         self.node = node
         self.instance = instance
-        self.facts = NodeFacts(level=level)
+        self.facts: Callable[[], NodeFacts] = lambda: NodeFacts(level=level)
         self.applied: Callable[[], int] = _nothing
         self.on_dead: Callable[[str, int], None] = self.note_settled
         self.on_stop: Callable[[NodeFencedError], None] = lambda _: None
         self.on_beat: list[Callable[[], object]] = []
         self.clock_difference_seconds = 0.0
+        self.rows: Sequence[NodeRow] = ()
+        self.cluster_level = 0
+        self.beaten_at = time.monotonic()
         self._database = database
         self._clock = clock
         self._epoch = epoch
@@ -317,7 +323,7 @@ class Membership:
 
     def _beat(self) -> None:
         began = time.monotonic()
-        facts, applied = self.facts, self.applied()
+        facts, applied = self.facts(), self.applied()
         beating = self._database.run(
             lambda connection: beat(
                 connection, self.node, self.instance, facts, applied
@@ -326,6 +332,8 @@ class Membership:
         ended = time.monotonic()
         if not beating.is_ours:
             raise self._stop(_fenced(self.node))
+        self.rows, self.cluster_level = beating.rows, beating.level
+        self.beaten_at = ended
         self._compare_clocks(beating)
         if beating.level > facts.level:
             raise self._stop(NodeFencedError(_LEVEL_SENTENCE % beating.level))

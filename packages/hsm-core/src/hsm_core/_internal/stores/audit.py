@@ -19,6 +19,7 @@ from hsm_core.protocols import AuditLog, Clock, Entropy
 from hsm_core.settings import AuditStoreKind, AuditSync, KeyStoreKind, Settings
 
 if TYPE_CHECKING:
+    from hsm_core._internal.audit.shared_groups import ClusterView
     from hsm_core._internal.stores.postgresql.database import ClusterDatabase
 
 _LEDGER_RESERVE_BYTES: Final = 64 * 1024
@@ -33,6 +34,7 @@ def open_audit_log(
     *,
     known_id: str | None,
     database: ClusterDatabase | None = None,
+    view: ClusterView | None = None,
 ) -> AuditLog:
     """
     Open the log that the settings name, or begin it.
@@ -50,16 +52,18 @@ def open_audit_log(
 
         database: Of the cluster, where the log of each node lies in one.
 
+        view: The cluster, as its node sees it.
+
     Raises:
         ConfigurationError: A setting or a key is wrong; nothing was written.
         AuditTamperedError: It is damaged, missing, or another store's.
         AuditUnavailableError: It can't be read or written.
     """
-    if database is not None:
+    if database is not None and view is not None:
         from hsm_core._internal.stores.postgresql.audit import PostgresAuditLog
 
         options = _options(settings, hmac_key, clock, entropy)
-        return PostgresAuditLog.open(database, options)
+        return PostgresAuditLog.open(database, options, view)
     if settings.audit_store == AuditStoreKind.SQLITE:
         path = settings.audit_sqlite_path
         if known_id is not None and not path_exists(path):

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: MIT
+"""Node of a cluster: its database, its membership, and the view of its log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Final
+
+from hsm_core.__about__ import __version__
+from hsm_core._internal.cluster.fence import new_instance, session_name
+from hsm_core._internal.cluster.membership import LEVEL, Membership
+from hsm_core._internal.cluster.node_rows import NodeFacts
+from hsm_core._internal.cluster.view import NodeView
+from hsm_core._internal.stores.locations import open_database
+from hsm_core._internal.stores.postgresql.database import ClusterDatabase
+from hsm_core.protocols import Clock, Entropy
+from hsm_core.settings import Settings
+
+_INSTANCE_BYTES: Final = 4
+
+
+class ClusterNode:
+    """
+    Node of a cluster, from before its keys are read until its HSM is closed.
+
+    Args:
+        database: Database of the cluster.
+
+        membership: Membership of the node.
+
+    Attributes:
+        database: Database of the cluster.
+        membership: Membership of the node.
+        view: What its log is written under.
+    """
+
+    def __init__(self, database: ClusterDatabase, membership: Membership) -> None:
+        self.database = database
+        self.membership = membership
+        self.view = NodeView(membership, database)
+
+    def begin(self, log_id: str, policy: Callable[[], str]) -> None:
+        """
+        Begin to beat: the HSM is open.
+
+        Args:
+            log_id: ID of its audit log.
+
+            policy: Returns the hash of the policy that is in force.
+        """
+
+        def facts() -> NodeFacts:
+            return NodeFacts(
+                level=LEVEL, version=__version__, policy=policy(), log_id=log_id
+            )
+
+        self.membership.facts = facts
+        self.membership.start()
+
+    def close(self) -> None:
+        """Leave the cluster, and close the database; once is enough."""
+        self.membership.close()
+        self.database.close()
+
+
+def join_cluster(
+    settings: Settings, clock: Clock, entropy: Entropy
+) -> ClusterNode | None:
+    """
+    Join the cluster of the database that all stores lie in; None if there is none.
+
+    Raises:
+        StoreLockedError: Another process is the node of this name.
+        ConfigurationError: The database, or the node's name, is not usable.
+        StoreUnavailableError: The database can't be reached.
+    """
+    instance = new_instance(entropy.random_bytes(_INSTANCE_BYTES))
+    database = open_database(settings, session_name(settings.node_name, instance))
+    if database is None:
+        return None
+    with ExitStack() as stack:
+        stack.callback(database.close)
+        name = settings.node_name
+        membership = Membership.join(database, name, instance, clock=clock)
+        stack.callback(membership.close)
+        node = ClusterNode(database, membership)
+        stack.pop_all()
+    return node
