@@ -265,6 +265,8 @@ class _Assembly:
             changes = Changes(store.database, inventory)
             store.follow(changes)
             inventory.feed = changes
+            if self._parts.cluster is not None:
+                self._parts.cluster.follow(changes)
 
     def _count_uses(self) -> UseAccounts:
         parts, inventory = self._parts, self._ground.inventory

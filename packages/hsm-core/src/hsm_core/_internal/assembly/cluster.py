@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from typing import Final
 
 from hsm_core.__about__ import __version__
+from hsm_core._internal.cluster.changes import Changes
 from hsm_core._internal.cluster.fence import new_instance, session_name
 from hsm_core._internal.cluster.membership import LEVEL, Membership
 from hsm_core._internal.cluster.node_rows import NodeFacts
@@ -39,6 +40,12 @@ class ClusterNode:
         self.database = database
         self.membership = membership
         self.view = NodeView(membership, database)
+
+    def follow(self, changes: Changes) -> None:
+        """Let log, fence and beats go by the feed of changes that is followed."""
+        changes.fence = self.membership.lock_fence
+        self.membership.applied = lambda: changes.applied.revision
+        self.view.changes = changes
 
     def begin(self, log_id: str, policy: Callable[[], str]) -> None:
         """

@@ -217,15 +217,17 @@ class Membership:
         Lock the fence for a transaction of this node; its first statement.
 
         Raises:
-            TransactionConflictError: The epoch was renewed; to be begun again.
+            TransactionConflictError: The epoch is being renewed; to be begun again.
             NodeFencedError: Another process has the name, or the node was fenced.
         """
         self.check()
         if fence.lock(connection, self.node, self._epoch):
             return
-        if fence.read_standing(connection, self.node).instance != self.instance:
+        standing = fence.read_standing(connection, self.node)
+        if standing.instance != self.instance:
             raise self._stop(_fenced(self.node))
-        raise TransactionConflictError
+        if not fence.lock(connection, self.node, standing.epoch):
+            raise TransactionConflictError
 
     def renew(self) -> int:
         """

@@ -8,6 +8,7 @@ from typing import Final
 
 from hsm_core._internal.audit.head_mark import HeadMark
 from hsm_core._internal.audit.shared_groups import FeedPosition
+from hsm_core._internal.cluster.changes import Changes
 from hsm_core._internal.cluster.membership import Membership
 from hsm_core._internal.stores.postgresql.database import ClusterDatabase
 from hsm_core.errors import StoreUnavailableError
@@ -29,8 +30,7 @@ class NodeView:
 
     Attributes:
         node: Name of the node.
-        follow: Applies the feed, and returns the position that was reached.
-        applied: Returns the newest position that was applied, once it is `follow`ed.
+        changes: Feed that the node follows; None until its keys are open.
         on_written: Called with the end of the log after each group; must not raise.
 
     Raises:
@@ -39,12 +39,11 @@ class NodeView:
 
     def __init__(self, membership: Membership, database: ClusterDatabase) -> None:
         self.node = membership.node
+        self.changes: Changes | None = None
+        self.on_written: Callable[[HeadMark], object] = lambda _: None
         self._membership = membership
         self._database = database
-        self._position = self._newest()
-        self.follow: Callable[[], object] = self._look
-        self.applied: Callable[[], tuple[int, bytes]] = lambda: self._position
-        self.on_written: Callable[[HeadMark], object] = lambda _: None
+        self._newest = self._look()
 
     @property
     def epoch(self) -> int:
@@ -54,7 +53,14 @@ class NodeView:
     @property
     def position(self) -> FeedPosition:
         """Newest change that was applied."""
-        return FeedPosition(*self.applied())
+        found = self._followed
+        return self._newest if found is None else FeedPosition(*found.applied)
+
+    @property
+    def _followed(self) -> Changes | None:
+        """The feed, once it has a beginning."""
+        changes = self.changes
+        return changes if changes is not None and changes.applied.head else None
 
     def written(self, mark: HeadMark) -> None:
         """Note where the log ends now."""
@@ -70,7 +76,11 @@ class NodeView:
             StoreUnavailableError: The database can't be read.
         """
         self._membership.check_fence()
-        self.follow()
+        found = self._followed
+        if found is None:
+            self._newest = self._look()
+        else:
+            found.catch_up()
 
     def renew(self) -> None:
         """
@@ -82,12 +92,8 @@ class NodeView:
         """
         self._membership.renew()
 
-    def _look(self) -> None:
-        self._position = self._newest()
-
-    def _newest(self) -> tuple[int, bytes]:
+    def _look(self) -> FeedPosition:
         found = self._database.row(_POSITION)
         if found is None:
             raise StoreUnavailableError
-        revision, head = found
-        return revision, head
+        return FeedPosition(*found)
