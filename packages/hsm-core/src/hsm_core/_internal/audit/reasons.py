@@ -32,6 +32,12 @@ class Reason(StrEnum):
     BASELINE = "baseline"
     HEAD_MISSING = "head_missing"
     HEAD_DAMAGED = "head_damaged"
+    LOG_MISSING = "log_missing"
+    CUT = "cut"
+    HEADS = "heads"
+    STALE_USE = "stale_use"
+    UNNAMED = "unnamed"
+    UNSETTLED = "unsettled"
 
 
 _SENTENCES: Final = {
@@ -55,6 +61,12 @@ _SENTENCES: Final = {
     Reason.BASELINE: "the baseline kept from the pruned records before it was altered",
     Reason.HEAD_MISSING: "the head mark is missing",
     Reason.HEAD_DAMAGED: "the head mark was altered",
+    Reason.LOG_MISSING: "it names a log that is missing",
+    Reason.CUT: "it is missing, and another log names it",
+    Reason.HEADS: "it differs from the record that another log names",
+    Reason.STALE_USE: "the use was decided before a change of its key that came first",
+    Reason.UNNAMED: "another log has grown for ten seconds and is not named",
+    Reason.UNSETTLED: "the intent has no outcome, and its node has stopped",
 }
 
 

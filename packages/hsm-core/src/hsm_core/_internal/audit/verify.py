@@ -396,6 +396,8 @@ def verify_log(
     look: Look | None = None,
     look_from: int = 0,
     ahead: CheckedAhead | None = None,
+    *,
+    looks_at_uses: bool = True,
 ) -> OfflineVerification:
     """
     Verify every record of an audit log, and its end.
@@ -414,6 +416,8 @@ def verify_log(
             that the head mark names.
 
         ahead: Parts that other processes check; they are not used with *look*.
+
+        looks_at_uses: Whether *look* is called with every use, and not only with some.
 
     Raises:
         AuditTamperedError: The log is damaged; ``facts`` name the first bad record as
@@ -444,7 +448,7 @@ def verify_log(
     def follow_uses(lines: Sequence[Line], facts: FactsTrack) -> int:
         first = follower.seq + 1
         count = follower.follow_uses(lines, facts)
-        if look is not None:
+        if look is not None and looks_at_uses:
             for seq in range(max(first, look_from), first + count):
                 look(stored.joined(lines[seq - first][0][1:]), seq)
         tell(follower.seq)

@@ -238,6 +238,7 @@ class StoredRows:
 
     def __init__(self, tables: LogTables, hmac_key: bytes | None) -> None:
         self._tables = tables
+        self._digest, self._line = b"", b""
         self.facts = FactsTrack(keeps_lines=False)
         self.head = None if hmac_key is None else read_head(tables, hmac_key)
         log_id = self.head.log_id if self.head else ""
@@ -291,7 +292,10 @@ class StoredRows:
         digest = named_by(entry)
         if not digest:
             return entry
-        return b"%b\n%b" % (self._tables.facts_at(self.facts.first_of(digest)), entry)
+        if digest != self._digest:
+            self._line = self._tables.facts_at(self.facts.first_of(digest))
+            self._digest = digest
+        return b"%b\n%b" % (self._line, entry)
 
     def _block(self, seq: int) -> list[Line]:
         """Return rows from *seq* on as lines; those to be read by themselves empty."""

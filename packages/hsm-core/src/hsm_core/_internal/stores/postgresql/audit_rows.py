@@ -232,7 +232,11 @@ class PostgresTables:
         """
         with log_errors(seq):
             row = run(self._connection, _BLOCK, (self._log_id, seq, count)).fetchone()
-        return None if row is None else Block(row[0], row[1], row[2], row[3], row[4])
+        if row is None:
+            return None
+        size, first, last, text, facts = row
+        facts = [before for before in facts if before < seq + size]
+        return Block(size, first, last, text, facts)
 
     def facts(self, first: int, last: int, /) -> list[tuple[int, bytes]]:
         """Return the facts lines before records *first* to *last*, in order."""

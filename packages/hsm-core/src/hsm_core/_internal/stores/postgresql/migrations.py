@@ -81,13 +81,26 @@ def migrate(connection: ServerConnection, name: str) -> None:
         connection.patience = patience
 
 
-def _bring_up_to_date(connection: ServerConnection, name: str) -> None:
-    scripts = steps()
-    found = _version(connection, name)
-    if not 0 <= found <= len(scripts):
+def check_present(connection: ServerConnection, name: str) -> None:
+    """
+    Check that a database holds a cluster that this program can read.
+
+    Raises:
+        ConfigurationError: It holds none, or a newer one.
+        IntegrityError: Its tables are not as we make them.
+        psycopg.Error: They can't be read.
+    """
+    if not _checked_version(connection, name):
+        raise ConfigurationError(f"{name} holds no cluster.")
+
+
+def _checked_version(connection: ServerConnection, name: str) -> int:
+    """Return the version of a database's schema, which this program knows."""
+    newest, found = len(steps()), _version(connection, name)
+    if not 0 <= found <= newest:
         raise ConfigurationError(
             f"{name} has schema version {found}; this release supports up to "
-            f"{len(scripts)}. Use the newer release."
+            f"{newest}. Use the newer release."
         )
     active = connection.execute(_ACTIVE).fetchone()
     if active is not None:
@@ -95,6 +108,12 @@ def _bring_up_to_date(connection: ServerConnection, name: str) -> None:
             f"{name} holds unknown views, triggers, rules or row security, on "
             f"{active[0]!r}."
         )
+    return found
+
+
+def _bring_up_to_date(connection: ServerConnection, name: str) -> None:
+    scripts = steps()
+    found = _checked_version(connection, name)
     if not found:
         connection.execute(_CREATE)
     for version, script in enumerate(scripts[found:], found + 1):

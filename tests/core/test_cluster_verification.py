@@ -1,0 +1,323 @@
+# SPDX-License-Identifier: MIT
+"""Verification of all logs of a cluster: whole ones pass, each attack is named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import msgspec
+import psycopg
+import pytest
+
+from hsm_core._internal.stores.postgresql.audit_offline import ClusterVerifier
+from hsm_core._internal.stores.postgresql.connection import read_location
+from hsm_core.errors import AuditTamperedError, ConfigurationError
+from hsm_core.model import AuditedCaller, Phase
+from hsm_core.protocols import AuditDraft, AuditFacts, UseDraft
+from hsm_core.testing import FakeClock
+from tests.core.audit_support import KEY, fill, intent
+from tests.core.cluster_logs import Site, site_on
+
+_KEY_ID: Final = "3f0c7e0e-0d3b-4c43-9b7a-2f5b8f1f7c11"
+
+Edit = Callable[["Database"], None]
+
+
+class Database:
+    """Database of a cluster as its administrator sees it."""
+
+    def __init__(self, url: str) -> None:
+        self._connection = psycopg.connect(url, autocommit=True)
+
+    def __call__(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        """Execute a statement; return its rows."""
+        with self._connection.cursor() as cursor:
+            cursor.execute(statement, values)
+            return cursor.fetchall() if cursor.description else []
+
+    def log_of(self, node: str) -> str:
+        """Return the ID of a node's log."""
+        rows = self("SELECT log_id FROM logs WHERE node = %s", node)
+        return str(rows[0][0])
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+
+@contextmanager
+def attacked(url: str) -> Iterator[Database]:
+    """Open a database as an attacker would."""
+    found = Database(url)
+    yield found
+    found.close()
+
+
+def verify(url: str, key: bytes | None = KEY) -> dict[str, int]:
+    """Verify a cluster; return the number of records of each node."""
+    found = ClusterVerifier(read_location(url), key).verify()
+    return {each.node: each.log.records for each in found}
+
+
+def use(site: Site, node: str, generation: int, revision: int, count: int = 1) -> None:
+    """Record uses of a key."""
+    facts = AuditFacts(
+        kind="Sign",
+        caller=AuditedCaller(principal="alice"),
+        key_id=_KEY_ID,
+        version=1,
+        generation=generation,
+    )
+    drafts = [UseDraft(facts, bound=b"x", revision=revision) for _ in range(count)]
+    site.logs[node].append(drafts).wait()
+
+
+def change(site: Site, node: str, generation: int, revision: int) -> None:
+    """Record a change of the key: intent and outcome."""
+    begun = AuditDraft(
+        phase=Phase.INTENT,
+        kind="UpdateKey",
+        operation_id=f"{revision:032x}",
+        key_id=_KEY_ID,
+        generation=generation,
+    )
+    site.logs[node].append([begun])
+    ended = msgspec.structs.replace(
+        begun, phase=Phase.OUTCOME, revision=revision, document_after="ab" * 32
+    )
+    site.logs[node].append([ended]).wait()
+
+
+def story(site: Site, clock: FakeClock) -> None:
+    """Record uses and changes of one key on two nodes, as they happen in order."""
+    change(site, "a", 1, 1)
+    use(site, "b", 1, 1, 150)
+    site.watch()
+    clock.advance(3)
+    change(site, "b", 2, 2)
+    use(site, "a", 2, 2, 5)
+    site.watch()
+    clock.advance(3)
+    use(site, "b", 2, 3, 5)
+    site.watch()
+
+
+def test_whole_logs_pass(database: str) -> None:
+    """They pass while nodes have them open, and after they were closed."""
+    clock = FakeClock()
+    with site_on(database, "a", "b", clock=clock) as site:
+        story(site, clock)
+        before = verify(database)
+
+    assert before == verify(database) == verify(database, None)
+    assert {"a", "b"} == before.keys()
+
+
+def _remove_log(database: Database) -> None:
+    log_id = database.log_of("a")
+    database("DELETE FROM records WHERE log_id = %s", log_id)
+    database("DELETE FROM facts WHERE log_id = %s", log_id)
+    database("DELETE FROM logs WHERE log_id = %s", log_id)
+
+
+def _remove_record(database: Database) -> None:
+    statement = "DELETE FROM records WHERE log_id = %s AND seq = 60"
+    database(statement, database.log_of("b"))
+
+
+def _remove_end(database: Database) -> None:
+    log_id = database.log_of("b")
+    database("DELETE FROM records WHERE log_id = %s AND seq > 100", log_id)
+
+
+def _alter_record(database: Database) -> None:
+    statement = (
+        "UPDATE records SET line = overlay(line PLACING '\\x7a'::bytea FROM 200) "
+        "WHERE log_id = %s AND seq = 60"
+    )
+    database(statement, database.log_of("b"))
+
+
+def _swap_records(database: Database) -> None:
+    statement = (
+        "UPDATE records SET line = (SELECT line FROM records AS other "
+        "WHERE other.log_id = records.log_id AND other.seq = 121 - records.seq) "
+        "WHERE log_id = %s AND seq IN (60, 61)"
+    )
+    database(statement, database.log_of("b"))
+
+
+def _move_record(database: Database) -> None:
+    statement = (
+        "UPDATE records SET line = (SELECT line FROM records WHERE log_id = %s "
+        "AND seq = 3) WHERE log_id = %s AND seq = 3"
+    )
+    database(statement, database.log_of("a"), database.log_of("b"))
+
+
+def _remove_facts(database: Database) -> None:
+    database("DELETE FROM facts WHERE log_id = %s", database.log_of("b"))
+
+
+def _add_facts(database: Database) -> None:
+    statement = "INSERT INTO facts SELECT log_id, 5000, line FROM facts WHERE log_id=%s"
+    database(f"{statement} LIMIT 1", database.log_of("b"))
+
+
+def _alter_mark(database: Database) -> None:
+    statement = "UPDATE logs SET head = overlay(head PLACING '\\x07'::bytea FROM 80)"
+    database(f"{statement} WHERE log_id = %s", database.log_of("b"))
+
+
+def _swap_marks(database: Database) -> None:
+    statement = "UPDATE logs SET head = (SELECT head FROM logs WHERE node = 'a')"
+    database(f"{statement} WHERE node = 'b'")
+
+
+def _add_trigger(database: Database) -> None:
+    database("CREATE VIEW more AS SELECT * FROM records")
+
+
+ATTACKS: Final[dict[str, tuple[Edit, str]]] = {
+    "a log is removed": (_remove_log, "log_missing"),
+    "a record is removed": (_remove_record, "sequence"),
+    "an end is removed": (_remove_end, "shorter"),
+    "a record is altered": (_alter_record, "mac"),
+    "two records are swapped": (_swap_records, "sequence"),
+    "a record of another log": (_move_record, "mac"),
+    "facts lines are removed": (_remove_facts, "facts"),
+    "a facts line is added": (_add_facts, "facts"),
+    "a head mark is altered": (_alter_mark, "head_damaged"),
+    "head marks are swapped": (_swap_marks, "log_id"),
+    "a view is added": (_add_trigger, "database"),
+}
+
+
+@pytest.fixture(scope="module")
+def told(postgresql: Any) -> Iterator[str]:
+    """Give the name of a database with two logs, for attacks on copies of it."""
+    name = postgresql.new_database()
+    clock = FakeClock()
+    with site_on(postgresql.url(name), "a", "b", clock=clock) as site:
+        story(site, clock)
+    yield name
+    postgresql.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_an_attack_is_named(postgresql: Any, told: str, attack: str) -> None:
+    """Whoever may write the database but has no key is found out, with a reason."""
+    copy = postgresql.new_database(template=told)
+    edit, reason = ATTACKS[attack]
+    with attacked(postgresql.url(copy)) as opened:
+        edit(opened)
+
+    with pytest.raises(AuditTamperedError) as caught:
+        verify(postgresql.url(copy))
+    assert reason == caught.value.facts["reason"]
+
+
+def test_an_older_end_with_its_mark_is_named(database: str) -> None:
+    """An older copy of one log is authentic; the other log names what it lacks."""
+    clock = FakeClock()
+    with site_on(database, "a", "b", clock=clock) as site, attacked(database) as opened:
+        use(site, "b", 1, 0, 3)
+        older = opened("SELECT log_id, head FROM logs WHERE node = 'b'")[0]
+        use(site, "b", 1, 0, 3)
+        site.watch()
+        site.watches["b"].record_growth(now=True)
+    with attacked(database) as opened:
+        opened("DELETE FROM records WHERE log_id = %s AND seq > 3", older[0])
+        opened("DELETE FROM facts WHERE log_id = %s AND first_seq > 3", older[0])
+        opened("UPDATE logs SET head = %s WHERE log_id = %s", older[1], older[0])
+
+    with pytest.raises(AuditTamperedError) as caught:
+        verify(database)
+    assert {"reason": "cut", "log_id": older[0], "seq": 4} == caught.value.facts
+
+
+def _stale(site: Site, _clock: FakeClock) -> None:
+    change(site, "a", 1, 1)
+    change(site, "a", 2, 2)
+    use(site, "b", 1, 2)
+
+
+def _after_coverage(site: Site, _clock: FakeClock) -> None:
+    change(site, "a", 1, 1)
+    change(site, "a", 2, 2)
+    site.watch()
+    use(site, "b", 1, 1)
+
+
+def _unnamed(site: Site, clock: FakeClock) -> None:
+    use(site, "a", 1, 0)
+    for _ in range(8):
+        use(site, "b", 1, 0)
+        clock.advance(2)
+
+
+def _unsettled(site: Site, clock: FakeClock) -> None:
+    site.logs["a"].append([intent("c" * 32)]).wait()
+    clock.advance(31)
+    site.watch()
+    use(site, "b", 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("write", "reason"),
+    [
+        (_stale, "stale_use"),
+        (_after_coverage, "stale_use"),
+        (_unnamed, "unnamed"),
+        (_unsettled, "unsettled"),
+    ],
+)
+def test_what_a_database_that_lies_makes_nodes_record(
+    database: str, write: Callable[[Site, FakeClock], None], reason: str
+) -> None:
+    """Logs that are each whole contradict each other, and verification says how."""
+    clock = FakeClock()
+    with site_on(database, "a", "b", clock=clock) as site:
+        write(site, clock)
+
+    with pytest.raises(AuditTamperedError) as caught:
+        verify(database)
+    assert reason == caught.value.facts["reason"]
+
+
+def test_a_pause_of_a_node_is_no_silence(database: str) -> None:
+    """Only the time in which a node records something counts against it."""
+    clock = FakeClock()
+    with site_on(database, "a", "b", clock=clock) as site:
+        use(site, "b", 1, 0)
+        use(site, "a", 1, 0)
+        clock.advance(600)
+        use(site, "b", 1, 0)
+        site.watch()
+
+    assert {"a": 3, "b": 4} == verify(database)
+
+
+def test_a_database_without_a_cluster_is_refused(database: str) -> None:
+    """Nothing is created in it."""
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match="holds no cluster"):
+            verify(database)
+
+
+def test_pruned_logs_pass(database: str) -> None:
+    """The baseline stands for what was pruned, also where others name it."""
+    clock = FakeClock()
+    with site_on(database, "a", "b", clock=clock) as site:
+        fill(site.logs["b"], 50)
+        story(site, clock)
+        clock.advance(30 * 24 * 3600)
+        site.watch()
+        log = site.logs["b"]
+        log.prune(log.prunable(clock.now() - 24 * 3600 * 1_000_000), "cd" * 32)
+        first = log.first_seq
+
+        assert 0 < first
+        assert verify(database)
