@@ -26,7 +26,7 @@ FAILURE, SUCCESS = b"\x05", b"\x06"
 class InMemory:
     """Way of an interface to an HSM in memory."""
 
-    shown = "memory"
+    shown = label = "memory"
     takes_pin = False
     is_embedded = True
 

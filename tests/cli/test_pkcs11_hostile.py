@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from hsm_cli.interfaces.pkcs11 import constants as ck
+from hsm_cli.interfaces.pkcs11 import inventory
 from tests.cli.pkcs11_support import Token, create, running_token
 from tests.cli.rpc_client import (
     HANDSHAKE,
@@ -152,7 +153,7 @@ def test_a_program_that_dies_is_logged_out(token: Token) -> None:
 
 def test_limits_of_an_application(token: Token) -> None:
     """Sessions, session objects and their bytes have a maximum for each connection."""
-    note = [(ck.CKA_CLASS, number(ck.CKO_DATA)), (ck.CKA_VALUE, data(bytes(60_000)))]
+    note = [(ck.CKA_CLASS, number(ck.CKO_DATA)), (ck.CKA_VALUE, data(bytes(120_000)))]
     with token.client() as client:
         session = client.open_session()
         created = ulong(session) + template(note)
@@ -178,15 +179,36 @@ def test_a_session_object_does_not_grow(token: Token) -> None:
             first(client.call(20, "uaA", ulong(session) + template(note)))
             for _ in range(18)
         ]
-        grown = template([(ck.CKA_VALUE, data(bytes(60_000)))])
+        grown = template([(ck.CKA_VALUE, data(bytes(120_000)))])
         changes = [ulong(session) + ulong(one) + grown for one in made]
         for change in changes[:-1]:
             client.call(25, "uuaA", change)
         full = refusal(client, 25, "uuaA", changes[-1])
-        longer = template([(ck.CKA_VALUE, data(bytes(70_000)))])
+        longer = template([(ck.CKA_VALUE, data(bytes(1_100_000)))])
         too_long = refusal(client, 25, "uuaA", ulong(session) + ulong(made[0]) + longer)
 
     assert (full, too_long) == (ck.CKR_DEVICE_MEMORY, ck.CKR_ATTRIBUTE_VALUE_INVALID)
+
+
+def test_old_handles_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that finds more objects than it may hold loses the first handles."""
+    monkeypatch.setattr(inventory, "MOST_HANDLES", 4)
+    create(tmp_path, one="EC-P256", two="EC-P256", three="EC-P256")
+    with running_token(tmp_path) as token, token.client() as client:
+        session = client.open_session()
+        found = [
+            client.find(session, [(ck.CKA_LABEL, data(name))])
+            for name in (b"one", b"two", b"three")
+        ]
+        signs = mechanism(ck.CKM_ECDSA)
+        old = ulong(session) + signs + ulong(found[0][0])
+        forgotten = refusal(client, 42, "uMu", old)
+        signature = client.sign(session, signs, min(found[2]), bytes(32))
+        everything = refusal(client, 26, "uaA", ulong(session) + template([]))
+
+    assert forgotten == ck.CKR_OBJECT_HANDLE_INVALID
+    assert len(signature) == 64
+    assert everything == ck.CKR_DEVICE_MEMORY
 
 
 def test_a_long_call_ends_its_operation(tmp_path: Path) -> None:

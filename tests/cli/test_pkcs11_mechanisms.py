@@ -11,12 +11,21 @@ from pathlib import Path
 import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import (
+    ec,
+    ed25519,
+    mldsa,
+    padding,
+    rsa,
+    x25519,
+)
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.kdf.x963kdf import X963KDF
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
+    PublicFormat,
     load_der_public_key,
 )
 
@@ -49,6 +58,8 @@ from tests.cli.rpc_client import (
 from tests.support import REPOSITORY
 
 P256 = bytes.fromhex("06082a8648ce3d030107")
+P384 = bytes.fromhex("06052b81040022")
+X25519 = bytes.fromhex("06032b656e")
 ED25519 = bytes.fromhex("06032b6570")
 HASHES = {256: hashes.SHA256(), 384: hashes.SHA384(), 512: hashes.SHA512()}
 ROOM = struct.pack(">I", 65_536)
@@ -453,9 +464,14 @@ def test_digests_and_random_bytes(program: Program) -> None:
     """Digests need no key; random bytes are as many as there is room for."""
     program.call(37, "uM", mechanism(ck.CKM_SHA256))
     made = unpacked(program.call(38, "uayfy", array(b"hello"), ROOM))
+    program.call(37, "uM", mechanism(ck.CKM_SHA256))
+    program.call(39, "uay", array(b"hel"))
+    with pytest.raises(CallError) as caught:
+        program.call(38, "uayfy", array(b"lo"), ROOM)
     drawn = unpacked(program.call(64, "ufy", struct.pack(">I", 10_000)))
 
     assert hashlib.sha256(b"hello").digest() == made
+    assert ck.CKR_OPERATION_ACTIVE == caught.value.rv
     assert 10_000 == len(drawn)
     assert 200 < len(set(drawn))
     with pytest.raises(CallError) as caught:
@@ -607,6 +623,81 @@ def test_keys_by_value_need_the_right_to_import(tmp_path: Path) -> None:
             )
 
     assert ck.CKR_FUNCTION_REJECTED == caught.value.rv
+
+
+@pytest.mark.parametrize("curve", ["P-256", "P-384", "X25519"])
+@pytest.mark.parametrize("kdf", [ck.CKD_NULL, ck.CKD_SHA256_KDF])
+def test_ecdh(program: Program, curve: str, kdf: int) -> None:
+    """Both sides derive the same key, whose bytes only the other side knows."""
+    oids = {"P-256": P256, "P-384": P384, "X25519": X25519}
+    kind = (
+        ck.CKM_EC_MONTGOMERY_KEY_PAIR_GEN
+        if curve == "X25519"
+        else ck.CKM_EC_KEY_PAIR_GEN
+    )
+    public, private = program.pair(
+        kind,
+        [(ck.CKA_EC_PARAMS, data(oids[curve]))],
+        [(ck.CKA_DERIVE, flag(True))],
+    )
+    secret, point = agreed(program.public_key(public))
+    shared = b"" if kdf == ck.CKD_NULL else b"both sides"
+    parameter = b"\1" + ulong(kdf) + block(shared) + block(point)
+    expected = (
+        secret[-32:]
+        if kdf == ck.CKD_NULL
+        else X963KDF(hashes.SHA256(), 32, shared).derive(secret)
+    )
+
+    key = first(
+        program.call(
+            *(62, "uMuaA", mechanism(ck.CKM_ECDH1_DERIVE, parameter), ulong(private)),
+            template(
+                [
+                    (ck.CKA_CLASS, number(ck.CKO_SECRET_KEY)),
+                    (ck.CKA_KEY_TYPE, number(ck.CKK_GENERIC_SECRET)),
+                    (ck.CKA_VALUE_LEN, number(32)),
+                    (ck.CKA_SIGN, flag(True)),
+                ]
+            ),
+        )
+    )
+
+    mac = program.sign(mechanism(ck.CKM_SHA256_HMAC), key, b"hello")
+    assert hmac.digest(expected, b"hello", "sha256") == mac
+
+
+def agreed(public: object) -> tuple[bytes, bytes]:
+    """Return the secret that a new key agrees on with another, and its public key."""
+    if isinstance(public, x25519.X25519PublicKey):
+        ours = x25519.X25519PrivateKey.generate()
+        return ours.exchange(public), ours.public_key().public_bytes_raw()
+    assert isinstance(public, ec.EllipticCurvePublicKey)
+    own = ec.generate_private_key(public.curve)
+    point = own.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    return own.exchange(ec.ECDH(), public), bytes((4, len(point))) + point
+
+
+def test_ecdh_refuses_other_keys(program: Program, curve: list[int]) -> None:
+    """A point on no curve is refused, and so is a key that may only sign."""
+    public, private = program.pair(
+        ck.CKM_EC_KEY_PAIR_GEN,
+        [(ck.CKA_EC_PARAMS, data(P256))],
+        [(ck.CKA_DERIVE, flag(True))],
+    )
+    _, point = agreed(program.public_key(public))
+    wanted = template([(ck.CKA_KEY_TYPE, number(ck.CKK_AES))])
+
+    for base, given, rv in (
+        (private, point[:-1] + bytes((point[-1] ^ 1,)), ck.CKR_MECHANISM_PARAM_INVALID),
+        (curve[1], point, ck.CKR_KEY_FUNCTION_NOT_PERMITTED),
+        (public, point, ck.CKR_KEY_TYPE_INCONSISTENT),
+    ):
+        parameter = b"\1" + ulong(ck.CKD_NULL) + block(b"") + block(given)
+        how = mechanism(ck.CKM_ECDH1_DERIVE, parameter)
+        with pytest.raises(CallError) as caught:
+            program.call(62, "uMuaA", how, ulong(base), wanted)
+        assert rv == caught.value.rv
 
 
 def test_every_mechanism_has_information(program: Program) -> None:

@@ -3,14 +3,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from hsm_core import errors, primitives
-from hsm_core.algorithms import ALGORITHMS, Algorithm, HashAlgorithm, KeyUsage
+from hsm_core.algorithms import (
+    ALGORITHMS,
+    Algorithm,
+    DerivationFunction,
+    HashAlgorithm,
+    KeyUsage,
+)
 from hsm_core.model import KeyOrigin, Role
 from hsm_core.session import Session
 from hsm_core.testing import memory_hsm
@@ -273,3 +281,77 @@ class TestTrail:
         use = session.describe(base).use
         assert use is not None
         assert 3 == use.uses
+
+
+class TestOtherFunctions:
+    """X9.63, and the shared secret as it is."""
+
+    @pytest.mark.parametrize("base", AGREEING)
+    @pytest.mark.parametrize("hash", [None, *HashAlgorithm])
+    def test_x963(
+        self, session: Session, base: Algorithm, hash: HashAlgorithm | None
+    ) -> None:
+        """The key is what the other side derives by X9.63."""
+        key = session.create_key(base, usages=DERIVE, exportable=True).key_id
+        ours = primitives.generate(base)
+        agreed = primitives.ecdh(base, ours.material, session.public_key(key).der)
+
+        made = session.derive_key(
+            "hs512",
+            key,
+            peer_public_key=ours.public_der,
+            function=DerivationFunction.X963,
+            hash=hash,
+            info=b"both",
+            exportable=True,
+        )
+
+        name = (hash or HashAlgorithm.SHA_256).replace("-", "").lower()
+        blocks = (
+            hashlib.new(name, agreed + number.to_bytes(4, "big") + b"both").digest()
+            for number in (1, 2)
+        )
+        assert b"".join(blocks)[:64] == export(session, made.key_id)
+
+    @pytest.mark.parametrize("base", AGREEING)
+    def test_none(self, session: Session, base: Algorithm) -> None:
+        """The key is the end of the shared secret."""
+        key = session.create_key(base, usages=DERIVE, exportable=True).key_id
+        ours = primitives.generate(base)
+        agreed = primitives.ecdh(base, ours.material, session.public_key(key).der)
+
+        made = session.derive_key(
+            "AES-128",
+            key,
+            peer_public_key=ours.public_der,
+            function=DerivationFunction.NONE,
+            exportable=True,
+        )
+
+        assert agreed[-16:] == export(session, made.key_id)
+
+    @pytest.mark.parametrize(
+        ("base", "field", "facts"),
+        [
+            ("hkdf", "function", {"function": DerivationFunction.X963}),
+            ("p256", "salt", {"function": DerivationFunction.X963, "salt": b"s"}),
+            ("p256", "info", {"function": DerivationFunction.NONE, "info": b"i"}),
+            (
+                "p256",
+                "hash",
+                {"function": DerivationFunction.NONE, "hash": HashAlgorithm.SHA_256},
+            ),
+            ("p256", "algorithm", {"function": DerivationFunction.NONE}),
+        ],
+    )
+    def test_what_a_function_takes(
+        self, session: Session, base: str, field: str, facts: dict[str, Any]
+    ) -> None:
+        """What a function does not use is refused, and so is a key that is too long."""
+        key = session.create_key(base, usages=DERIVE).key_id
+        peer = None if base == "hkdf" else primitives.generate(A.EC_P256).public_der
+
+        with pytest.raises(errors.InvalidInputError) as caught:
+            session.derive_key("hs512", key, peer_public_key=peer, **facts)
+
+        assert field == facts_of(caught)[0]

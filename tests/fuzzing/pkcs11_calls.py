@@ -33,7 +33,7 @@ _RUNS_OF_AN_HSM: Final = 2000
 class _Connector:
     """Way to an HSM in memory, with keys that a user without other rights uses."""
 
-    shown = "memory"
+    shown = label = "memory"
     takes_pin = False
     is_embedded = True
 

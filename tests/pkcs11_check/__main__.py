@@ -33,8 +33,14 @@ KNOWN: Final = Path(__file__).with_name("failures.toml")
 SUBSET: Final = "ecdsa or pss or session_state or keypair"
 """Subjects that show most in least time."""
 
-WHOLE: Final = "not wycheproof and not acvp and not cctv and not x509"
-"""Everything but vectors, which come by download and begin with keys from plaintext."""
+WHOLE: Final = (
+    "not wycheproof and not acvp and not cctv and not x509 "
+    "and not TestTemplateConstraintAttributes"
+)
+"""
+Everything but vectors, which come by download, and templates inside of attributes, which
+abort p11-kit's client, and with it the suite, if the token has them as SoftHSM2 does.
+"""
 
 _ROLES: Final = ("operator", "administrator")
 _PIN: Final = "1234"

@@ -80,6 +80,11 @@ class Connector(Protocol):
         ...
 
     @property
+    def label(self) -> str:
+        """Short form of that, for tokens, whose labels have 32 bytes."""
+        ...
+
+    @property
     def takes_pin(self) -> bool:
         """Whether a PIN opens the credential."""
         ...
@@ -128,7 +133,8 @@ class Access:
         notify: Called with each note for the user.
 
     Attributes:
-        label: Name of the profile, endpoint, or path of the store.
+        label: Name of the profile or folder, or the endpoint.
+        shown: Name of the profile, endpoint, or path of the store.
     """
 
     def __init__(
@@ -140,7 +146,8 @@ class Access:
         notify: Callable[[str], None] = print_note,
     ) -> None:
         self.interface = interface
-        self.label = connector.shown
+        self.label = connector.label
+        self.shown = connector.shown
         self._connector = connector
         self._pin = pin
         self._notes = _Notes(notify)
@@ -382,6 +389,7 @@ class Server:
     def __init__(self, settings: ClientSettings) -> None:
         profile = settings.profile
         self.shown = profile.name if profile is not None else settings.endpoint
+        self.label = self.shown
         self.takes_pin = _is_encrypted(settings)
         self._settings = settings
         self._remote: RemoteHSM | None = None
@@ -475,6 +483,7 @@ class Embedded:
         policy: Path | None = None,
     ) -> None:
         self.shown = str(folder)
+        self.label = folder.resolve().name or self.shown
         self._root = root
         self._audit_key = audit_key
         self._policy = policy

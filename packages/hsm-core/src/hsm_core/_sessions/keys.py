@@ -9,7 +9,13 @@ from typing import Self
 
 from hsm_core import operations as ops
 from hsm_core._sessions.base import Accompanied, SessionBase
-from hsm_core.algorithms import HashAlgorithm, KeyFormat, KeyUsage, WrapMechanism
+from hsm_core.algorithms import (
+    DerivationFunction,
+    HashAlgorithm,
+    KeyFormat,
+    KeyUsage,
+    WrapMechanism,
+)
 from hsm_core.model import KeyInfo, KeyState, VersionInfo
 
 
@@ -291,6 +297,7 @@ class TransferMethods(SessionBase):
         base_key_id: str,
         *,
         peer_public_key: bytes | None = None,
+        function: DerivationFunction | None = None,
         hash: HashAlgorithm | None = None,
         salt: bytes = b"",
         info: bytes = b"",
@@ -307,6 +314,7 @@ class TransferMethods(SessionBase):
             algorithm=algorithm,
             base_key_id=base_key_id,
             peer_public_key=peer_public_key,
+            function=function,
             hash=hash,
             salt=salt,
             info=info,

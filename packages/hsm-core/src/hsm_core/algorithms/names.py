@@ -165,6 +165,20 @@ class AESMode(StrEnum):
     GCM = "GCM"
 
 
+class DerivationFunction(StrEnum):
+    """
+    Function that makes a key of a shared secret.
+
+    ``HKDF`` is RFC 5869. ``X9.63`` is ANSI X9.63's, with SHA-2 (SEC 1, section 3.6.1).
+    ``none`` takes the last bytes of the secret as they are, which are not uniform: only
+    for programs that can't do better (PKCS#11's CKD_NULL).
+    """
+
+    HKDF = "HKDF"
+    X963 = "X9.63"
+    NONE = "none"
+
+
 class KeyFormat(StrEnum):
     """
     Format of a private or symmetric key.

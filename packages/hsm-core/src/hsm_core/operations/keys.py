@@ -7,7 +7,13 @@ from typing import Annotated, ClassVar
 
 from msgspec import Meta
 
-from hsm_core.algorithms import Algorithm, HashAlgorithm, KeyFormat, WrapMechanism
+from hsm_core.algorithms import (
+    Algorithm,
+    DerivationFunction,
+    HashAlgorithm,
+    KeyFormat,
+    WrapMechanism,
+)
 from hsm_core.model import KeyId, KeyInfo, KeyState, Line, Record, VersionInfo
 from hsm_core.operations.base import (
     AlgorithmName,
@@ -163,19 +169,21 @@ class CreateKey(Operation[KeyInfo], frozen=True, kw_only=True):
 
 class DeriveKey(Operation[KeyInfo], frozen=True, kw_only=True):
     """
-    Derive a symmetric key from a key of the HSM by HKDF.
+    Derive a symmetric key from a key of the HSM.
 
     An HKDF key is the input keying material itself; an EC or X25519 key first agrees
-    with *peer_public_key* (ECDH), and HKDF takes the shared secret.
+    with *peer_public_key* (ECDH), and *function* takes the shared secret.
 
     Attributes:
         base_key_id: Base key; it must have the usage ``derive``.
         algorithm: Algorithm of the new key; must be symmetric.
         peer_public_key: SubjectPublicKeyInfo, DER; required for ECDH, else not allowed.
-        hash: HKDF hash; None means the hash of an HKDF key, or SHA-256.
+        function: None means HKDF. The others are for ECDH only.
+        hash: Hash of the function; None means the hash of an HKDF key, or SHA-256.
         salt: HKDF's salt.
-        info: HKDF context. Keys derived from one base key with the same salt and info
-            have the same bytes, even for different algorithms.
+        info: HKDF context, or the shared information of X9.63. Keys derived from one
+            base key with the same salt and info have the same bytes, even for different
+            algorithms.
         usages: Empty means the algorithm's default usages.
         owner: Empty means the caller.
         exportable: As in `CreateKey`; requires an exportable base key.
@@ -199,6 +207,7 @@ class DeriveKey(Operation[KeyInfo], frozen=True, kw_only=True):
     algorithm: AlgorithmName
     base_key_id: KeyReference
     peer_public_key: Annotated[bytes, Meta(max_length=1024)] | None = None
+    function: DerivationFunction | None = None
     hash: HashAlgorithm | None = None
     salt: Annotated[bytes, Meta(max_length=1024)] = b""
     info: Annotated[bytes, Meta(max_length=1024)] = b""

@@ -19,6 +19,7 @@ from hsm_cli.interfaces.pkcs11.wire import Template
 from hsm_core.operations import AttachCertificates, GetCertificates, RemoveCertificates
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import datetime
 
     from hsm_cli.interfaces.pkcs11.keys import Keys
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 _INTEGER: Final = 0x02
 _CHECK_BYTES: Final = 3
+_MOST_READ: Final = 1000
 _OF_USER: Final = 1
 _OF_AUTHORITY: Final = 2
 _KNOWN: Final = frozenset(
@@ -143,18 +145,35 @@ def attach(keys: Keys, hsm: HSM, template: Template) -> CertificateObject:
     wanted: Template = {
         kind: template[kind] for kind in (ck.CKA_ID, ck.CKA_LABEL) if kind in template
     }
-    for info in keys.matching(wanted):
+    for info in _few(keys.matching(wanted)):
         for one in keys.objects_of(info):
             if _is_for(one, certificate):
                 return _attach_first(hsm, one, data)
-    for info in keys.matching({}):
-        if info.certificates and _completes(hsm, info, certificate):
+    for info in _few(info for info in keys.matching({}) if info.certificates):
+        if _completes(hsm, info, certificate):
             return _attach_last(hsm, info, data)
     raise CryptokiError(
         ck.CKR_TEMPLATE_INCONSISTENT,
         "Certificates are kept with keys, and no key with this CKA_ID or label has the "
         "public key of this one.",
     )
+
+
+def _few(found: Iterator[KeyInfo]) -> Iterator[KeyInfo]:
+    """
+    Yield keys, of each of which something is read, as long as they are few.
+
+    Raises:
+        CryptokiError: They are many.
+    """
+    for number, info in enumerate(found):
+        if number >= _MOST_READ:
+            raise CryptokiError(
+                ck.CKR_TEMPLATE_INCOMPLETE,
+                f"A certificate is compared with {_MOST_READ} keys at most. Give it "
+                "the CKA_ID of its key.",
+            )
+        yield info
 
 
 def _value_of(template: Template) -> bytes:

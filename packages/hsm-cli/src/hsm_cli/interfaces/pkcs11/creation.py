@@ -22,7 +22,7 @@ from hsm_cli.interfaces.pkcs11.wire import Template, Value
 from hsm_core.algorithms import KeyUsage
 from hsm_core.operations import UpdateKey
 
-MOST_VALUE_BYTES: Final = 64 * 1024
+MOST_VALUE_BYTES: Final = 1024 * 1024
 """Length of an attribute of a session object."""
 
 _FIXED: Final[Template] = {
@@ -65,6 +65,7 @@ _BY_MECHANISM: Final = frozenset(
 """Attributes that the mechanism of the call checks."""
 
 _FLAGS: Final = frozenset(usage for table in USAGES.values() for usage in table)
+_OF_KEMS: Final = frozenset({ck.CKA_ENCAPSULATE, ck.CKA_DECAPSULATE})
 _PURPOSES: Final = (
     {KeyUsage.SIGN, KeyUsage.VERIFY},
     {KeyUsage.ENCRYPT, KeyUsage.DECRYPT},
@@ -188,19 +189,21 @@ def _check(object_class: int, template: Template) -> None:
             raise CryptokiError(
                 ck.CKR_TEMPLATE_INCONSISTENT, f"Attribute {kind:#x} can't be {value!r}."
             )
-    is_plain = template.get(ck.CKA_SENSITIVE) is False
-    if is_plain and template.get(ck.CKA_EXTRACTABLE) is True:
-        raise CryptokiError(
-            ck.CKR_TEMPLATE_INCONSISTENT, "No key of the HSM can be read in plaintext."
-        )
     if template.get(ck.CKA_ALLOWED_MECHANISMS, ()) != ():
         raise CryptokiError(
             ck.CKR_TEMPLATE_INCONSISTENT,
             "CKA_ALLOWED_MECHANISMS can't restrict a key. Restrict its usages.",
         )
-    # A key that is asked to be less protected than it will be is accepted.
+    # A key that is asked to be less protected than it will be is accepted: it is
+    # sensitive, and what tries to read its value is refused.
     if object_class == ck.CKO_PUBLIC_KEY and template.get(ck.CKA_PRIVATE) is True:
         raise CryptokiError(ck.CKR_TEMPLATE_INCONSISTENT)
+    # Programs ask for other usages of other classes, and mean no harm.
+    foreign = _OF_KEMS - USAGES[object_class].keys()
+    if any(template.get(kind) is True for kind in foreign):
+        raise CryptokiError(
+            ck.CKR_TEMPLATE_INCONSISTENT, "A usage is not one of this class of keys."
+        )
     known = _FIXED.keys() | _BY_MECHANISM | _FLAGS | _SETTABLE
     if not template.keys() <= known:
         raise CryptokiError(ck.CKR_ATTRIBUTE_TYPE_INVALID)
@@ -294,11 +297,12 @@ def copyable(one: Object, template: Template) -> tuple[KeyObject, Template]:
     """
     if not isinstance(one, KeyObject):
         raise CryptokiError(ck.CKR_ACTION_PROHIBITED)
+    if template.get(ck.CKA_TOKEN, one.is_token) is True:
+        raise CryptokiError(
+            ck.CKR_TEMPLATE_INCONSISTENT, "A copy of a key ends with its session."
+        )
     for kind, value in template.items():
-        if kind == ck.CKA_TOKEN:
-            if value is True:
-                raise CryptokiError(ck.CKR_TEMPLATE_INCONSISTENT)
-        elif kind not in COPIED_ANEW and one.get(kind) != value:
+        if kind not in COPIED_ANEW | {ck.CKA_TOKEN} and one.get(kind) != value:
             raise CryptokiError(ck.CKR_TEMPLATE_INCONSISTENT)
     require_short(template)
     return one, {kind: template[kind] for kind in COPIED_ANEW & template.keys()}

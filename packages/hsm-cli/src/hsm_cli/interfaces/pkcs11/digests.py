@@ -30,7 +30,34 @@ DIGESTS: Final = {
 MOST_RANDOM_BYTES: Final = 1024 * 1024
 """Random bytes of one call."""
 
-_CHUNK_BYTES: Final = 4096
+
+class Digesting:
+    """
+    State of a digest.
+
+    Args:
+        name: Name of the hash in OpenSSL.
+
+    Attributes:
+        is_multipart: Whether a part has come by a call of its own.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.is_multipart = False
+        self._hasher = hashlib.new(name, usedforsecurity=False)
+
+    @property
+    def size(self) -> int:
+        """Length of the digest, in bytes."""
+        return self._hasher.digest_size
+
+    def add(self, data: bytes) -> None:
+        """Add a part."""
+        self._hasher.update(data)
+
+    def result(self) -> bytes:
+        """Return the digest."""
+        return bytes(self._hasher.digest())
 
 
 def digest_init(session: Session, mechanism: Mechanism | None) -> None:
@@ -41,21 +68,25 @@ def digest_init(session: Session, mechanism: Mechanism | None) -> None:
     name = DIGESTS.get(mechanism.kind)
     if name is None:
         raise CryptokiError(ck.CKR_MECHANISM_INVALID)
-    session.begin(OperationKind.DIGEST, hashlib.new(name, usedforsecurity=False))
+    session.begin(OperationKind.DIGEST, Digesting(name))
 
 
 def digest(session: Session, data: bytes, capacity: int | None) -> bytes:
     """Return the digest of data in one part."""
-    hasher = session.active(OperationKind.DIGEST)
+    operation: Digesting = session.active(OperationKind.DIGEST)
     with session.finishing(OperationKind.DIGEST):
-        room(capacity, hasher.digest_size)
-        hasher.update(data)
-        return bytes(hasher.digest())
+        if operation.is_multipart:
+            raise CryptokiError(ck.CKR_OPERATION_ACTIVE)
+        room(capacity, operation.size)
+        operation.add(data)
+        return operation.result()
 
 
 def digest_update(session: Session, data: bytes) -> None:
     """Add a part."""
-    session.active(OperationKind.DIGEST).update(data)
+    operation: Digesting = session.active(OperationKind.DIGEST)
+    operation.add(data)
+    operation.is_multipart = True
 
 
 def digest_key(session: Session, handle: int) -> None:
@@ -68,7 +99,10 @@ def digest_key(session: Session, handle: int) -> None:
 
 def digest_final(session: Session, capacity: int | None) -> bytes:
     """Return the digest of all parts."""
-    return digest(session, b"", capacity)
+    operation: Digesting = session.active(OperationKind.DIGEST)
+    with session.finishing(OperationKind.DIGEST):
+        room(capacity, operation.size)
+        return operation.result()
 
 
 def seed_random(session: Session, data: bytes) -> None:
@@ -84,11 +118,7 @@ def generate_random(session: Session, capacity: int | None) -> bytes:
             ck.CKR_DATA_LEN_RANGE,
             f"C_GenerateRandom gives up to {MOST_RANDOM_BYTES} bytes, not {length}.",
         )
-    found = bytearray()
-    while len(found) < length:
-        size = min(_CHUNK_BYTES, length - len(found))
-        found += session.hsm.execute(GenerateRandom(length=size)).random
-    return bytes(found)
+    return session.hsm.execute(GenerateRandom(length=length)).random if length else b""
 
 
 FUNCTIONS: Final[Mapping[str, Callable[..., Any]]] = {

@@ -94,7 +94,7 @@ def _client_module() -> Check:
 def _credential(access: Access) -> Check:
     name = "HSM"
     if access.is_locked:
-        return _well(name, f"{access.label}: programs log in with the PIN")
+        return _well(name, f"{access.shown}: programs log in with the PIN")
     try:
         hsm = access.hsm(LocalProgram())
         caller = hsm.execute(DescribeCaller())
@@ -103,8 +103,8 @@ def _credential(access: Access) -> Check:
         remedy = "Stop the process that has the HSM open, such as hsm-cli pkcs11 serve."
         return _ill(name, str(error), remedy)
     except HSMError as error:
-        return _ill(name, f"{access.label}: {error}", "Run hsm-cli login.")
-    return _well(name, f"{access.label}: {caller.principal}, {keys} keys")
+        return _ill(name, f"{access.shown}: {error}", "Run hsm-cli login.")
+    return _well(name, f"{access.shown}: {caller.principal}, {keys} keys")
 
 
 def _module_files() -> list[Path]:

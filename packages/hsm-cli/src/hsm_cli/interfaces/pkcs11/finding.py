@@ -130,9 +130,10 @@ def create_object(session: Session, template: Template) -> int:
         session.require_user()
         session.require_writable()
         return session.application.inventory.attach(template)
-    return session.application.inventory.add_session_object(
-        session_object(template), session
-    )
+    made = session_object(template)
+    if made.is_private:
+        session.require_user()
+    return session.application.inventory.add_session_object(made, session)
 
 
 def copy_object(session: Session, handle: int, template: Template) -> int:

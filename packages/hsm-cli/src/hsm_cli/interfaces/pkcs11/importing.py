@@ -18,6 +18,7 @@ from hsm_cli.interfaces.pkcs11.generation import (
     secret_algorithm,
 )
 from hsm_cli.interfaces.pkcs11.objects import SESSION_KEY
+from hsm_cli.interfaces.pkcs11.public_parts import curve_of
 from hsm_core.algorithms import Algorithm, Family, KeyUsage, spec
 from hsm_core.errors import HSMError, InvalidInputError
 from hsm_core.operations import CreateKey, DestroyKey, GetPublicKey, ImportKey
@@ -107,9 +108,7 @@ def import_key(session: Session, template: Template) -> int:
         HSMError: The caller may not create or import keys.
         CryptokiError: The template is not complete, or there is no such key.
     """
-    # The program has the value: protecting it more than asked denies it nothing.
-    left_out = _PARTS | {ck.CKA_SENSITIVE}
-    rest = {kind: value for kind, value in template.items() if kind not in left_out}
+    rest = {kind: value for kind, value in template.items() if kind not in _PARTS}
     wanted = creation(int(template[ck.CKA_CLASS]), rest)  # type: ignore[arg-type]
     session.require_user()
     if wanted.is_token:
@@ -213,16 +212,10 @@ def _ec(template: Template) -> tuple[Algorithm, EllipticCurvePrivateKey]:
     from cryptography.hazmat.primitives.asymmetric import ec
 
     algorithm = algorithm_of_pair(Family.ECDSA, template)
-    curves: dict[Algorithm, ec.EllipticCurve] = {
-        Algorithm.EC_P256: ec.SECP256R1(),
-        Algorithm.EC_P384: ec.SECP384R1(),
-        Algorithm.EC_P521: ec.SECP521R1(),
-        Algorithm.EC_SECP256K1: ec.SECP256K1(),
-    }
     scalar = _number(template, ck.CKA_VALUE)
     if scalar.bit_length() > 8 * spec(algorithm).coordinate_bytes:
         raise ValueError
-    return algorithm, ec.derive_private_key(scalar, curves[algorithm])
+    return algorithm, ec.derive_private_key(scalar, curve_of(algorithm))
 
 
 def _number(template: Template, kind: int) -> int:

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from hsm_core.model import KeyInfo
 
 MOST_HANDLES: Final = 65_536
-"""Token objects that an application may have found."""
+"""Token objects that an application has found and not forgotten."""
 
 MOST_SESSION_OBJECTS: Final = 1024
 """Session objects of an application."""
 
-MOST_SESSION_BYTES: Final = 1024 * 1024
+MOST_SESSION_BYTES: Final = 2 * 1024 * 1024
 """Length of the values of all session objects of an application."""
 
 _MOST_CACHED: Final = 1024
@@ -49,7 +49,7 @@ class Inventory:
         self._cached: OrderedDict[int, Object] = OrderedDict()
         self._of_sessions: dict[int, Object] = {}
         self._handles: dict[ObjectIdentity, int] = {}
-        self._identities: dict[int, ObjectIdentity] = {}
+        self._identities: OrderedDict[int, ObjectIdentity] = OrderedDict()
         self._hidden: set[int] = set()
         self._next = 1
 
@@ -89,6 +89,11 @@ class Inventory:
                     self._keep(one)
                     if self._is_visible(one):
                         found.append(one.handle)
+            if len(found) > MOST_HANDLES:
+                raise CryptokiError(
+                    ck.CKR_DEVICE_MEMORY,
+                    f"A search finds {MOST_HANDLES} objects at most.",
+                )
         return found
 
     def add_key(
@@ -258,16 +263,30 @@ class Inventory:
         handle = self._handles.get(one.identity)
         if handle is None:
             if len(self._handles) >= MOST_HANDLES:
-                raise CryptokiError(
-                    ck.CKR_DEVICE_MEMORY, f"A program found {MOST_HANDLES} objects."
-                )
+                self._forget_oldest()
             handle = self._handles[one.identity] = self._number()
             self._identities[handle] = one.identity
+        self._identities.move_to_end(handle)
         one.handle = handle
         self._cached[handle] = one
         self._cached.move_to_end(handle)
         if len(self._cached) > _MOST_CACHED:
             self._cached.popitem(last=False)
+
+    def _forget_oldest(self) -> None:
+        """
+        Forget the object that was found or read first, to make room for another.
+
+        Raises:
+            CryptokiError: The program has destroyed as many objects of public keys,
+                which are only hidden.
+        """
+        for handle, identity in self._identities.items():
+            if handle not in self._hidden:
+                del self._identities[handle], self._handles[identity]
+                self._cached.pop(handle, None)
+                return
+        raise CryptokiError(ck.CKR_DEVICE_MEMORY)
 
     def _read_again(self, handle: int) -> Object | None:
         identity = self._identities[handle]

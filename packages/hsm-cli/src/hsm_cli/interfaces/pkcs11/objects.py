@@ -404,6 +404,20 @@ class KeyObject(Object):
         return _GENERATORS.get(self.spec.family, ck.CK_UNAVAILABLE_INFORMATION)
 
 
+def require_no_login(key: KeyObject) -> None:
+    """
+    Refuse a key whose every use needs a login, in calls that have no place for one.
+
+    Raises:
+        CryptokiError: It is one.
+    """
+    if key.needs_login:
+        raise CryptokiError(
+            ck.CKR_KEY_FUNCTION_NOT_PERMITTED,
+            "A key with CKA_ALWAYS_AUTHENTICATE neither wraps, is wrapped nor derives.",
+        )
+
+
 _GENERATORS: Final = {
     Family.AEAD: ck.CKM_AES_KEY_GEN,
     Family.AES: ck.CKM_AES_KEY_GEN,

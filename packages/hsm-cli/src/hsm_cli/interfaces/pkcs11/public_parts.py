@@ -11,6 +11,8 @@ from hsm_cli.interfaces.pkcs11.wire import Value
 from hsm_core.algorithms import Algorithm, AlgorithmSpec, Family
 
 if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurve
+
     from hsm_cli.interfaces.pkcs11.objects import KeyObject
 
 PUBLIC_PARTS: Final = frozenset(
@@ -91,6 +93,20 @@ def _of_rsa(key: KeyObject, kind: int, *, is_public: bool) -> Value | None:
 def ec_params(spec: AlgorithmSpec) -> bytes:
     """Return CKA_EC_PARAMS: the object identifier of a curve, DER."""
     return der(_OBJECT_IDENTIFIER, _oid_bytes(spec.curve_oid or spec.oid))
+
+
+def curve_of(algorithm: Algorithm) -> EllipticCurve:
+    """Return the curve of an algorithm of ECDSA and ECDH."""
+    # It loads all of the cryptography.
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    curves: dict[Algorithm, EllipticCurve] = {
+        Algorithm.EC_P256: ec.SECP256R1(),
+        Algorithm.EC_P384: ec.SECP384R1(),
+        Algorithm.EC_P521: ec.SECP521R1(),
+        Algorithm.EC_SECP256K1: ec.SECP256K1(),
+    }
+    return curves[algorithm]
 
 
 def der(tag: int, data: bytes) -> bytes:

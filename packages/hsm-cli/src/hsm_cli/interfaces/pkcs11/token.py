@@ -61,7 +61,7 @@ def token_info(access: Access, sessions: int, writable: int) -> tuple[Any, ...]:
         padded(access.label, 32),
         padded(_MANUFACTURER, 32),
         padded(_MODEL, 16),
-        serial_number(access.label),
+        serial_number(access.shown),
         _flags(access),
         MOST_SESSIONS,
         sessions,
@@ -76,9 +76,9 @@ def token_info(access: Access, sessions: int, writable: int) -> tuple[Any, ...]:
     )
 
 
-def serial_number(label: str) -> bytes:
-    """Return the serial number of a token, 16 characters that follow from its label."""
-    return hashlib.sha256(label.encode()).hexdigest()[:16].encode()
+def serial_number(shown: str) -> bytes:
+    """Return the serial number of a token, 16 characters that follow from its HSM."""
+    return hashlib.sha256(shown.encode()).hexdigest()[:16].encode()
 
 
 def _flags(access: Access) -> int:

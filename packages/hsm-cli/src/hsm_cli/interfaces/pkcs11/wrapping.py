@@ -15,6 +15,7 @@ from hsm_cli.interfaces.pkcs11.generation import (
     require_key_type,
     secret_algorithm,
 )
+from hsm_cli.interfaces.pkcs11.objects import require_no_login
 from hsm_core.algorithms import Family, WrapMechanism
 from hsm_core.errors import DecryptionError, InputSizeError
 from hsm_core.operations import ExportKey, ImportKey
@@ -54,7 +55,7 @@ def wrap_key(
     # Imported again as a key that decrypts, it would reveal the keys that it wraps.
     if key.object_class == ck.CKO_PUBLIC_KEY or key.spec.family is Family.KEY_WRAP:
         raise CryptokiError(ck.CKR_KEY_NOT_WRAPPABLE)
-    _require_no_login(key)
+    require_no_login(key)
     if key.get(ck.CKA_EXTRACTABLE) is not True:
         raise CryptokiError(ck.CKR_KEY_UNEXTRACTABLE)
     if capacity is None or key.spec.key_bytes:
@@ -92,6 +93,7 @@ def unwrap_key(
     require(found, ck.CKA_CLASS, ck.CKO_SECRET_KEY)
     key_type = require_key_type(found)
     length = len(wrapped) - _CHECK_BYTES
+    require(found, ck.CKA_VALUE_LEN, length)
     wanted = creation(ck.CKO_SECRET_KEY, found)
     algorithm = secret_algorithm(key_type, length, wanted)
     session.require_user()
@@ -137,17 +139,8 @@ def _holder(session: Session, handle: int, usage: int, invalid: int) -> KeyObjec
     except CryptokiError:
         raise CryptokiError(invalid) from None
     found.require_usage(usage)
-    _require_no_login(found)
+    require_no_login(found)
     return found
-
-
-def _require_no_login(key: KeyObject) -> None:
-    """Refuse a key whose every use needs a login: these calls have no place for one."""
-    if key.needs_login:
-        raise CryptokiError(
-            ck.CKR_KEY_FUNCTION_NOT_PERMITTED,
-            "A key with CKA_ALWAYS_AUTHENTICATE neither wraps nor is wrapped.",
-        )
 
 
 def _length(key: KeyObject) -> int:

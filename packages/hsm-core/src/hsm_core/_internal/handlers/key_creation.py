@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from hsm_core import operations as ops
-from hsm_core._internal.crypto.pyca.symmetric import HKDF_ALGORITHMS, hkdf
+from hsm_core._internal.crypto.pyca.symmetric import HKDF_ALGORITHMS, hkdf, x963
 from hsm_core._internal.crypto.registry import GeneratedKey
 from hsm_core._internal.handlers.base import (
     MutationHandler,
@@ -36,6 +36,7 @@ from hsm_core._internal.keyring.versions import (
 from hsm_core.algorithms import (
     Algorithm,
     AlgorithmSpec,
+    DerivationFunction,
     Family,
     HashAlgorithm,
     KeyUsage,
@@ -240,6 +241,7 @@ class DeriveKeyHandler(NewKeyHandler[ops.DeriveKey]):
             )
         base_row = spec(Algorithm(base.algorithm))
         _check_parameters(operation, base_row)
+        _check_function(operation, row, base_row)
         self._services.crypto.require(base_row.algorithm)
         self._services.crypto.require(HKDF_ALGORITHMS[_hash(operation, base_row)])
 
@@ -261,12 +263,13 @@ class DeriveKeyHandler(NewKeyHandler[ops.DeriveKey]):
         if operation.peer_public_key is None:
             return handle.derive(operation.salt, operation.info, length)
         secret = handle.agree(operation.peer_public_key)
+        if operation.function is DerivationFunction.NONE:
+            return secret[-length:]
+        hash = _hash(operation, spec(Algorithm(base.algorithm)))
+        if operation.function is DerivationFunction.X963:
+            return x963(hash, secret, info=operation.info, length=length)
         return hkdf(
-            _hash(operation, spec(Algorithm(base.algorithm))),
-            secret,
-            salt=operation.salt,
-            info=operation.info,
-            length=length,
+            hash, secret, salt=operation.salt, info=operation.info, length=length
         )
 
 
@@ -285,6 +288,32 @@ def _check_parameters(operation: ops.DeriveKey, base: AlgorithmSpec) -> None:
     if operation.hash not in {None, base.hashes[0]}:
         raise UnsupportedOperationError(
             f"hash: {base.algorithm} has {base.hashes[0]} only.", field="hash"
+        )
+
+
+def _check_function(
+    operation: ops.DeriveKey, made: AlgorithmSpec, base: AlgorithmSpec
+) -> None:
+    function = operation.function
+    if function in {None, DerivationFunction.HKDF}:
+        return
+    if base.family is Family.KDF:
+        raise UnsupportedOperationError(
+            f"function: {base.algorithm} keys derive by HKDF only.", field="function"
+        )
+    if operation.salt:
+        raise InvalidInputError(f"salt must be omitted for {function}.", field="salt")
+    if function is not DerivationFunction.NONE:
+        return
+    if operation.info:
+        raise InvalidInputError("info must be omitted for none.", field="info")
+    if operation.hash is not None:
+        raise InvalidInputError("hash must be omitted for none.", field="hash")
+    if made.key_bytes > base.shared_secret_bytes:
+        raise UnsupportedOperationError(
+            f"algorithm: {made.algorithm} keys have {made.key_bytes} bytes, and the "
+            f"shared secret of {base.algorithm} has {base.shared_secret_bytes}.",
+            field="algorithm",
         )
 
 

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CBC, CTR
 from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.kdf.x963kdf import X963KDF
 from cryptography.hazmat.primitives.keywrap import (
     InvalidUnwrap,
     aes_key_unwrap,
@@ -277,6 +278,16 @@ def hkdf(
     if not 1 <= length <= longest:
         raise InputSizeError("length", actual=length, minimum=1, maximum=longest)
     return HKDF(HASHES[hash], length, salt, info).derive(secret)
+
+
+def x963(hash: HashAlgorithm, secret: bytes, *, info: bytes, length: int) -> bytes:
+    """
+    Return *length* bytes derived from a shared secret.
+
+    Standard:
+        ANSI X9.63, section 5.6.3; SEC 1, section 3.6.1; SP 800-56C, section 4.
+    """
+    return X963KDF(HASHES[hash], length, info).derive(secret)
 
 
 MOST_WRAPPED_BYTES: Final = 2**31 - 8
