@@ -38,8 +38,9 @@ WHOLE: Final = (
     "and not TestTemplateConstraintAttributes"
 )
 """
-Everything but vectors, which come by download, and templates inside of attributes, which
-abort p11-kit's client, and with it the suite, if the token has them as SoftHSM2 does.
+Everything but vectors, which come by download, and templates inside of attributes.
+
+If the token has those, as SoftHSM2 does, they abort p11-kit's client, and so the suite.
 """
 
 _ROLES: Final = ("operator", "administrator")
