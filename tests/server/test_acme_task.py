@@ -611,8 +611,8 @@ class TestCache:
         cache.prepare()
         kept = cache.certificate()
 
-        assert any(name.startswith(".new-") for name in left)
-        assert not any(p.name.startswith(".new-") for p in cache.folder.iterdir())
+        assert any(name.startswith(".certificate.pem.") for name in left)
+        assert not any(path.name.startswith(".") for path in cache.folder.iterdir())
         assert kept is not None
         assert before.chain == kept.chain
 

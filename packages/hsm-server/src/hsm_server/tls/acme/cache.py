@@ -14,8 +14,8 @@ import errno
 import hashlib
 import ipaddress
 import os
+import re
 import stat
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -36,7 +36,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from hsm_core.errors import HSMError, UnsafeFileModeError
 from hsm_core.model import Record
-from hsm_core.private_files import sync_folder
+from hsm_core.private_files import replace_file, sync_folder
 from hsm_core.secret_input import is_open_to_others
 from hsm_server.certificates import UNREADABLE
 from hsm_server.config.exit_codes import ListenError
@@ -158,7 +158,9 @@ class Stored:
 _MOST_BYTES: Final = 256 * 1024
 _SHARED: Final = 0o077
 _SHARED_WRITING: Final = 0o022
-_UNFINISHED: Final = ".new-"
+_UNFINISHED: Final = re.compile(r"\.[a-z-]+\.(?:pem|json|txt)\.\w+")
+"""Name of a file that `replace_file` did not write to its end."""
+
 _NO_KEY: Final = (OSError, TypeError, UnsupportedAlgorithm, *UNREADABLE)
 _NO_JSON: Final = (OSError, msgspec.MsgspecError, UnicodeDecodeError)
 
@@ -220,11 +222,13 @@ class Cache:
             ) from None
         # For people. A disk may be full, and all that matters be there already.
         with contextlib.suppress(OSError):
-            self._write(self.folder / "directory.txt", self._directory.encode() + b"\n")
+            replace_file(
+                self.folder / "directory.txt", self._directory.encode() + b"\n"
+            )
             sync_folder(self._top)
 
     def _check_file(self, path: Path) -> None:
-        if path.name.startswith(_UNFINISHED):
+        if _UNFINISHED.fullmatch(path.name):
             path.unlink(missing_ok=True)
             return
         mode = stat.S_IMODE(path.lstat().st_mode)
@@ -250,7 +254,7 @@ class Cache:
             OSError: It can't be kept.
         """
         key = new_key()
-        self._write(self._account_key, _pem(key))
+        replace_file(self._account_key, _pem(key))
         return key
 
     def account(self) -> Account | None:
@@ -266,7 +270,7 @@ class Cache:
         Raises:
             OSError: It can't be kept.
         """
-        self._write(self._account, msgspec.json.encode(account))
+        replace_file(self._account, msgspec.json.encode(account))
 
     def forget_account(self) -> None:
         """Forget what the CA called us; the key of the account stays."""
@@ -291,7 +295,7 @@ class Cache:
             OSError: It can't be kept; the one before is.
         """
         chain = b"".join(c.public_bytes(Encoding.PEM) for c in stored.chain)
-        self._write(self._certificate, _pem(stored.key) + chain)
+        replace_file(self._certificate, _pem(stored.key) + chain)
 
     def pause(self) -> float:
         """Return until when the CA wants to hear nothing of us, in Unix time."""
@@ -306,22 +310,7 @@ class Cache:
         Raises:
             OSError: It can't be kept.
         """
-        self._write(self._pause, msgspec.json.encode(until))
-
-    def _write(self, path: Path, data: bytes) -> None:
-        """Replace a file atomically; mode 0600."""
-        descriptor, name = tempfile.mkstemp(prefix=_UNFINISHED, dir=self.folder)
-        try:
-            with open(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(descriptor)
-            os.replace(name, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(name)
-            raise
-        sync_folder(self.folder)
+        replace_file(self._pause, msgspec.json.encode(until))
 
 
 def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
