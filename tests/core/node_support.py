@@ -19,7 +19,10 @@ from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core._internal.stores.memory.audit import MemoryAuditLog
 from hsm_core._internal.stores.postgresql.connection import read_location
 from hsm_core._internal.stores.postgresql.database import ClusterDatabase
-from hsm_core._internal.stores.postgresql.records import ClusterKeyStore
+from hsm_core._internal.stores.postgresql.records import (
+    ClusterApprovalStore,
+    ClusterKeyStore,
+)
 from hsm_core._internal.time.clock import SystemClock
 from hsm_core.errors import HSMLockedError
 from hsm_core.operations import Operation, VerifyStore
@@ -56,6 +59,7 @@ class Node:
             clock=clock,
             entropy=entropy,
             registry=_registry(),
+            approvals=ClusterApprovalStore(store.database),
         )
         settings = Settings(key_store=KeyStoreKind.MEMORY, audit_log=None)
         self.hsm: OpenHSM = assemble(settings, parts)

@@ -14,7 +14,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 from msgspec.structs import replace
@@ -22,7 +22,7 @@ from msgspec.structs import replace
 from hsm_core._internal.keyring.journal import (
     REMOVED,
     Journal,
-    intent_of,
+    interrupted_in,
     is_of_approvals,
     outcome_of,
 )
@@ -57,6 +57,46 @@ class ApprovalAnchor(msgspec.Struct, frozen=True):
     generation: int
     sha256: str
     state: ApprovalState
+
+
+class FollowedApprovals(Protocol):
+    """Approvals that other nodes of a cluster change too."""
+
+    def catch_up(self) -> None:
+        """
+        Note every change that is committed, whichever node made it.
+
+        Raises:
+            HSMError: They can't be read.
+        """
+        ...
+
+    def was_made(self, approval_id: str, sha256: str, /) -> bool:
+        """
+        Return whether an approval ever had this stored form.
+
+        Raises:
+            HSMError: The changes can't be read.
+        """
+        ...
+
+    def count(self, state: ApprovalState, /) -> int:
+        """
+        Return how many approvals are in a state, by what the store says of them.
+
+        Raises:
+            HSMError: It can't be read.
+        """
+        ...
+
+    def end_transactions(self) -> None:
+        """
+        Wait for the transactions of this node, and refuse what arrives later of them.
+
+        Raises:
+            HSMError: It can't be done now.
+        """
+        ...
 
 
 class ApprovalSetDigest:
@@ -107,6 +147,14 @@ class ApprovalSetDigest:
             self._anchors[approval_id] = anchor
             self._states[anchor.state] += 1
             self._add(approval_id, anchor, 1)
+
+    def advance(self, approval_id: str, anchor: ApprovalAnchor) -> None:
+        """Note a state of an approval, unless a newer one is known."""
+        with self._lock:
+            known = self._anchors.get(approval_id)
+            is_newer = known is None or known.generation < anchor.generation
+        if is_newer:
+            self.put(approval_id, anchor)
 
     def remove(self, approval_ids: Iterable[str]) -> None:
         """Note that approvals are no more."""
@@ -164,6 +212,11 @@ class ApprovalJournal(Journal):
         entropy: Source of the ids of steps.
 
         policy_hash: SHA-256 of the policy in force, hex.
+
+        others: The same approvals, where other nodes change them too.
+
+        interrupted: Intents to settle; by default those that a crash of this machine
+            has left in the audit log.
     """
 
     def __init__(
@@ -174,6 +227,8 @@ class ApprovalJournal(Journal):
         audit: AuditLog,
         entropy: Entropy,
         policy_hash: Callable[[], str],
+        others: FollowedApprovals | None = None,
+        interrupted: Sequence[AuditDraft] | None = None,
     ) -> None:
         super().__init__(audit, inventory.committing)
         self._ledger = ledger
@@ -181,10 +236,11 @@ class ApprovalJournal(Journal):
         self._inventory = inventory
         self._entropy = entropy
         self._policy_hash = policy_hash
+        self._others = others
         self._told: set[str] = set()
-        for event in audit.open_intents():
-            if is_of_approvals(event):
-                self.doubt(intent_of(event))
+        for intent in interrupted_in(audit) if interrupted is None else interrupted:
+            if is_of_approvals(intent):
+                self.doubt(intent)
         self._interrupted = frozenset(self.open)
 
     # The three questions
@@ -193,12 +249,24 @@ class ApprovalJournal(Journal):
         """Return whether the store holds the approval as it is after the step."""
         if intent.kind == REMOVED:
             return True
+        if self._others is not None:
+            if self._inventory.lock.reason:
+                return None
+            # Another node may have changed the approval since.
+            return self._others.was_made(intent.approval_id, anchor_of(intent).sha256)
         stored = self._store.get(intent.approval_id)
         return stored is not None and record_sha256(stored) == anchor_of(intent).sha256
 
     def forbid(self, intent: AuditDraft) -> bool:
-        """Do nothing: the store was opened again, and no commit is in flight."""
-        return True
+        """
+        See that no commit is in flight.
+
+        There is none after the store was opened again, and none of a fenced node.
+        """
+        if self._others is None or intent.intent_log:
+            return True
+        self._others.end_transactions()
+        return not self.decided(intent)
 
     def finish(self, intent: AuditDraft, *, committed: bool) -> AuditDraft:
         """Count a committed step; remove the rest of what a removal names."""
@@ -212,7 +280,9 @@ class ApprovalJournal(Journal):
         return replace(intent, phase=Phase.OUTCOME, code=code)
 
     def _count(self, intent: AuditDraft) -> None:
-        if intent.kind == REMOVED:
+        if self._others is not None:
+            self._others.catch_up()
+        elif intent.kind == REMOVED:
             self._ledger.remove(removed_by(intent))
         else:
             self._ledger.put(intent.approval_id, anchor_of(intent))
@@ -233,9 +303,7 @@ class ApprovalJournal(Journal):
         approval_id = approval.approval_id
         known = self._ledger.get(approval_id)
         found = record_sha256(stored)
-        if any(
-            intent.approval_id == approval_id for intent in list(self.open.values())
-        ):
+        if self._is_open(approval_id):
             return  # Its state is unknown until the step is settled.
         if approval_id not in self._ledger.condemned:
             if known is not None and known.sha256 == found:
@@ -248,6 +316,26 @@ class ApprovalJournal(Journal):
             f"Approval {approval_id} differs from the audit log: {reason}",
             approval_id=approval_id,
         )
+
+    def has_newer(self, approval_id: str, stored: bytes | None, /) -> bool:
+        """
+        Return whether another node may have changed an approval since it was read.
+
+        Every change that was committed is then known here, and what is read again is
+        not older than that.
+        """
+        if self._others is None:
+            return False
+        known = self._ledger.get(approval_id)
+        found = record_sha256(stored) if stored else ""
+        if found == (known.sha256 if known else "") or self._is_open(approval_id):
+            return False
+        self._others.catch_up()
+        return True
+
+    def _is_open(self, approval_id: str) -> bool:
+        intents = list(self.open.values())
+        return any(intent.approval_id == approval_id for intent in intents)
 
     def tell(self, approval_id: str, reason: str, /) -> None:
         """Record, once, that an approval was found altered."""
@@ -351,7 +439,8 @@ class ApprovalJournal(Journal):
             AuditUnavailableError: It can't be recorded.
         """
         with self._order:
-            self._ledger.remove([approval_id])
+            if self._others is None:
+                self._ledger.remove([approval_id])
             ticket = self.append(
                 AuditDraft(
                     phase=Phase.SINGLE,

@@ -4,14 +4,19 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from itertools import pairwise
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
 from hsm_core import operations as ops
-from hsm_core._internal.approvals.journal import ApprovalJournal, ApprovalSetDigest
+from hsm_core._internal.approvals.journal import (
+    ApprovalJournal,
+    ApprovalSetDigest,
+    FollowedApprovals,
+)
 from hsm_core._internal.approvals.records import instants_of
 from hsm_core._internal.approvals.repository import ApprovalRegister
 from hsm_core._internal.approvals.rollback_check import (
@@ -30,6 +35,7 @@ from hsm_core._internal.keyring.dependencies import Dependencies
 from hsm_core._internal.keyring.documents import KeyDocument
 from hsm_core._internal.keyring.journal import COMMITTED
 from hsm_core._internal.policy.in_force import Recogniser
+from hsm_core.errors import HSMError
 from hsm_core.model import (
     Approval,
     ApprovalDetail,
@@ -42,6 +48,7 @@ from hsm_core.protocols import (
     ApprovalQuery,
     ApprovalStore,
     AuditDraft,
+    AuditHead,
     AuditLog,
     CredentialKeys,
 )
@@ -69,6 +76,8 @@ class ApprovalMaintenance:
         audit: The audit log.
 
         consents: Settles reservations of operations.
+
+        others: The same approvals, where other nodes change them too.
     """
 
     def __init__(
@@ -78,12 +87,14 @@ class ApprovalMaintenance:
         steps: ApprovalJournal,
         audit: AuditLog,
         consents: ApprovalWorkflow,
+        others: FollowedApprovals | None = None,
     ) -> None:
         self._register = register
         self._ledger = ledger
         self._steps = steps
         self._audit = audit
         self._consents = consents
+        self._others = others
         self._looked_to: tuple[int, str] | None = None
 
     def heal(self) -> None:
@@ -119,50 +130,64 @@ class ApprovalMaintenance:
         """
         Settle the reservations of operations that a crash ended; at startup.
 
+        With other nodes, only those that were recorded in this node's log.
+
         Raises:
             HSMError: Store or audit log can't be used.
         """
+        for hold in self._holds():
+            found = _trace(self._audit, hold)
+            if found.is_here or self._others is None:
+                # Unknown if its key can't be compared yet.
+                self._consents.settle(hold, done=found.done)
+
+    def settle_reserved_of(
+        self, log: ReadableTrail, was_committed: Callable[[str], bool]
+    ) -> None:
+        """
+        Settle the reservations of the operations of a node that is dead.
+
+        Args:
+            log: Its audit log, complete.
+
+            was_committed: Returns whether an operation was, by its ID, after all open
+                intents of the node were settled.
+
+        Raises:
+            HSMError: Store or audit log can't be used.
+        """
+        for hold in self._holds():
+            found = _trace(log, hold)
+            if found.is_here:
+                done = found.done
+                if done is None:
+                    done = was_committed(hold.operation_id)
+                self._consents.settle(hold, done=done)
+
+    def _holds(self) -> Iterator[ApprovalReservation]:
         query = ApprovalQuery(states=frozenset({ApprovalState.RESERVED}), limit=1000)
         for entry in self._register.store.find(query):
             approval = self._register.believed(entry.approval_id)
             if approval is not None and approval.state is ApprovalState.RESERVED:
-                hold = ApprovalReservation(
+                yield ApprovalReservation(
                     approval.approval_id, approval.operation_id, _RECOVERY
                 )
-                # Unknown if its key can't be compared yet.
-                self._consents.settle(hold, done=self._was_done(hold))
 
     def _was_done(self, hold: ApprovalReservation) -> bool | None:
         """Return whether an operation was done, by the audit log; None if unknown."""
-        seq, first, began = self._audit.head().seq, self._audit.first_seq, False
-        while seq >= first:
-            start = max(first, seq - _BLOCK + 1)
-            lines = self._audit.lines(start, seq - start + 1)
-            if len(lines) <= seq - start:
-                return None  # Some are on their way to the disk.
-            for number in range(seq, start - 1, -1):
-                event = event_of(lines[number - start], number)
-                if event.operation_id == hold.operation_id:
-                    is_done = event.code in COMMITTED
-                    if event.phase is Phase.INTENT:
-                        began = True
-                    elif event.phase is Phase.OUTCOME or is_done:
-                        return is_done
-                    # A refused repetition says nothing of the operation itself.
-                elif _is_reservation(event, hold):
-                    return None if began else False
-            seq = start - 1
-        return False
+        return _trace(self._audit, hold).done
 
     def anchor(self) -> None:
         """
         Restate every approval in the audit log, before old records are pruned.
 
+        With other nodes, the feed of changes has them for all.
+
         Raises:
             HSMError: It can't be read or recorded.
         """
-        drafts = []
-        for approval_id in self._ledger:
+        drafts: list[AuditDraft] = []
+        for approval_id in self._ledger if self._others is None else ():
             known = self._ledger.get(approval_id)
             if known is None or approval_id in self._ledger.condemned:
                 continue
@@ -215,21 +240,80 @@ class ApprovalMaintenance:
 
     @property
     def status(self) -> ops.ApprovalStatus:
-        """Return the state of the approvals without reading the store again."""
+        """Return the state of the approvals without reading them again."""
         findings = {*self._ledger.condemned, *self._register.tampered}
         return ops.ApprovalStatus(
             available=self._register.store.available,
-            pending=self._ledger.count(ApprovalState.PENDING),
-            granted=self._ledger.count(ApprovalState.GRANTED),
+            pending=self._count(ApprovalState.PENDING),
+            granted=self._count(ApprovalState.GRANTED),
             findings=len(findings),
         )
+
+    def _count(self, state: ApprovalState) -> int:
+        if self._others is not None:
+            with suppress(HSMError):
+                return self._others.count(state)
+        return self._ledger.count(state)
+
+
+class ReadableTrail(Protocol):
+    """Records of an audit log."""
+
+    @property
+    def first_seq(self) -> int:
+        """Oldest record that is there."""
+        ...
+
+    def head(self) -> AuditHead:
+        """Return the newest record."""
+        ...
+
+    def lines(self, start_seq: int, limit: int, /) -> Sequence[bytes]:
+        """Return records from a number on."""
+        ...
+
+
+class _Trace(msgspec.Struct, frozen=True):
+    """
+    What an audit log says of an operation that has reserved an approval.
+
+    Attributes:
+        done: Whether it was done; None if that can't be told yet.
+        is_here: Whether the log has anything of it.
+    """
+
+    done: bool | None
+    is_here: bool = True
+
+
+def _trace(audit: ReadableTrail, hold: ApprovalReservation) -> _Trace:
+    """Follow an audit log back to the reservation of an approval."""
+    seq, first, began = audit.head().seq, audit.first_seq, False
+    while seq >= first:
+        start = max(first, seq - _BLOCK + 1)
+        lines = audit.lines(start, seq - start + 1)
+        if len(lines) <= seq - start:
+            return _Trace(None, is_here=False)  # Some are on their way to the disk.
+        for number in range(seq, start - 1, -1):
+            event = event_of(lines[number - start], number)
+            if event.operation_id == hold.operation_id:
+                is_done = event.code in COMMITTED
+                if event.phase is Phase.INTENT:
+                    began = True
+                elif event.phase is Phase.OUTCOME or is_done:
+                    return _Trace(is_done)
+                # A refused repetition says nothing of the operation itself.
+            elif _is_reservation(event, hold):
+                return _Trace(None if began else False)
+        seq = start - 1
+    return _Trace(False, is_here=began)
 
 
 def _is_reservation(event: AuditEvent, hold: ApprovalReservation) -> bool:
     detail = event.detail
     return (
         event.approval_id == hold.approval_id
-        and event.phase is Phase.OUTCOME
+        and event.phase is not Phase.SINGLE
         and isinstance(detail, ApprovalDetail)
         and detail.state is ApprovalState.RESERVED
         and detail.operation_id == hold.operation_id
@@ -325,6 +409,7 @@ def open_dual_control(
     check_signature: SignatureCheck,
     credential_keys: CredentialKeys | None,
     last_used_at: Callable[[KeyDocument], int],
+    others: FollowedApprovals | None = None,
 ) -> DualControl:
     """
     Compare the approvals with the audit log, and assemble dual control.
@@ -344,6 +429,9 @@ def open_dual_control(
         last_used_at: Returns the time of a key's last use, in microseconds since 1970,
             or 0.
 
+        others: The same approvals, where other nodes change them too; what the changes
+            say of them is known.
+
     Raises:
         AuditTamperedError: A record is bad.
         UnavailableError: Store or audit log can't be read or written.
@@ -354,12 +442,17 @@ def open_dual_control(
         store, ring.approval_mac, ground.clock, floor=_newest_time(audit)
     )
     steps = ApprovalJournal(
-        ledger, store, ground.inventory, audit, entropy, policy.policy_hash
+        ledger, store, ground.inventory, audit, entropy, policy.policy_hash, others
     )
     is_lasting = settings.approval_store != ApprovalStoreKind.MEMORY
-    ahead = compare_approvals(
-        register, ledger, steps, audit, ground.verify, is_lasting=is_lasting
-    )
+    ahead = ""
+    if others is not None:
+        register.journal = steps
+        steps.settle()
+    else:
+        ahead = compare_approvals(
+            register, ledger, steps, audit, ground.verify, is_lasting=is_lasting
+        )
     known_people = Recogniser(policy, is_on=settings.certificate_identities)
     people = ApprovalService(
         register,
@@ -385,7 +478,9 @@ def open_dual_control(
         last_used_at=last_used_at,
         most_open=settings.approval_requests,
     )
-    care = ApprovalMaintenance(register, ledger, steps, audit, consents)
+    care = ApprovalMaintenance(register, ledger, steps, audit, consents, others)
+    if others is not None and settings.accept_changed_store:
+        care.compare()
     if settings.accept_changed_store and ledger.condemned:
         care.forget("accept_changed_store")
     elif ahead and not ground.inventory.lock.reason:

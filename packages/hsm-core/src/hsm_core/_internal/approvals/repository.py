@@ -59,6 +59,8 @@ Rule: TypeAlias = Callable[[Approval, int], Approval]
 """Returns the approval after a step, given the approval before it and the time."""
 
 _ATTEMPTS: Final = 128
+_LOOKS: Final = 4
+"""How often an approval is read while other nodes change it."""
 _EXAMINED: Final = 10
 _REQUEST_BYTES: Final = 32 * 1024
 _GRANT_BYTES: Final = 48 * 1024
@@ -141,7 +143,7 @@ class ApprovalRegister:
             ApprovalTamperedError: The stored approval was altered.
             StoreUnavailableError: It can't be read.
         """
-        stored = self.store.get(approval_id) if is_approval_id(approval_id) else None
+        stored = self._stored(approval_id)
         if stored is None:
             raise ApprovalNotFoundError
         try:
@@ -153,6 +155,17 @@ class ApprovalRegister:
             raise
         self.time.seen(latest_instant(approval))
         return approval
+
+    def _stored(self, approval_id: str) -> bytes | None:
+        """Return the stored form of an approval, as of its last change anywhere."""
+        if not is_approval_id(approval_id):
+            return None
+        stored, journal = self.store.get(approval_id), self.journal
+        for _ in range(_LOOKS):
+            if journal is None or not journal.has_newer(approval_id, stored):
+                break
+            stored = self.store.get(approval_id)
+        return stored
 
     def believed(self, approval_id: str) -> Approval | None:
         """Return what `read` returns, or None where it isn't found or tampered with."""

@@ -25,6 +25,7 @@ from hsm_core._internal.audit.reading import recorded_names
 from hsm_core._internal.audit.verify import verify_range
 from hsm_core._internal.background.backups import Backups, Copier
 from hsm_core._internal.background.maintenance import PeriodicMaintenance
+from hsm_core._internal.cluster.approvals import ApprovalChanges
 from hsm_core._internal.cluster.changes import Changes
 from hsm_core._internal.crypto.registry import CryptoRegistry
 from hsm_core._internal.handlers.base import HandlerDependencies
@@ -51,7 +52,10 @@ from hsm_core._internal.retention.service import (
 )
 from hsm_core._internal.stores.guard import unwrapped
 from hsm_core._internal.stores.memory.records import MemoryApprovalStore
-from hsm_core._internal.stores.postgresql.records import ClusterKeyStore
+from hsm_core._internal.stores.postgresql.records import (
+    ClusterApprovalStore,
+    ClusterKeyStore,
+)
 from hsm_core.errors import KeyRingTamperedError, StoreMismatchError
 from hsm_core.policies import Policy
 from hsm_core.protocols import (
@@ -288,7 +292,20 @@ class _Assembly:
             self._parts.check_signature or signature_check(self._ground.policy),
             self._parts.credential_keys,
             self._uses.last_used_at,
+            self._follow_approvals(),
         )
+
+    def _follow_approvals(self) -> ApprovalChanges | None:
+        feed, store = self._ground.inventory.feed, unwrapped(self._parts.approvals)
+        if not (isinstance(feed, Changes) and isinstance(store, ClusterApprovalStore)):
+            return None
+        node = self._parts.cluster
+        renew = node.membership.renew if node is not None else lambda: 0
+        others = ApprovalChanges(store.database, feed, self._approvals, renew)
+        store.follow(feed, others.removal)
+        if not self._ground.inventory.lock.reason:
+            others.catch_up()
+        return others
 
     def _services(self) -> HandlerDependencies:
         ground, scrubber = self._ground, self._store_check.scrubber

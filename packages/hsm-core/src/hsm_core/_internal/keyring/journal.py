@@ -323,15 +323,28 @@ def outcome_of(intent: AuditDraft, *, committed: bool) -> AuditDraft:
     return replace(intent, phase=Phase.OUTCOME, code=code, generation=0)
 
 
-def intent_of(event: AuditEvent) -> AuditDraft:
-    """Return the draft of an intent record, without facts of its commit."""
+def intent_of(event: AuditEvent, log_id: str = "") -> AuditDraft:
+    """
+    Return the draft of an intent record, without facts of its commit.
+
+    Args:
+        event: The record.
+
+        log_id: The log that it is in, if its outcome is recorded in another one.
+    """
     names = set(AuditDraft.__struct_fields__) - _OF_COMMIT
-    return AuditDraft(**{name: getattr(event, name) for name in names})
+    draft = AuditDraft(**{name: getattr(event, name) for name in names})
+    return replace(draft, intent_log=log_id)
 
 
-def is_of_approvals(event: AuditEvent) -> bool:
+def interrupted_in(audit: AuditLog) -> list[AuditDraft]:
+    """Return the intents that a crash of this machine has left in its audit log."""
+    return [intent_of(event) for event in audit.open_intents()]
+
+
+def is_of_approvals(intent: AuditDraft) -> bool:
     """Return whether an intent is an approval step, or a removal of approvals."""
-    return isinstance(event.detail, ApprovalDetail) or event.kind == REMOVED
+    return isinstance(intent.detail, ApprovalDetail) or intent.kind == REMOVED
 
 
 class KeyJournal(Journal):
@@ -346,15 +359,23 @@ class KeyJournal(Journal):
         inventory: Over the store.
 
         audit: The audit log.
+
+        interrupted: Intents to settle; by default those that a crash of this machine
+            has left in the audit log.
     """
 
-    def __init__(self, inventory: KeyRepository, audit: AuditLog) -> None:
+    def __init__(
+        self,
+        inventory: KeyRepository,
+        audit: AuditLog,
+        interrupted: Sequence[AuditDraft] | None = None,
+    ) -> None:
         super().__init__(audit, inventory.committing)
         self._inventory = inventory
         self._undecided: set[str] = set()
-        for event in audit.open_intents():
-            if not is_of_approvals(event):
-                self.doubt(intent_of(event))
+        for intent in interrupted_in(audit) if interrupted is None else interrupted:
+            if not is_of_approvals(intent):
+                self.doubt(intent)
 
     def set_digest(self) -> str:
         """Return the set digest of keys and approvals."""

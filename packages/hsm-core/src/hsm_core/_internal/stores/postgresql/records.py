@@ -10,8 +10,10 @@ database's own constraints.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from hsm_core._internal.keyring.documents import (
@@ -20,7 +22,10 @@ from hsm_core._internal.keyring.documents import (
 )
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.stores.approval_rows import values_of
-from hsm_core._internal.stores.approvals import RecordApprovalStore
+from hsm_core._internal.stores.approvals import (
+    RecordApprovalStore,
+    check_approval_change,
+)
 from hsm_core._internal.stores.index_rows import ACCOUNT_SEAL, account_of
 from hsm_core._internal.stores.keys import RecordKeyStore
 from hsm_core._internal.stores.postgresql.approval_rows import (
@@ -33,7 +38,12 @@ from hsm_core._internal.stores.postgresql.connection import (
     run,
 )
 from hsm_core._internal.stores.postgresql.database import ClusterDatabase
-from hsm_core._internal.stores.postgresql.feed import KEY, Change, ChangeFeed
+from hsm_core._internal.stores.postgresql.feed import (
+    APPROVAL,
+    KEY,
+    Change,
+    ChangeFeed,
+)
 from hsm_core._internal.stores.postgresql.key_index import ClusterKeyRows
 from hsm_core._internal.stores.postgresql.use_counters import PostgresUseCounters
 from hsm_core._internal.stores.records import (
@@ -48,6 +58,7 @@ from hsm_core._internal.stores.records import (
     check_meta_name,
     document_name,
     key_of,
+    unknown_outcome,
     version_of,
 )
 from hsm_core.errors import (
@@ -57,7 +68,12 @@ from hsm_core.errors import (
     OperationAbortedError,
     StoreUnavailableError,
 )
-from hsm_core.protocols import AccountChange, ApprovalEntry, StoreAccount
+from hsm_core.protocols import (
+    AccountChange,
+    ApprovalChange,
+    ApprovalEntry,
+    StoreAccount,
+)
 
 if TYPE_CHECKING:
     from hsm_core._internal.stores.postgresql.driver import ServerConnection
@@ -98,6 +114,7 @@ _DELETE: Final = {
     USES: "DELETE FROM uses WHERE material_id = $1",
     APPROVALS: "DELETE FROM approvals WHERE approval_id = $1",
 }
+_DELETE_APPROVALS: Final = "DELETE FROM approvals WHERE approval_id = ANY ($1)"
 _ABORT: Final = (
     "INSERT INTO operations (operation_id, aborted) VALUES ($1, true) "
     "ON CONFLICT (operation_id) DO UPDATE SET aborted = operations.aborted "
@@ -237,9 +254,7 @@ class ClusterRecords(Records):
             if entry is not None:
                 values = (*values_of(entry), data)
                 if not connection.execute(PUT_APPROVAL, values).rowcount:
-                    raise GenerationConflictError(
-                        "The approval request changed concurrently; try again."
-                    )
+                    raise _approval_moved()
             elif folder == ABORTED:
                 if connection.execute(_ABORT, (last,)).fetchone() != (True,):
                     raise ConflictError("The operation was already committed.")
@@ -389,5 +404,74 @@ class ClusterApprovalStore(RecordApprovalStore):
 
     def __init__(self, database: ClusterDatabase) -> None:
         self.database = database
+        self._feed: ChangeFeed | None = None
+        self._removal: Callable[[str], Change | None] = lambda _: None
         records = ClusterRecords(database, closes=False)
         super().__init__(records, ClusterApprovalRows(database))
+
+    def follow(self, feed: ChangeFeed, removal: Callable[[str], Change | None]) -> None:
+        """
+        Add every change from now on to the feed of the cluster.
+
+        Args:
+            feed: The feed.
+
+            removal: Returns the change that removes an approval, by what the feed says
+                of it; None if it says nothing.
+        """
+        self._feed, self._removal = feed, removal
+
+    def commit(self, change: ApprovalChange, /) -> None:
+        """Make one change, and add it to the feed; see `ApprovalStore.commit`."""
+        check_approval_change(change)
+        failpoint("approvals.before_record")
+        self._run(partial(self._put, change), change.entry.approval_id)
+        failpoint("approvals.after_record")
+
+    def remove(self, approval_ids: Sequence[str], /) -> None:
+        """Delete approvals, durably, and add that to the feed."""
+        if approval_ids:
+            self._run(partial(self._delete, list(approval_ids)), approval_ids[0])
+
+    def _run(self, work: Callable[[ServerConnection], None], approval_id: str) -> None:
+        self._records.check_usable()
+        with unknown_outcome(approval_id=approval_id):
+            self.database.run(work)
+        if self._feed is not None:
+            self._feed.committed()
+
+    def _put(self, change: ApprovalChange, connection: ServerConnection) -> None:
+        entry, feed = change.entry, self._feed
+        if feed is not None:
+            feed.begin(connection)
+        self._index.check(change)
+        values = (*values_of(entry), change.record)
+        if not connection.execute(PUT_APPROVAL, values).rowcount:
+            raise _approval_moved()
+        if feed is not None:
+            feed.lock(connection)
+            known = self._removal(entry.approval_id)
+            if (known.generation - 1 if known else 0) != change.expected_generation:
+                raise _approval_moved()
+            before = known.before if known else ""
+            digest = hashlib.sha256(change.record).hexdigest()
+            made = Change(APPROVAL, entry.approval_id, entry.generation, before, digest)
+            feed.append(connection, made)
+
+    def _delete(self, approval_ids: list[str], connection: ServerConnection) -> None:
+        feed = self._feed
+        if feed is not None:
+            feed.begin(connection)
+        connection.execute(_DELETE_APPROVALS, (approval_ids,))
+        if feed is not None:
+            feed.lock(connection)
+            for approval_id in approval_ids:
+                removal = self._removal(approval_id)
+                if removal is not None:
+                    feed.append(connection, removal)
+
+
+def _approval_moved() -> GenerationConflictError:
+    return GenerationConflictError(
+        "The approval request changed concurrently; try again."
+    )

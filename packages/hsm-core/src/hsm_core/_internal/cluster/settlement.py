@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: MIT
+"""
+Settlement: what a dead node began and did not finish is decided and recorded here.
+
+The node was fenced, so nothing of it can be committed any more. Each of its open
+intents gets its outcome in the log of the node that settles it, with the ID of the log
+that has the intent. What was decided is final in the database: a change was committed,
+or its operation is marked as aborted. A second settlement, by another node or by the
+dead one after its restart, comes to the same outcome.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from hsm_core._internal.approvals.maintenance import ReadableTrail
+from hsm_core._internal.keyring.journal import Journal, intent_of
+from hsm_core.model import AuditEvent
+from hsm_core.protocols import AuditDraft, OperationMark
+
+
+class DeadLogs(Protocol):
+    """Audit logs of the other nodes."""
+
+    def log_of(self, node: str) -> str:
+        """Return the ID of the log that a node writes; empty if there is none."""
+        ...
+
+    def log(self, log_id: str) -> ReadableTrail:
+        """Return a log, to be read."""
+        ...
+
+    def open_intents(self, log_id: str) -> Sequence[AuditEvent]:
+        """Return the intents of a log that have no outcome in it."""
+        ...
+
+
+class Settlement:
+    """
+    Settles what dead nodes left unfinished.
+
+    Args:
+        logs: Audit logs of all nodes.
+
+        holds_job: Returns whether this node is to run a job now; `JobLeases.holds`.
+
+        note_settled: Notes that nothing of a node is unfinished up to an epoch.
+
+        journals: Returns journals of keys and of approvals over given intents, which
+            record in this node's log.
+
+        settle_reserved: Settles the reservations of approvals that a log has; given
+            the log, and a function that says whether an operation was committed.
+
+        find_operation: Returns where an operation id stands; `KeyStore.find_operation`.
+    """
+
+    def __init__(
+        self,
+        logs: DeadLogs,
+        holds_job: Callable[[str], bool],
+        note_settled: Callable[[str, int], None],
+        journals: Callable[[Sequence[AuditDraft]], Sequence[Journal]],
+        settle_reserved: Callable[[ReadableTrail, Callable[[str], bool]], None],
+        find_operation: Callable[[str], OperationMark | None],
+    ) -> None:
+        self._logs = logs
+        self._holds_job = holds_job
+        self._note_settled = note_settled
+        self._journals = journals
+        self._settle_reserved = settle_reserved
+        self._find_operation = find_operation
+
+    def settle(self, node: str, epoch: int) -> None:
+        """
+        Settle what a dead node left, unless another node does; see `Membership`.
+
+        Args:
+            node: Its name; it was fenced.
+
+            epoch: The epoch that it was given then.
+
+        Raises:
+            HSMError: Database or audit log can't be used; to be tried again.
+        """
+        if not self._holds_job(f"settling {node}"):
+            return
+        log_id = self._logs.log_of(node)
+        if log_id and not self._settle_log(log_id):
+            return  # The HSM is locked, or a key can't be believed yet.
+        self._note_settled(node, epoch)
+
+    def _settle_log(self, log_id: str) -> bool:
+        intents = [
+            intent_of(event, log_id) for event in self._logs.open_intents(log_id)
+        ]
+        journals = self._journals(intents)
+        for journal in journals:
+            journal.settle()
+        if any(journal.open for journal in journals):
+            return False
+        self._settle_reserved(self._logs.log(log_id), self._was_committed)
+        return True
+
+    def _was_committed(self, operation_id: str) -> bool:
+        mark = self._find_operation(operation_id)
+        return mark is not None and not mark.aborted

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: MIT
+"""Approvals of several nodes: asked on one, decided on another, used once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from hsm_core import errors
+from hsm_core import operations as ops
+from hsm_core._internal.approvals.maintenance import DualControl, prune_approvals
+from hsm_core.model import ApprovalState
+from tests.core.dual_support import (
+    TWO_PEOPLE,
+    DemandingPolicy,
+    approve,
+    ask,
+    ed25519,
+    person,
+    sign,
+)
+from tests.core.node_support import Node, nodes_of
+
+
+@pytest.fixture
+def nodes(database: str) -> Iterator[list[Node]]:
+    """Give two nodes whose policy wants another person for signatures."""
+    with nodes_of(database) as found:
+        for node in found:
+            demand(node)
+        yield found
+
+
+def demand(node: Node) -> None:
+    """Put a policy in force that demands."""
+    services: Any = node.hsm._services  # noqa: SLF001 (no file says this)
+    services.policy.replace(DemandingPolicy(Sign=TWO_PEOPLE), 0)
+
+
+def dual_of(node: Node) -> DualControl:
+    """Return the approvals of a node, as its jobs have them."""
+    maintenance: Any = node.hsm._maintenance  # noqa: SLF001 (as its jobs do)
+    consents = node.hsm._services.consents  # noqa: SLF001
+    return DualControl(maintenance._register, maintenance._care, consents)  # noqa: SLF001
+
+
+def test_asked_here_decided_there(nodes: list[Node]) -> None:
+    """
+    A request of one node is decided on another, used on a third, and spent for all.
+    """
+    one, two = nodes
+    key_id = ed25519(one.hsm)
+    asked = ask(person(one.hsm, "ada"), sign(key_id))
+    seen = person(two.hsm, "ben").execute(ops.ListApprovals()).items
+    approve(person(two.hsm, "ben"), asked)
+    signed = person(one.hsm, "ada").execute(sign(key_id))
+
+    assert [asked.approval_id] == [found.approval_id for found in seen]
+    assert signed.signature
+    for node in nodes:
+        found = person(node.hsm, "ada").execute(
+            ops.GetApproval(approval_id=asked.approval_id)
+        )
+        assert ApprovalState.CONSUMED is found.state
+        again = ask(person(node.hsm, "ada"), sign(key_id))
+        assert again.approval_id != asked.approval_id
+        person(node.hsm, "ada").execute(
+            ops.CancelApproval(approval_id=again.approval_id)
+        )
+
+
+def test_used_once_by_all_nodes(nodes: list[Node]) -> None:
+    """
+    Of many requests on two nodes at once, one uses the approval.
+    """
+    key_id = ed25519(nodes[0].hsm)
+    asked = ask(person(nodes[0].hsm, "ada"), sign(key_id))
+    approve(person(nodes[1].hsm, "ben"), asked)
+    signed: list[bytes] = []
+    refused: list[str] = []
+
+    def work(node: Node) -> None:
+        try:
+            signed.append(person(node.hsm, "ada").execute(sign(key_id)).signature)
+        except errors.HSMError as error:
+            refused.append(error.code)
+
+    threads = [
+        threading.Thread(target=work, args=(nodes[number % 2],)) for number in range(6)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert 1 == len(signed)
+    assert {"approval_required", "conflict"} >= set(refused)
+    assert not dual_of(nodes[0]).care.compare()
+    assert not dual_of(nodes[1]).care.compare()
+
+
+def test_a_node_that_starts_later(nodes: list[Node], database: str) -> None:
+    """
+    A node that joins knows the approvals of the others, and counts like them.
+    """
+    key_id = ed25519(nodes[0].hsm)
+    asked = ask(person(nodes[0].hsm, "ada"), sign(key_id))
+    with nodes_of(database, 1) as (third,):
+        demand(third)
+        approve(person(third.hsm, "ben"), asked)
+        assert not dual_of(third).care.compare()
+        assert person(third.hsm, "ada").execute(sign(key_id)).signature
+        assert third.changes.applied == nodes[0].changes.catch_up()
+
+    assert dual_of(nodes[0]).care.status.findings == 0
+
+
+def test_an_older_record_is_refused_by_all(nodes: list[Node]) -> None:
+    """
+    An approval put back to an earlier state is refused, by the node that made it too.
+    """
+    one, two = nodes
+    key_id = ed25519(one.hsm)
+    asked = ask(person(one.hsm, "ada"), sign(key_id))
+    read = "SELECT record, generation, state FROM approvals WHERE approval_id = $1"
+    database: Any = one.inventory.store.database  # type: ignore[attr-defined]
+    before = database.row(read, (asked.approval_id,))
+    approve(person(two.hsm, "ben"), asked)
+    with database.transaction() as connection:
+        connection.execute(
+            "UPDATE approvals SET record = $1, generation = $2, state = $3 "
+            "WHERE approval_id = $4",
+            (*before, asked.approval_id),
+        )
+
+    for node in nodes:
+        with pytest.raises(errors.ApprovalTamperedError, match="older"):
+            approve(person(node.hsm, "eve"), asked)
+        assert (asked.approval_id,) == dual_of(node).care.compare()
+    assert (asked.approval_id,) == dual_of(one).care.forget("because")
+    assert not dual_of(two).care.compare()
+    assert 0 == dual_of(two).care.status.findings
+
+
+def test_removed_ones_are_gone_for_all(nodes: list[Node], database: str) -> None:
+    """
+    What one node prunes is no finding on another, nor after a start.
+    """
+    key_id = ed25519(nodes[0].hsm)
+    asked = ask(person(nodes[0].hsm, "ada"), sign(key_id))
+    person(nodes[1].hsm, "ada").execute(
+        ops.CancelApproval(approval_id=asked.approval_id)
+    )
+    gone = prune_approvals(dual_of(nodes[1]).register, -1)
+
+    assert (asked.approval_id,) == gone
+    with pytest.raises(errors.ApprovalNotFoundError):
+        person(nodes[0].hsm, "ada").execute(
+            ops.GetApproval(approval_id=asked.approval_id)
+        )
+    assert not dual_of(nodes[0]).care.compare()
+    with nodes_of(database, 1) as (third,):
+        assert not dual_of(third).care.compare()
+        assert nodes[0].changes.approvals_digest == bytes(32)
