@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import select
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
-from psycopg import conninfo, pq, waiting
+from psycopg import conninfo, pq
 from psycopg.errors import Diagnostic
+from psycopg.waiting import Ready, Wait
 
 from hsm_core._internal.stores.index_rows import Row
 from hsm_core._internal.stores.postgresql.connection import PATIENCE_SECONDS
@@ -25,6 +28,11 @@ errors: Final = (psycopg.Error, UnicodeDecodeError)
 lost: Final = (psycopg.OperationalError, psycopg.InterfaceError)
 """Those that mean, without a word of the server, that the connection is gone."""
 
+_EVENTS: Final = {
+    Wait.R: select.POLLIN,
+    Wait.W: select.POLLOUT,
+    Wait.RW: select.POLLIN | select.POLLOUT,
+}
 _WARNINGS: Final = frozenset({"WARNING", None})
 
 
@@ -56,10 +64,7 @@ class ServerConnection(psycopg.Connection[Row]):
             self.warnings.append(message.message_primary or "")
 
     def wait(
-        self,
-        gen: PQGen[RV],
-        interval: float = 0.1,
-        timeout: float | None = None,
+        self, gen: PQGen[RV], interval: float = 0.0, timeout: float | None = None
     ) -> RV:
         """
         Wait for a statement, up to the time limit.
@@ -67,18 +72,31 @@ class ServerConnection(psycopg.Connection[Row]):
         Nothing is ever cancelled: a cancelled commit may have been made. The connection
         is closed instead, and the server finds that out for itself.
         """
-        patience = self.patience if timeout is None else timeout
         try:
-            return waiting.wait(gen, self.pgconn.socket, interval, patience)
-        except psycopg.errors._WaitTimeout:  # noqa: SLF001 (what wait() raises)
-            self.has_hung = True
-            self.abandon()
-            raise psycopg.OperationalError("The server did not answer.") from None
-        except Exception:
+            return self._wait(gen, self.patience if timeout is None else timeout)
+        except psycopg.Error:
             raise
         except BaseException:
             self.abandon()
             raise
+
+    def _wait(self, gen: PQGen[RV], patience: float) -> RV:
+        ends = time.monotonic() + patience
+        poll = select.poll()
+        try:
+            wanted = next(gen)
+            while True:
+                poll.register(self.pgconn.socket, _EVENTS[wanted])
+                left = ends - time.monotonic()
+                found = poll.poll(left * 1000) if left > 0 else []
+                if not found:
+                    self.has_hung = True
+                    self.abandon()
+                    raise psycopg.OperationalError("The server did not answer.")
+                wanted = gen.send(_ready(wanted, found[0][1]))
+        except StopIteration as end:
+            result: RV = end.value
+            return result
 
     @property
     def is_idle(self) -> bool:
@@ -88,3 +106,12 @@ class ServerConnection(psycopg.Connection[Row]):
     def abandon(self) -> None:
         """Close it at once, without a word to the server."""
         self.pgconn.finish()
+
+
+def _ready(wanted: Wait, events: int) -> Ready:
+    """Return which of what is waited for can go on; a socket that fails can."""
+    if wanted == Wait.RW and events == select.POLLIN:
+        return Ready.R
+    if wanted == Wait.RW and events == select.POLLOUT:
+        return Ready.W
+    return Ready(int(wanted))
