@@ -79,8 +79,10 @@ class Node:
         assert isinstance(feed, Changes)
         return feed
 
-    def execute(self, operation: Operation[R], check: Callable[[], None]) -> R:
-        """Execute an operation of somebody whose credential is checked."""
+    def execute(
+        self, operation: Operation[R], check: Callable[[], None] | None = None
+    ) -> R:
+        """Execute an operation of somebody, whose credential may be checked."""
         request = Request(caller(), operation, check=check)
         services: Any = self.hsm._pipeline  # noqa: SLF001 (as servers do)
         result: R = services.execute(request)

@@ -334,6 +334,8 @@ class TestFeed:
     def test_old_document(self, nodes: list[Node], database: str) -> None:
         """
         A node does not take the old document of a key that another node has changed.
+
+        Once it is accepted on one node, every node takes it.
         """
         a, b = nodes
         key = a.session.create_key(ED25519)
@@ -350,6 +352,57 @@ class TestFeed:
 
         with pytest.raises((KeyTamperedError, StoreUnavailableError)):
             b.session.sign(key.key_id, b"text")
+        eventually(lambda: "older" in [found.problem for found in b.problems()])
+        with pytest.raises(KeyTamperedError):
+            b.session.sign(key.key_id, b"text")
+
+        done = b.execute(ops.RecoverKey(key_id=key.key_id, reason="restored"))
+
+        assert (key.key_id,) == done.accepted
+        assert 1 == b.session.sign(key.key_id, b"text").version
+        assert 1 == a.session.sign(key.key_id, b"text").version
+        turned = a.session.rotate(key.key_id)
+        assert turned.generation == b.session.describe(key.key_id).generation
+        with nodes_of(database, 1) as (late,):
+            assert not late.problems()
+            assert late.inventory.set_digest == a.inventory.set_digest
+
+    def test_recovered(self, nodes: list[Node], database: str) -> None:
+        """
+        A database that became older is accepted by a recovery, and by those that join.
+        """
+        a, b = nodes
+        b.changes.close()
+        key = a.session.create_key(ED25519)
+        sql(
+            database,
+            "CREATE TABLE old_keys AS SELECT * FROM keys; "
+            "CREATE TABLE old_cluster AS SELECT * FROM cluster; "
+            "CREATE TABLE old_account AS SELECT * FROM account; "
+            "CREATE TABLE old_meta AS SELECT * FROM meta",
+        )
+        a.session.suspend(key.key_id)
+        sql(
+            database,
+            "DELETE FROM changes WHERE revision > 1; "
+            "UPDATE keys SET document = old_keys.document, state = old_keys.state, "
+            "generation = old_keys.generation, digest = old_keys.digest, "
+            "operations = old_keys.operations "
+            "FROM old_keys WHERE keys.key_id = old_keys.key_id; "
+            "DELETE FROM cluster; INSERT INTO cluster SELECT * FROM old_cluster; "
+            "DELETE FROM account; INSERT INTO account SELECT * FROM old_account; "
+            "DELETE FROM meta; INSERT INTO meta SELECT * FROM old_meta",
+        )
+        eventually(lambda: is_locked(a))
+
+        a.execute(ops.RecoverStore(reason="restored"))
+
+        assert 1 == a.session.sign(key.key_id, b"text").version
+        with nodes_of(database, 1) as (late,):
+            assert not late.problems()
+            late.session.rotate(key.key_id)
+            a.changes.catch_up()
+            assert 2 == a.session.sign(key.key_id, b"text").version
 
 
 def test_storm(database: str) -> None:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
+from hsm_core._internal.cluster.feed_walk import FeedWalk, key_after, key_before
 from hsm_core._internal.cluster.following import FeedFollower
 from hsm_core._internal.keyring.repository import KeyRepository
 from hsm_core._internal.keyring.stored_keys import FollowedFeed
@@ -36,8 +37,9 @@ from hsm_core._internal.stores.postgresql.feed import (
     Position,
     StoredAccount,
     StoredChange,
-    digest_at,
+    find_change,
     head_at,
+    keep_account,
     lock_feed,
     next_position,
     read_account,
@@ -45,7 +47,7 @@ from hsm_core._internal.stores.postgresql.feed import (
     write_change,
     write_state,
 )
-from hsm_core.errors import Fact, HSMLockedError
+from hsm_core.errors import Fact, HSMLockedError, IntegrityError
 from hsm_core.model import KeyId
 from hsm_core.protocols import KnownKey, StoreAccount
 
@@ -87,6 +89,7 @@ class Changes(ChangeFeed, FollowedFeed):
         self._approvals = 0
         self._verified: FeedState | None = None
         self._read_at = float("-inf")
+        self._walk = FeedWalk(database)
         self._follower = FeedFollower(self.follow, database.location)
         self.applied = Position(0, b"")
 
@@ -254,9 +257,9 @@ class Changes(ChangeFeed, FollowedFeed):
             return
         if change.kind == KEY:
             key_id = KeyId(change.subject)
-            self._inventory.follow(key_id, _before(change), _after(change))
+            self._inventory.follow(key_id, key_before(change), key_after(change))
         elif change.kind == APPROVAL:
-            self._approvals = self._approvals_after(change)
+            self._approvals = self._approvals_after(self._approvals, change)
         for call in self._hooks.get(change.kind, ()):
             call(change)
         self._reach(position)
@@ -274,19 +277,22 @@ class Changes(ChangeFeed, FollowedFeed):
         ):
             self._refuse("altered", state, start)
 
-    def _approvals_after(self, change: Change) -> int:
+    def _approvals_after(self, total: int, change: Change) -> int:
         element, name = self._ring.approval_element, change.subject
-        total = self._approvals
         if change.before:
             total -= element(name, change.generation - 1, change.before)
         if change.digest:
             total += element(name, change.generation, change.digest)
         return total % _MODULUS
 
-    def digest_at(self, key_id: KeyId, generation: int, /) -> str:
-        """Return the digest that a key's document had, hex; empty if not known."""
+    def find(self, key_id: KeyId, generation: int, /) -> tuple[int, str]:
+        """Return the change of a key that led to a generation; see `FollowedFeed`."""
         with self._database.reading() as connection:
-            return digest_at(connection, key_id, generation)
+            return find_change(connection, key_id, generation)
+
+    def known(self) -> Mapping[KeyId, KnownKey]:
+        """Return the last state of each key; see `FollowedFeed.known`."""
+        return self._walk.up_to(self.applied)
 
     # Own changes
 
@@ -310,11 +316,15 @@ class Changes(ChangeFeed, FollowedFeed):
         position = next_position(before.position, change)
         after = replace(before, position=position)
         if change.kind == KEY:
-            digest = self._inventory.census.preview([(_before(change), _after(change))])
-            after = replace(after, set_digest=bytes.fromhex(digest[0]))
+            appended = [stored.change for stored in self._mine.appended]
+            changes = [c for c in (*appended, change) if c.kind == KEY]
+            pairs = [(key_before(c), key_after(c)) for c in changes]
+            digest = self._inventory.census.preview(pairs)
+            after = replace(after, set_digest=bytes.fromhex(digest[-1]))
         elif change.kind == APPROVAL:
-            digest_after = _bytes(self._approvals_after(change))
-            after = replace(after, approvals_digest=digest_after)
+            total = int.from_bytes(before.approvals_digest, "big")
+            total = self._approvals_after(total, change)
+            after = replace(after, approvals_digest=_bytes(total))
         after = self._sealed(after)
         write_change(connection, before, after, change)
         self._mine.state = after
@@ -323,12 +333,22 @@ class Changes(ChangeFeed, FollowedFeed):
     def committed(self) -> None:
         """Apply what this thread has appended; see `ChangeFeed`."""
         appended, self._mine.appended = self._mine.appended, []
+        self._mine.committed = self._mine.state
         if any(_is_of_all(stored.change) for stored in appended):
             self.catch_up()
             return
         with self._lock:
             for stored in appended:
                 self._apply(stored.position, stored.change)
+
+    @property
+    def made(self) -> tuple[int, str]:
+        """Revision and set digest of this thread's last change, hex."""
+        state = self._mine.committed
+        if state is None:
+            return 0, ""
+        approvals = state.approvals_digest.hex() if any(state.approvals_digest) else ""
+        return state.position.revision, state.set_digest.hex() + approvals
 
     def publish(self, *changes: Change) -> Position:
         """
@@ -348,6 +368,49 @@ class Changes(ChangeFeed, FollowedFeed):
         self._database.run(work)
         self.committed()
         return self.applied
+
+    def accept(
+        self, key_id: KeyId, before: KnownKey | None, after: KnownKey | None, /
+    ) -> None:
+        """Count a key as it is stored; see `FollowedFeed.accept`."""
+        changes = []
+        if before is not None:
+            generation = before.generation + 1
+            changes.append(Change(KEY, key_id, generation, before.digest))
+        if after is not None:
+            changes.append(Change(KEY, key_id, after.generation, "", after.digest))
+
+        def work(connection: ServerConnection) -> None:
+            self.begin(connection)
+            self.lock(connection)
+            step = self._inventory.census.step(before, after)
+            keep_account(connection, step.change)
+            for change in changes:
+                self.append(connection, change)
+
+        if changes:
+            self._database.run(work)
+            self.committed()
+
+    def recover(self) -> None:
+        """Accept the database as it is; see `FollowedFeed.recover`."""
+        census, store = self._inventory.census, self._inventory.store
+
+        def work(connection: ServerConnection) -> None:
+            self.begin(connection)
+            before = lock_feed(connection)
+            census.adopt(census.sums(store.digests()), verified=False)
+            store.write_account(census.account())
+            change = Change(EVERYTHING)
+            position = next_position(before.position, change)
+            digest = bytes.fromhex(census.set_digest)
+            after = replace(before, position=position, set_digest=digest)
+            write_change(connection, before, self._sealed(after), change)
+
+        self._database.run(work)
+        problem = self.start()
+        if problem:
+            raise IntegrityError(problem)
 
     @contextmanager
     def quiet(self) -> Iterator[None]:
@@ -411,6 +474,7 @@ class _Mine(threading.local):
 
     def __init__(self) -> None:
         self.state: FeedState | None = None
+        self.committed: FeedState | None = None
         self.appended: list[StoredChange] = []
 
 
@@ -420,15 +484,3 @@ def _bytes(total: int) -> bytes:
 
 def _is_of_all(change: Change) -> bool:
     return change.kind == EVERYTHING or (change.kind == KEY and not change.subject)
-
-
-def _before(change: Change) -> KnownKey | None:
-    if not change.before:
-        return None
-    return KnownKey(KeyId(change.subject), change.generation - 1, change.before)
-
-
-def _after(change: Change) -> KnownKey | None:
-    if not change.digest:
-        return None
-    return KnownKey(KeyId(change.subject), change.generation, change.digest)

@@ -205,6 +205,7 @@ class RequestContext(msgspec.Struct, Generic[Op]):
         detail: AuditDetail | None = None,
         bound: bytes = b"",
         subjects: tuple[str, ...] = (),
+        revision: int = 0,
     ) -> AuditDraft:
         """Return a record of this attempt."""
         shown, decision = after or self.document, self.decision
@@ -239,6 +240,7 @@ class RequestContext(msgspec.Struct, Generic[Op]):
             detail=detail,
             bound=bound,
             subjects=subjects,
+            revision=revision,
         )
 
 

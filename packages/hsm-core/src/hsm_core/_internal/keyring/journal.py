@@ -44,7 +44,9 @@ REMOVED: Final = "system.approvals-removed"
 """Record kind of a removal of completed approvals."""
 
 
-_OF_COMMIT: Final = frozenset({"bound", "code", "document_after", "set_digest"})
+_OF_COMMIT: Final = frozenset(
+    {"bound", "code", "document_after", "revision", "set_digest", "subjects"}
+)
 
 
 class _Pending(msgspec.Struct, frozen=True):
@@ -215,7 +217,8 @@ class Journal(ABC):
             AuditUnavailableError: It can't be appended now.
         """
         with self._order:
-            if draft.code in COMMITTED:
+            # Of several nodes, others may have changed keys since this commit.
+            if draft.code in COMMITTED and not draft.set_digest:
                 draft = replace(draft, set_digest=self.set_digest())
             return self.log.append([draft], durable=True, reserved=True)
 
@@ -433,11 +436,11 @@ class KeyJournal(Journal):
         if intent.document_before:
             before = KnownKey(key_id, intent.generation, intent.document_before)
         after = KnownKey(key_id, document.generation, digest)
-        generation = intent.generation + 1
+        revision, generation = 0, intent.generation + 1
         if inventory.feed is not None:
             inventory.feed.catch_up()
-            made = inventory.feed.digest_at(key_id, generation)
-            after = KnownKey(key_id, generation, made) if made else after
+            revision, made = inventory.feed.find(key_id, generation)
+            after = KnownKey(key_id, generation, made) if revision else after
         elif document.generation == (before.generation if before else 0) + 1:
             inventory.census.replace(before, after)
         inventory.adopt(inventory.cached(key_id), document, digest)
@@ -446,6 +449,7 @@ class KeyJournal(Journal):
             key_id=key_id,
             generation=after.generation,
             document_after=after.digest,
+            revision=revision,
             key=audited_key(document),
         )
 

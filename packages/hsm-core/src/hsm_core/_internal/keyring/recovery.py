@@ -32,6 +32,7 @@ from hsm_core._internal.keyring.documents import (
 from hsm_core._internal.keyring.journal import KeyJournal
 from hsm_core._internal.keyring.repository import destroyed_by
 from hsm_core._internal.keyring.rollback_check import RollbackCheck
+from hsm_core._internal.keyring.stored_keys import FollowedFeed
 from hsm_core._internal.keyring.use_counters import UseAccounts
 from hsm_core._internal.keyring.versions import destroy_material, living
 from hsm_core._internal.lib.failpoints import failpoint
@@ -129,6 +130,8 @@ class StoreRecovery:
         walk = self._walk() if self._wanted() else None
         with self._inventory.committing:
             is_locked = bool(self._inventory.lock.reason)
+            if is_locked and self._inventory.feed is not None:
+                self._inventory.feed.recover()
             done = self._accept(self._wanted(), reason, walk, with_all_uses=is_locked)
             self._ledger.anchor()
             self._inventory.lock.open()
@@ -192,7 +195,7 @@ class StoreRecovery:
         failpoint("acceptance.after_record")
         for decision in decisions:
             self._make(decision)
-        if not self._inventory.census.pinned():
+        if self._inventory.feed is None and not self._inventory.census.pinned():
             self._inventory.store.write_account(self._inventory.census.account())
         failpoint("acceptance.after_account")
         settled = {decision.key_id for decision in decisions}
@@ -324,12 +327,31 @@ class StoreRecovery:
 
     def _make(self, decision: _Decision) -> None:
         inventory, document = self._inventory, decision.document
+        if inventory.feed is not None:
+            self._make_on_all_nodes(decision, inventory.feed)
+            return
         if document is not None and decision.former is not None:
             self._store(decision.former, document)
             failpoint("acceptance.after_burial")
         if decision.before != decision.after:
             inventory.census.replace(decision.before, decision.after)
         inventory.accept(decision.key_id, document)
+        if document is not None:
+            inventory.materials.check_blobs(document)
+
+    def _make_on_all_nodes(self, decision: _Decision, feed: FollowedFeed) -> None:
+        inventory, document = self._inventory, decision.document
+        former = decision.former or document
+        counted = None
+        if former is not None:
+            digest = document_digest(inventory.encode(former))
+            counted = KnownKey(former.key_id, former.generation, digest)
+        if decision.before != counted:
+            feed.accept(decision.key_id, decision.before, counted)
+        inventory.accept(decision.key_id, former)
+        if document is not None and decision.former is not None:
+            stored, operation = inventory.encode(document), document.operations[-1].id
+            inventory.commit(former, document, stored, operation, {})
         if document is not None:
             inventory.materials.check_blobs(document)
 

@@ -293,23 +293,34 @@ def judge_doubtful(ground: Dependencies, settle: Callable[[], None]) -> None:
     inventory = ground.inventory
     if not inventory.doubtful:
         return
+    if inventory.feed is not None:
+        inventory.feed.known()  # What takes long keeps no node from changing keys.
+        with inventory.quiet():
+            _judge_buckets(inventory, inventory.feed.known(), set())
+        return
     walk = AuditWalk(ground.audit, ground.verify)
     with inventory.committing:
         # What nobody has recorded yet would look as if somebody else had made it.
         settle()
         walk.advance()
-        known, buckets = walk.known(), set(inventory.doubtful)
-        here = {k: v for k, v in known.items() if bucket_of(k) in buckets}
-        there = {
-            key.key_id: Present(key.key_id, key.generation, key.digest)
-            for bucket in buckets
-            for key in inventory.store.digests(bucket)
-        }
-        pinned = inventory.census.pinned().keys()
-        for key_id in sorted((here.keys() | there.keys()) - pinned):
-            problem = _problem(here.get(key_id), there.get(key_id), set())
-            if problem:
-                reason = _reason(problem, key_id, walk.destroyed)
-                condemn(inventory, key_id, problem, here.get(key_id), reason)
-        inventory.census.unverified -= buckets
-        inventory.doubtful -= buckets
+        _judge_buckets(inventory, walk.known(), walk.destroyed)
+
+
+def _judge_buckets(
+    inventory: KeyRepository, known: Mapping[KeyId, KnownKey], destroyed: set[KeyId]
+) -> None:
+    buckets = set(inventory.doubtful)
+    here = {k: v for k, v in known.items() if bucket_of(k) in buckets}
+    there = {
+        key.key_id: Present(key.key_id, key.generation, key.digest)
+        for bucket in buckets
+        for key in inventory.store.digests(bucket)
+    }
+    pinned = inventory.census.pinned().keys()
+    for key_id in sorted((here.keys() | there.keys()) - pinned):
+        problem = _problem(here.get(key_id), there.get(key_id), set())
+        if problem:
+            reason = _reason(problem, key_id, destroyed)
+            condemn(inventory, key_id, problem, here.get(key_id), reason)
+    inventory.census.unverified -= buckets
+    inventory.doubtful -= buckets

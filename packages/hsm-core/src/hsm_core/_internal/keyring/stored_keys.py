@@ -263,8 +263,54 @@ class FollowedFeed(Protocol):
         """Keep all nodes from committing changes; all that were made are applied."""
         ...
 
-    def digest_at(self, key_id: KeyId, generation: int, /) -> str:
-        """Return the digest that a key's document had, hex; empty if not known."""
+    def find(self, key_id: KeyId, generation: int, /) -> tuple[int, str]:
+        """
+        Return the change of a key that led to a generation.
+
+        Returns:
+            Its revision, and the digest of the document; 0 if there is none.
+        """
+        ...
+
+    def known(self) -> Mapping[KeyId, KnownKey]:
+        """
+        Return the last state of each key by all changes that were applied.
+
+        Raises:
+            HSMError: They can't be read, or do not lead there.
+        """
+        ...
+
+    def accept(
+        self, key_id: KeyId, before: KnownKey | None, after: KnownKey | None, /
+    ) -> None:
+        """
+        Count a key as it is stored, on every node.
+
+        Args:
+            key_id: The key.
+
+            before: As it was counted.
+
+            after: As it is stored; None if it is gone.
+
+        Raises:
+            HSMError: It can't be counted now.
+        """
+        ...
+
+    def recover(self) -> None:
+        """
+        Accept set digest and position of the store as they are.
+
+        Raises:
+            HSMError: They can't be read or written.
+        """
+        ...
+
+    @property
+    def made(self) -> tuple[int, str]:
+        """Revision and set digest of this thread's last change."""
         ...
 
 

@@ -246,14 +246,16 @@ class Mutations:
                 digest = self._store(attempt, after, stored, plan, opened, intent)
                 try:
                     failpoint("mutation.after_store")
-                    ticket = self._journal.conclude(
-                        attempt.draft(
-                            Phase.OUTCOME,
-                            version=plan.version,
-                            after=after,
-                            document_after=digest,
-                        )
+                    revision, set_digest = self._made()
+                    outcome = attempt.draft(
+                        Phase.OUTCOME,
+                        version=plan.version,
+                        after=after,
+                        document_after=digest,
+                        set_digest=set_digest,
+                        revision=revision,
                     )
+                    ticket = self._journal.conclude(outcome)
                 except Exception as error:
                     raise _SettledError(_unknown(attempt)) from error
         except _RefusedError as refused:
@@ -343,6 +345,10 @@ class Mutations:
         except Exception as error:
             self._journal.doubt(intent)
             raise _SettledError(_unknown(attempt)) from error
+
+    def _made(self) -> tuple[int, str]:
+        feed = self._services.inventory.feed
+        return feed.made if feed is not None else (0, "")
 
     def _check_again(self, attempt: RequestContext[Any]) -> None:
         """

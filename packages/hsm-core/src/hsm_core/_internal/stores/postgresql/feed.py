@@ -18,6 +18,7 @@ import msgspec
 
 from hsm_core._internal.stores.postgresql.connection import run
 from hsm_core.errors import IntegrityError
+from hsm_core.protocols import AccountChange
 
 if TYPE_CHECKING:
     from hsm_core._internal.stores.index_rows import Row
@@ -59,10 +60,20 @@ _WRITE: Final = (
     "SELECT $1, $8, $9, $10, $11, $12, $2 FROM moved"
 )
 _SEAL: Final = "UPDATE cluster SET set_digest = $1, approvals_digest = $2, mac = $3"
+_PUT_BUCKET: Final = (
+    "INSERT INTO account (bucket, value) VALUES ($1, $2) "
+    "ON CONFLICT (bucket) DO UPDATE SET value = $2"
+)
+_PUT_SEAL: Final = (
+    "INSERT INTO meta (name, value) VALUES ('Account', $1) "
+    "ON CONFLICT (name) DO UPDATE SET value = $1"
+)
 _NOTIFY: Final = "SELECT pg_notify($1, '')"
 _HEAD: Final = "SELECT head FROM changes WHERE revision = $1"
-_DIGEST: Final = (
-    "SELECT digest FROM changes WHERE kind = 'key' AND subject = $1 AND generation = $2"
+_FIND: Final = (
+    "SELECT revision, digest FROM changes "
+    "WHERE kind = 'key' AND subject = $1 AND generation = $2 "
+    "ORDER BY revision DESC LIMIT 1"
 )
 
 
@@ -261,6 +272,12 @@ def write_change(
     run(connection, _NOTIFY, (CHANNEL,))
 
 
+def keep_account(connection: ServerConnection, change: AccountChange) -> None:
+    """Write the sum of a bucket and the seal of the account."""
+    connection.execute(_PUT_BUCKET, (change.bucket, change.value))
+    connection.execute(_PUT_SEAL, (change.seal,))
+
+
 def write_state(connection: ServerConnection, state: FeedState) -> None:
     """Write the row ``cluster`` where it stands."""
     run(
@@ -282,10 +299,12 @@ def listen(connection: ServerConnection) -> None:
     run(connection, f"LISTEN {CHANNEL}")
 
 
-def digest_at(connection: ServerConnection, key_id: str, generation: int) -> str:
-    """Return the digest that a key's document had at a generation, or nothing."""
-    row = run(connection, _DIGEST, (key_id, generation)).fetchone()
-    return row[0] if row else ""
+def find_change(
+    connection: ServerConnection, key_id: str, generation: int
+) -> tuple[int, str]:
+    """Return revision and digest that a key's generation had; 0 if there is none."""
+    row = run(connection, _FIND, (key_id, generation)).fetchone()
+    return (row[0], row[1]) if row else (0, "")
 
 
 def _state(row: Row | None) -> FeedState:

@@ -43,6 +43,7 @@ from hsm_core._internal.stores.postgresql.feed import (
     KEY,
     Change,
     ChangeFeed,
+    keep_account,
 )
 from hsm_core._internal.stores.postgresql.key_index import ClusterKeyRows
 from hsm_core._internal.stores.postgresql.use_counters import PostgresUseCounters
@@ -68,12 +69,7 @@ from hsm_core.errors import (
     OperationAbortedError,
     StoreUnavailableError,
 )
-from hsm_core.protocols import (
-    AccountChange,
-    ApprovalChange,
-    ApprovalEntry,
-    StoreAccount,
-)
+from hsm_core.protocols import ApprovalChange, ApprovalEntry, StoreAccount
 
 if TYPE_CHECKING:
     from hsm_core._internal.stores.postgresql.driver import ServerConnection
@@ -142,10 +138,6 @@ _ADD_META: Final = (
 _PUT_DOCUMENT: Final = (
     "UPDATE keys SET document = $2 WHERE key_id = $1 "
     "RETURNING claim IS NULL AND name <> '' AND state <> 'destroyed'"
-)
-_PUT_BUCKET: Final = (
-    "INSERT INTO account (bucket, value) VALUES ($1, $2) "
-    "ON CONFLICT (bucket) DO UPDATE SET value = $2"
 )
 
 
@@ -349,17 +341,12 @@ def _write(
     if feed is not None:
         feed.lock(connection)
     if commit.account is not None:
-        _keep(connection, commit.account())
+        keep_account(connection, commit.account())
     if feed is not None:
         digest = document_digest(commit.data)
         change = Change(KEY, key_id, commit.generation, before, digest)
         feed.append(connection, change)
     failpoint("store.before_document")
-
-
-def _keep(connection: ServerConnection, change: AccountChange) -> None:
-    connection.execute(_PUT_BUCKET, (change.bucket, change.value))
-    run(connection, _PUT[META], (ACCOUNT_SEAL, change.seal))
 
 
 class ClusterKeyStore(RecordKeyStore):
