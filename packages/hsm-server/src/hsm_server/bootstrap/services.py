@@ -101,6 +101,7 @@ class VaultServices:
             console=settings.console,
             people=provider.tokens if provider else None,
             issuers=[keys.first for keys in self._issuers.values()],
+            shared=self.hsm.shared,
         )
         self._clock_watch = ClockWatch(
             clock, self.gatekeeper.on_clock_reset, metrics, logger

@@ -27,6 +27,7 @@ from hsm_core import wire
 from hsm_core.errors import AuthenticationError, HSMError
 from hsm_core.identities import is_reserved, shows_nothing, token_issuer
 from hsm_core.model import Role, TokenClaims, parse_role
+from hsm_core.protocols import SharedState
 from hsm_server.config.settings import MAX_TOKEN_BYTES, TokenRules
 from hsm_server.identity.token_keys import TokenKey, TokenTrust, canonical
 
@@ -346,6 +347,9 @@ def _bound_certificates(claims: _Claims) -> frozenset[str]:
     return frozenset(found)
 
 
+_LONGEST_SECONDS: Final = 10 * 366 * 24 * 3600.0
+"""Seconds for which other nodes remember a token that does not expire."""
+
 MOST_SPENT: Final = 100_000
 """Maximum number of remembered tokens; at the limit no other token is fresh."""
 
@@ -360,12 +364,20 @@ class ReplayCache:
     Args:
         now: Time, in seconds since 1970, that never goes back.
 
-        most: Maximum number of tokens.
+        most: Maximum number of tokens in memory.
+
+        shared: State of a cluster, in which a token is spent once for all nodes.
     """
 
-    def __init__(self, now: Callable[[], float], most: int = MOST_SPENT) -> None:
+    def __init__(
+        self,
+        now: Callable[[], float],
+        most: int = MOST_SPENT,
+        shared: SharedState | None = None,
+    ) -> None:
         self._now = now
         self._most = most
+        self._shared = shared
         self._lock = threading.Lock()
         self._since = now()
         self._spent: dict[bytes, float] = {}
@@ -393,6 +405,9 @@ class ReplayCache:
             identity: Identity in the token; a token without ID is never fresh.
 
             leeway_seconds: Tolerated difference to the issuer's clock.
+
+        Raises:
+            StoreUnavailableError: The nodes' common database does not answer.
         """
         now = self._now()
         name = f"{identity.key_name} {identity.token_id}".encode()
@@ -402,6 +417,10 @@ class ReplayCache:
                 return False
             if identity.issued_at <= self._since + leeway_seconds:
                 return False
+            if self._shared is not None:
+                ends = min(identity.expires_at, now + _LONGEST_SECONDS)
+                ends += leeway_seconds
+                return self._shared.add("spent token", digest.hex(), b"", ends)
             if len(self._spent) >= self._most and not self._drop_ended(now):
                 return False
             self._spent[digest] = identity.expires_at

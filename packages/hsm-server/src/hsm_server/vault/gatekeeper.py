@@ -15,7 +15,7 @@ import msgspec
 from hsm_core.errors import AuthenticationError
 from hsm_core.model import Caller
 from hsm_core.operations import Operation
-from hsm_core.protocols import AsyncHSMGateway
+from hsm_core.protocols import AsyncHSMGateway, SharedState
 from hsm_server.certificates import (
     CertificateFacts,
     certificate_facts,
@@ -75,6 +75,8 @@ class Gatekeeper:
         people: Verifier of ID tokens, if a provider is configured.
 
         issuers: Trust in other issuers, whose tokens the policy maps to principals.
+
+        shared: State of a cluster: sessions and spent tokens. None keeps them here.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class Gatekeeper:
         console: ConsoleSettings | None = None,
         people: IDTokens | None = None,
         issuers: Iterable[TokenTrust] = (),
+        shared: SharedState | None = None,
     ) -> None:
         self._gateway = gateway
         self._on_failure = on_failure
@@ -95,8 +98,10 @@ class Gatekeeper:
         self._names = names or TrustedNames(trust)
         self._limiter = limiter
         self._people = people
-        self._sessions = Sessions(console or ConsoleSettings(), clock.now)
-        self._spent = ReplayCache(clock.now)
+        self._sessions = Sessions(
+            console or ConsoleSettings(), clock.now, shared=shared
+        )
+        self._spent = ReplayCache(clock.now, shared=shared)
         self._issuers = {other.issuer: other for other in issuers}
         self.use(trust)
 

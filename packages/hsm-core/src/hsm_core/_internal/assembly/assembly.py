@@ -67,6 +67,7 @@ from hsm_core.protocols import (
     KeyStore,
     MasterKeySource,
     Request,
+    SharedState,
     UseCounters,
 )
 from hsm_core.settings import KeyStoreKind, Settings
@@ -231,7 +232,21 @@ class _Assembly:
             parts.desk,
             parts.new_worker,
             parts.cluster,
+            self._shared_state(),
         )
+
+    def _shared_state(self) -> SharedState | None:
+        """Return what servers of a cluster share; None on a single machine."""
+        cluster = self._parts.cluster
+        if cluster is None:
+            return None
+        # A single machine loads nothing of this.
+        from hsm_core._internal.stores.postgresql.shared_state import (
+            PostgresSharedState,
+        )
+
+        ring = self._ground.inventory.ring
+        return PostgresSharedState(cluster.database, ring, self._parts.entropy)
 
     def _lay_ground(self, ring: KeyRing) -> Dependencies:
         settings, parts = self._settings, self._parts

@@ -32,7 +32,7 @@ from hsm_core._internal.retention.service import Retention, RetentionSlot
 from hsm_core.errors import AuditUnavailableError
 from hsm_core.model import Caller, PolicyIdentity, TokenClaims
 from hsm_core.operations import Operation
-from hsm_core.protocols import HSM, AsyncHSMGateway, KeyStore
+from hsm_core.protocols import HSM, AsyncHSMGateway, KeyStore, SharedState
 from hsm_core.settings import Settings
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class OpenHSM:
     Attributes:
         worker: Recurring work; it runs until the HSM is closed.
         schedulers: What the HSM does to keys by itself; the same.
+        shared: State that servers of a cluster share; None without a cluster.
     """
 
     def __init__(
@@ -64,7 +65,9 @@ class OpenHSM:
         desk: PurgeRequests | None,
         new_worker: Callable[[], BackgroundWorker] = BackgroundWorker,
         cluster: ClusterNode | None = None,
+        shared: SharedState | None = None,
     ) -> None:
+        self.shared = shared
         self._services = services
         self._store = store
         self._journal = store_check.journal

@@ -50,6 +50,7 @@ _LENGTH_BYTES: Final = 4
 _RING_START: Final = b"FHKR\x01"
 _BLOB_START: Final = b"FHKB\x01"
 _APPROVAL_START: Final = b"FHKA\x01"
+_SHARED_START: Final = b"FHKN\x01"
 _RING_CONTEXT: Final = b"hsm-core/key-ring/1"
 _CHECK_CONTEXT: Final = b"hsm-core/key-check/1"
 _CHECK_TEXT: Final = b"key check value"
@@ -64,6 +65,7 @@ _APPROVAL_DIGEST_LABEL: Final = b"hsm-core/approval-digest/1"
 _APPROVAL_SET_LABEL: Final = b"hsm-core/approval-set/1"
 _CREDENTIAL_LABEL: Final = b"hsm-core/credential-key/1"
 _APPROVAL_SEAL_LABEL: Final = b"hsm-core/approval-seal/1"
+_SHARED_LABEL: Final = b"hsm-core/shared-seal/1"
 _BUCKET_LABEL: Final = b"hsm-core/store-bucket/1"
 _ACCOUNT_LABEL: Final = b"hsm-core/store-account/1"
 _CLUSTER_LABEL: Final = b"hsm-core/cluster-state/1"
@@ -425,6 +427,18 @@ class KeyRing:
             )
         return data
 
+    def seal_shared(
+        self, data: bytes, *, kind: str, name: str, entropy: Entropy
+    ) -> bytes:
+        """Return *data* sealed under the current KEK for one name that nodes share."""
+        bound = self._bind_shared(kind, name)
+        return self._seal(_SHARED_START, _SHARED_LABEL, data, bound, entropy)
+
+    def open_shared(self, blob: bytes, *, kind: str, name: str) -> bytes | None:
+        """Return the input of `seal_shared`; None if it was altered."""
+        bound = self._bind_shared(kind, name)
+        return self._open(_SHARED_START, _SHARED_LABEL, blob, bound)
+
     def seal_material(
         self, material: bytes, *, context: BlobContext, entropy: Entropy
     ) -> bytes:
@@ -484,6 +498,9 @@ class KeyRing:
 
     def _bind_approval(self, approval_id: str) -> bytes:
         return length_prefixed(_utf8(self.store_id), _utf8(approval_id))
+
+    def _bind_shared(self, kind: str, name: str) -> bytes:
+        return length_prefixed(_utf8(self.store_id), _utf8(kind), _utf8(name))
 
     def _bind(self, context: BlobContext) -> bytes:
         return length_prefixed(

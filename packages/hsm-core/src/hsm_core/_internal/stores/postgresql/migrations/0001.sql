@@ -154,10 +154,12 @@ CREATE TABLE leases (
 CREATE TABLE shared (
     kind text COLLATE "C" NOT NULL,
     id text COLLATE "C" NOT NULL,
+    owner text COLLATE "C" NOT NULL,
     value bytea NOT NULL,
     expires bigint NOT NULL,
     PRIMARY KEY (kind, id)
 );
+CREATE INDEX shared_owner ON shared (kind, owner, expires);
 CREATE INDEX shared_expires ON shared (expires);
 
 INSERT INTO cluster (revision, head) VALUES (0, decode(repeat('00', 32), 'hex'));

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: MIT
+"""Values that the servers of a cluster share: rows of a table, sealed one by one."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+from hsm_core._internal.keyring.key_ring import KeyRing
+from hsm_core._internal.stores.postgresql.database import ClusterDatabase
+from hsm_core.protocols import Entropy
+
+if TYPE_CHECKING:
+    from hsm_core._internal.stores.postgresql.driver import ServerConnection
+
+_ADD: Final = (
+    "INSERT INTO shared (kind, id, owner, value, expires) VALUES ($1, $2, $3, $4, $5) "
+    "ON CONFLICT (kind, id) DO NOTHING RETURNING 1"
+)
+_REPLACE: Final = (
+    "UPDATE shared SET value = $3, expires = $4 WHERE kind = $1 AND id = $2 RETURNING 1"
+)
+_READ: Final = "SELECT value FROM shared WHERE kind = $1 AND id = $2"
+_REMOVE: Final = "DELETE FROM shared WHERE kind = $1 AND id = $2"
+_CLEAR: Final = "DELETE FROM shared WHERE kind = $1"
+_SWEEP: Final = "DELETE FROM shared WHERE expires < $1"
+_KEEP_OF_OWNER: Final = (
+    "DELETE FROM shared WHERE kind = $1 AND id IN (SELECT id FROM shared "
+    "WHERE kind = $1 AND owner = $2 AND id <> $3 ORDER BY expires DESC OFFSET $4)"
+)
+_KEEP: Final = (
+    "DELETE FROM shared WHERE kind = $1 AND id IN (SELECT id FROM shared "
+    "WHERE kind = $1 AND id <> $2 ORDER BY expires DESC OFFSET $3)"
+)
+_SWEEP_SECONDS: Final = 60.0
+_GRACE_SECONDS: Final = 60
+"""By how much clocks of nodes may differ before an expired value is missed."""
+
+
+class PostgresSharedState:
+    """
+    A `hsm_core.protocols.SharedState` in a cluster's database.
+
+    Args:
+        database: Where the values lie.
+
+        ring: Seals them.
+
+        entropy: Randomness.
+    """
+
+    def __init__(
+        self, database: ClusterDatabase, ring: KeyRing, entropy: Entropy
+    ) -> None:
+        self._database = database
+        self._ring = ring
+        self._entropy = entropy
+        self._swept_at = -_SWEEP_SECONDS
+
+    def add(
+        self,
+        kind: str,
+        name: str,
+        value: bytes,
+        expires_at: float,
+        /,
+        *,
+        owner: str = "",
+        most_of_owner: int = 0,
+        most: int = 0,
+    ) -> bool:
+        """See `hsm_core.protocols.SharedState.add`."""
+        sealed = self._seal(kind, name, value)
+
+        def work(connection: ServerConnection) -> bool:
+            values = (kind, name, owner, sealed, int(expires_at))
+            if connection.execute(_ADD, values).fetchone() is None:
+                return False
+            if most_of_owner:
+                kept = (kind, owner, name, most_of_owner - 1)
+                connection.execute(_KEEP_OF_OWNER, kept)
+            if most:
+                connection.execute(_KEEP, (kind, name, most - 1))
+            return True
+
+        self._sweep()
+        return self._database.run(work)
+
+    def replace(self, kind: str, name: str, value: bytes, expires_at: float, /) -> bool:
+        """See `hsm_core.protocols.SharedState.replace`."""
+        values = (kind, name, self._seal(kind, name, value), int(expires_at))
+        return (
+            self._database.run(
+                lambda connection: connection.execute(_REPLACE, values).fetchone()
+            )
+            is not None
+        )
+
+    def read(self, kind: str, name: str, /) -> bytes | None:
+        """See `hsm_core.protocols.SharedState.read`."""
+        row = self._database.row(_READ, (kind, name))
+        if row is None or not isinstance(row[0], bytes):
+            return None
+        return self._ring.open_shared(row[0], kind=kind, name=name)
+
+    def remove(self, kind: str, name: str = "", /) -> None:
+        """See `hsm_core.protocols.SharedState.remove`."""
+        self._database.run(
+            lambda connection: (
+                connection.execute(_REMOVE, (kind, name))
+                if name
+                else connection.execute(_CLEAR, (kind,))
+            )
+        )
+
+    def _seal(self, kind: str, name: str, value: bytes) -> bytes:
+        return self._ring.seal_shared(
+            value, kind=kind, name=name, entropy=self._entropy
+        )
+
+    def _sweep(self) -> None:
+        """Remove expired values now and then."""
+        now = time.monotonic()
+        if now - self._swept_at < _SWEEP_SECONDS:
+            return
+        self._swept_at = now
+        before = int(time.time()) - _GRACE_SECONDS
+        self._database.run(lambda connection: connection.execute(_SWEEP, (before,)))
