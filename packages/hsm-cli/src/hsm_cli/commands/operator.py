@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Group ``operator``: self-tests, backup and recovery."""
+"""Group ``operator``: self-tests, backup, recovery and nodes."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from hsm_cli.groups import LazyGroup
     listing={
         "selftest": ("status.selftest", "Run all self-tests now."),
         "backup": ("store.back_up", "Back up the server's SQLite databases."),
+        "nodes": ("nodes.nodes", "List and retire the nodes of a cluster."),
         "store": ("store.store", "Verify and recover the key store."),
     },
 )
 def operator() -> None:
-    """Self-tests, backup and recovery of the HSM."""
+    """Self-tests, backup, recovery and nodes of the HSM."""

@@ -16,6 +16,7 @@ from hsm_core.operations import (
     approvals,
     audit,
     certificates,
+    cluster,
     encryption,
     keys,
     policy,
@@ -38,6 +39,7 @@ from hsm_core.operations.base import (
     result_type,
 )
 from hsm_core.operations.certificates import *
+from hsm_core.operations.cluster import *
 from hsm_core.operations.encryption import *
 from hsm_core.operations.keys import *
 from hsm_core.operations.policy import *
@@ -66,6 +68,7 @@ __all__ += signing.__all__
 __all__ += encryption.__all__
 __all__ += raw.__all__
 __all__ += service.__all__
+__all__ += cluster.__all__
 __all__ += audit.__all__
 __all__ += policy.__all__
 __all__ += approvals.__all__
@@ -78,6 +81,7 @@ _SUBJECTS: Final = (
     encryption,
     raw,
     service,
+    cluster,
     audit,
     policy,
     approvals,

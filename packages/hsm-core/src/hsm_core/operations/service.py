@@ -13,6 +13,7 @@ from hsm_core.model import CertificateText, Line, Record, Role, Secret
 from hsm_core.operations.approvals import ApprovalStatus
 from hsm_core.operations.audit import AuditStatus
 from hsm_core.operations.base import Effect, Operation, Route, Why
+from hsm_core.operations.cluster import ClusterStatus
 from hsm_core.operations.policy import PolicyStatus
 from hsm_core.operations.retention import RetentionCounts
 
@@ -361,6 +362,7 @@ class HSMStatus(Record, frozen=True, kw_only=True):
     approvals: ApprovalStatus = ApprovalStatus()
     retention: RetentionCounts = RetentionCounts()
     key_cache: KeyCacheStatus = KeyCacheStatus()
+    cluster: ClusterStatus = ClusterStatus()
 
 
 class Status(Operation[HSMStatus], frozen=True, kw_only=True):

@@ -324,6 +324,7 @@ class _Assembly:
 
     def _services(self) -> HandlerDependencies:
         ground, scrubber = self._ground, self._store_check.scrubber
+        parts = self._parts
         return HandlerDependencies(
             **msgspec.structs.asdict(ground),
             uses=self._uses,
@@ -340,6 +341,7 @@ class _Assembly:
             retention_status=self._slot.status,
             check_ledger_lost=self._slot.check_ledger_lost,
             begin_ledger=self._slot.begin_ledger,
+            cluster=parts.cluster.overview if parts.cluster else None,
         )
 
     def _backups(self) -> Backups:

@@ -12,6 +12,7 @@ from hsm_core._internal.cluster.changes import Changes
 from hsm_core._internal.cluster.fence import new_instance, session_name
 from hsm_core._internal.cluster.membership import LEVEL, Membership
 from hsm_core._internal.cluster.node_rows import NodeFacts
+from hsm_core._internal.cluster.overview import ClusterOverview
 from hsm_core._internal.cluster.view import NodeView
 from hsm_core._internal.stores.locations import open_database
 from hsm_core._internal.stores.postgresql.database import ClusterDatabase
@@ -34,12 +35,14 @@ class ClusterNode:
         database: Database of the cluster.
         membership: Membership of the node.
         view: What its log is written under.
+        overview: What operators see of the cluster.
     """
 
     def __init__(self, database: ClusterDatabase, membership: Membership) -> None:
         self.database = database
         self.membership = membership
         self.view = NodeView(membership, database)
+        self.overview = ClusterOverview(database, membership, self.view)
 
     def follow(self, changes: Changes) -> None:
         """Let log, fence and beats go by the feed of changes that is followed."""

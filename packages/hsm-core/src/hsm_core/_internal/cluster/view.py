@@ -31,6 +31,7 @@ class NodeView:
     Attributes:
         node: Name of the node.
         changes: Feed that the node follows; None until its keys are open.
+        refused_groups: Number of groups that a change has made the node decide again.
         on_written: Called with the end of the log after each group; must not raise.
 
     Raises:
@@ -40,6 +41,7 @@ class NodeView:
     def __init__(self, membership: Membership, database: ClusterDatabase) -> None:
         self.node = membership.node
         self.changes: Changes | None = None
+        self.refused_groups = 0
         self.on_written: Callable[[HeadMark], object] = lambda _: None
         self._membership = membership
         self._database = database
@@ -75,6 +77,7 @@ class NodeView:
             HSMLockedError: The feed is not the one that this node has followed.
             StoreUnavailableError: The database can't be read.
         """
+        self.refused_groups += 1
         self._membership.check_fence()
         found = self._followed
         if found is None:

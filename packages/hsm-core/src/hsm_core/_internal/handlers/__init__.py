@@ -10,6 +10,7 @@ from hsm_core._internal.handlers import (  # noqa: F401 (each registers its hand
     audit,
     batches,
     certificates,
+    cluster,
     destruction,
     encryption,
     inspection,

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from difflib import get_close_matches
 from enum import IntEnum
-from typing import Any, ClassVar, Final, Generic, TypeVar
+from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar
 
 import msgspec
 
@@ -78,6 +78,33 @@ PUBLIC_USAGES: Final = frozenset(
 """Operations with the public key; fast even where the private key is slow."""
 
 
+class ClusterOperations(Protocol):
+    """Cluster that this HSM is a node of."""
+
+    def status(self) -> ops.ClusterStatus:
+        """Return the state of the cluster, from memory."""
+        ...
+
+    def nodes(self) -> ops.NodeList:
+        """
+        Return all nodes.
+
+        Raises:
+            StoreUnavailableError: The database can't be read.
+        """
+        ...
+
+    def retire(self, node: str, /) -> None:
+        """
+        Remove a stopped node from the list of nodes.
+
+        Raises:
+            InvalidInputError: There is no such node, or it is not stopped.
+            StoreUnavailableError: The database can't be written.
+        """
+        ...
+
+
 class HandlerDependencies(Dependencies, frozen=True, kw_only=True):
     """
     Dependencies of the handlers.
@@ -98,6 +125,7 @@ class HandlerDependencies(Dependencies, frozen=True, kw_only=True):
         schedule: Results of the schedulers.
         closing: Set when the HSM begins to close; self-tests and store checks end then.
         overdue: Set when the HSM stops waiting for operations; batches end then.
+        cluster: Cluster of this node; None for a single machine.
     """
 
     uses: UseAccounts
@@ -117,6 +145,7 @@ class HandlerDependencies(Dependencies, frozen=True, kw_only=True):
     schedule: Schedule = msgspec.field(default_factory=Schedule)
     closing: threading.Event = msgspec.field(default_factory=threading.Event)
     overdue: threading.Event = msgspec.field(default_factory=threading.Event)
+    cluster: ClusterOperations | None = None
 
 
 class Answer(msgspec.Struct, Generic[R], frozen=True):

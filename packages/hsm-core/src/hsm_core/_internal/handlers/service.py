@@ -33,16 +33,19 @@ class StatusHandler(Handler[ops.Status, ops.HSMStatus]):
         audit, store = self._audit_status(), services.store_status()
         tampered = len(services.inventory.tampered)
         policy, approvals = services.policy, services.approval_status()
+        cluster = services.cluster.status() if services.cluster else None
         impaired = (
             bool(tampered or services.store_refused or policy.problem)
             or services.schedule.status.held > 0
             or audit.state != "ok"
             or approvals.findings > 0
             or not approvals.available
+            or (cluster is not None and cluster.policies > 1)
             or any(row.status == "stopped" for row in algorithms)
         )
         keys = self._count_keys() if store.available else None
-        if not audit.available or keys is None:
+        is_cut_off = cluster is not None and not cluster.decides
+        if not audit.available or keys is None or is_cut_off:
             state = "error"
         elif store.locked:
             state = "locked"
@@ -69,6 +72,7 @@ class StatusHandler(Handler[ops.Status, ops.HSMStatus]):
                 approvals=approvals,
                 retention=_counts(services.retention_status()),
                 key_cache=services.inventory.materials.opened,
+                cluster=cluster or ops.ClusterStatus(),
             )
         )
 
