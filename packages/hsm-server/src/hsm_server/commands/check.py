@@ -23,7 +23,7 @@ from hsm_server.config.annotations import build
 from hsm_server.config.exit_codes import ExitCode, exit_code_of
 from hsm_server.config.file import check_places, config_option, take_store
 from hsm_server.config.loading import (
-    TOKEN_KEYS,
+    check_sign_in,
     metrics_warning,
     root_warning,
     settings_from,
@@ -143,12 +143,7 @@ def _secrets(values: Mapping[str, Any]) -> str:
             _read(flag, values[name])
         elif flag != TOKEN_SECRET:
             raise ConfigurationError(f"{flag} is missing.", field=flag)
-    ways = (*TOKEN_KEYS, "token_issuers", "client_cert_identities")
-    if not any(map(values.get, ways)):
-        raise ConfigurationError(
-            "Nobody could sign in. Set auth-jwt-secret, auth-jwt-config, "
-            "auth-jwt-jwks-url, token-issuers or client-cert-identities."
-        )
+    check_sign_in(values)
     return f"root key {fingerprint(_read(_ROOT, values['master_key']))}"
 
 

@@ -15,13 +15,15 @@ import click
 import msgspec
 from click.core import ParameterSource
 
-from hsm_core.errors import EntropyUnavailableError, HSMError
+from hsm_core.errors import ConfigurationError, EntropyUnavailableError, HSMError
 from hsm_core.secret_input import is_literal_secret
 from hsm_server.config.annotations import build
 from hsm_server.config.exit_codes import ExitCode, exit_code_of
 from hsm_server.config.file import check_places, config_option, take_store
 from hsm_server.config.loading import (
+    SIGN_IN,
     TOKEN_KEYS,
+    check_sign_in,
     metrics_warning,
     root_warning,
     settings_from,
@@ -173,34 +175,26 @@ def _take_secrets(
 
 def _check_token_keys(values: dict[str, Any]) -> None:
     """
-    Check that token keys or token issuers are configured, unless certificates suffice.
+    Check that there is a way to authenticate, and say what is ignored or rejected.
 
     Raises:
-        click.UsageError: There is no key file, no URL, no secret and no issuer, and
-            certificate authentication is off.
+        click.UsageError: There is none.
     """
-    flags = TOKEN_KEYS[:-1]
-    sources = [f"--{flag.replace('_', '-')}" for flag in flags if values[flag]]
-    secret = values["auth_jwt_secret"]
-    if not sources and secret is None:
-        if values["token_issuers"]:
-            return
-        if values["client_cert_identities"]:
-            say(
-                "note: no token keys are configured, so every bearer token is "
-                "rejected. Clients must use certificates "
-                "(--client-cert-identities)."
-            )
-            return
-        raise click.UsageError(
-            "Missing option '--auth-jwt-secret' (env var: 'FERROHSM_JWT_SECRET') or "
-            "'--auth-jwt-config' (env var: 'FERROHSM_JWT_CONFIG') or "
-            "'--auth-jwt-jwks-url' (env var: 'FERROHSM_AUTH_JWT_JWKS_URL')."
+    try:
+        check_sign_in(values)
+    except ConfigurationError as error:
+        raise click.UsageError(str(error)) from None
+    if not any(map(values.get, SIGN_IN[:-1])):
+        say(
+            "note: no token keys are configured, so every bearer token is "
+            "rejected. Clients must use certificates "
+            "(--client-cert-identities)."
         )
-    if sources and secret is not None:
+    sources = [name for name in TOKEN_KEYS[:-1] if values[name]]
+    if sources and values[TOKEN_KEYS[-1]] is not None:
         say(
             "warning: --auth-jwt-secret (FERROHSM_JWT_SECRET) is ignored, "
-            f"because {sources[0]} sets the token keys."
+            f"because --{sources[0].replace('_', '-')} sets the token keys."
         )
 
 

@@ -40,6 +40,9 @@ from hsm_server.config.tls import tls_settings
 TOKEN_KEYS: Final = ("auth_jwt_config", "auth_jwt_jwks_url", "auth_jwt_secret")
 """Sources of keys of own tokens; the last is ignored beside the others."""
 
+SIGN_IN: Final = (*TOKEN_KEYS, "token_issuers", "client_cert_identities")
+"""Ways to authenticate; all but the last are for bearer tokens."""
+
 _TOKEN: Final = re.compile(r"[!-~]{32,512}\Z")
 _OTLP: Final = "OTEL_EXPORTER_OTLP_"
 _TRACES: Final = "OTEL_EXPORTER_OTLP_TRACES_"
@@ -70,6 +73,20 @@ def settings_from(values: Mapping[str, Any]) -> ServerSettings:
         metrics=metrics_settings(values),
         tracing=tracing_settings(values, os.environ),
     )
+
+
+def check_sign_in(values: Mapping[str, Any]) -> None:
+    """
+    Check that there is a way to authenticate.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
+    if not any(map(values.get, SIGN_IN)):
+        raise ConfigurationError(
+            "Nobody could sign in. Set auth-jwt-secret, auth-jwt-config, "
+            "auth-jwt-jwks-url, token-issuers or client-cert-identities."
+        )
 
 
 def _token_config(values: Mapping[str, Any]) -> TokenConfig:
