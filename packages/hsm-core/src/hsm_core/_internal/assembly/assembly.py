@@ -285,7 +285,7 @@ class _Assembly:
             store.follow(changes)
             inventory.feed = changes
             if self._parts.cluster is not None:
-                self._parts.cluster.follow(changes)
+                self._parts.cluster.follow(changes, inventory.lock)
 
     def _count_uses(self) -> UseAccounts:
         parts, inventory = self._parts, self._ground.inventory

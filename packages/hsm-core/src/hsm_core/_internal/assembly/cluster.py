@@ -14,6 +14,7 @@ from hsm_core._internal.cluster.membership import LEVEL, Membership
 from hsm_core._internal.cluster.node_rows import NodeFacts
 from hsm_core._internal.cluster.overview import ClusterOverview
 from hsm_core._internal.cluster.view import NodeView
+from hsm_core._internal.keyring.stored_keys import StoreLock
 from hsm_core._internal.stores.locations import open_database
 from hsm_core._internal.stores.postgresql.database import ClusterDatabase
 from hsm_core.protocols import Clock, Entropy
@@ -44,8 +45,16 @@ class ClusterNode:
         self.view = NodeView(membership, database)
         self.overview = ClusterOverview(database, membership, self.view)
 
-    def follow(self, changes: Changes) -> None:
-        """Let log, fence and beats go by the feed of changes that is followed."""
+    def follow(self, changes: Changes, lock: StoreLock) -> None:
+        """
+        Let log, fence and beats go by a feed of changes.
+
+        Args:
+            changes: The feed.
+
+            lock: Locks the HSM once the node is none any more.
+        """
+        self.membership.on_stop = lambda error: lock.set(str(error), {})
         changes.fence = self.membership.lock_fence
         self.membership.applied = lambda: changes.applied.revision
         self.view.changes = changes
