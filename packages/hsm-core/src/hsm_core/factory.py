@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from hsm_core._internal.approvals.signatures import ConsentAudit
 from hsm_core._internal.assembly.assembly import Parts, assemble, open_ring
-from hsm_core._internal.assembly.cluster import join_cluster
 from hsm_core._internal.assembly.opened import OpenHSM
 from hsm_core._internal.audit.offline import entry_for, read_page
 from hsm_core._internal.audit.reasons import damaged_ledger
@@ -164,9 +163,11 @@ def open_hsm(
     tighten_folders(settings)
     with ExitStack() as stack:
         progress("key store")
-        node = join_cluster(settings, clock, entropy)
-        database = view = None
-        if node is not None:
+        node = database = view = None
+        if settings.key_store == KeyStoreKind.POSTGRESQL:
+            from hsm_core._internal.assembly.cluster import join_cluster
+
+            node = join_cluster(settings, clock, entropy)
             stack.callback(node.close)
             database, view = node.database, node.view
         opened = _open_store(settings, vault, clock, entropy, database)

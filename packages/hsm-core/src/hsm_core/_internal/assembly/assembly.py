@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -19,14 +19,11 @@ from hsm_core import operations as ops
 from hsm_core._internal.approvals.journal import ApprovalSetDigest
 from hsm_core._internal.approvals.maintenance import DualControl, open_dual_control
 from hsm_core._internal.approvals.signatures import SignatureCheck, signature_check
-from hsm_core._internal.assembly.cluster import ClusterNode
 from hsm_core._internal.assembly.opened import OpenHSM
 from hsm_core._internal.audit.reading import recorded_names
 from hsm_core._internal.audit.verify import verify_range
 from hsm_core._internal.background.backups import Backups, Copier
 from hsm_core._internal.background.maintenance import PeriodicMaintenance
-from hsm_core._internal.cluster.approvals import ApprovalChanges
-from hsm_core._internal.cluster.changes import Changes
 from hsm_core._internal.crypto.registry import CryptoRegistry
 from hsm_core._internal.handlers.base import HandlerDependencies
 from hsm_core._internal.keyring.dependencies import Dependencies, open_clock_guard
@@ -50,12 +47,7 @@ from hsm_core._internal.retention.service import (
     RetentionSlot,
     removal_method,
 )
-from hsm_core._internal.stores.guard import unwrapped
 from hsm_core._internal.stores.memory.records import MemoryApprovalStore
-from hsm_core._internal.stores.postgresql.records import (
-    ClusterApprovalStore,
-    ClusterKeyStore,
-)
 from hsm_core.errors import KeyRingTamperedError, StoreMismatchError
 from hsm_core.policies import Policy
 from hsm_core.protocols import (
@@ -71,6 +63,10 @@ from hsm_core.protocols import (
     UseCounters,
 )
 from hsm_core.settings import KeyStoreKind, Settings
+
+if TYPE_CHECKING:
+    from hsm_core._internal.assembly.cluster import ClusterNode
+    from hsm_core._internal.cluster.approvals import ApprovalChanges
 
 _RING: Final = "ring"
 _KEYS: Final = 64
@@ -279,13 +275,11 @@ class _Assembly:
         )
 
     def _follow_other_nodes(self) -> None:
-        store, inventory = unwrapped(self._parts.store), self._ground.inventory
-        if isinstance(store, ClusterKeyStore):
-            changes = Changes(store.database, inventory)
-            store.follow(changes)
-            inventory.feed = changes
-            if self._parts.cluster is not None:
-                self._parts.cluster.follow(changes, inventory.lock)
+        parts = self._parts
+        if parts.counters.is_shared:
+            from hsm_core._internal.assembly.cluster import follow_changes
+
+            follow_changes(parts.store, self._ground.inventory, parts.cluster)
 
     def _count_uses(self) -> UseAccounts:
         parts, inventory = self._parts, self._ground.inventory
@@ -311,16 +305,14 @@ class _Assembly:
         )
 
     def _follow_approvals(self) -> ApprovalChanges | None:
-        feed, store = self._ground.inventory.feed, unwrapped(self._parts.approvals)
-        if not (isinstance(feed, Changes) and isinstance(store, ClusterApprovalStore)):
+        feed, store = self._ground.inventory.feed, self._parts.approvals
+        if feed is None or store is None:
             return None
-        node = self._parts.cluster
-        renew = node.membership.renew if node is not None else lambda: 0
-        others = ApprovalChanges(store.database, feed, self._approvals, renew)
-        store.follow(feed, others.removal)
-        if not self._ground.inventory.lock.reason:
-            others.catch_up()
-        return others
+        from hsm_core._internal.assembly.cluster import follow_approvals
+
+        return follow_approvals(
+            feed, store, self._approvals, self._ground.inventory, self._parts.cluster
+        )
 
     def _services(self) -> HandlerDependencies:
         ground, scrubber = self._ground, self._store_check.scrubber

@@ -8,16 +8,24 @@ from contextlib import ExitStack
 from typing import Final
 
 from hsm_core.__about__ import __version__
+from hsm_core._internal.approvals.journal import ApprovalSetDigest
+from hsm_core._internal.cluster.approvals import ApprovalChanges
 from hsm_core._internal.cluster.changes import Changes
 from hsm_core._internal.cluster.fence import new_instance, session_name
 from hsm_core._internal.cluster.membership import LEVEL, Membership
 from hsm_core._internal.cluster.node_rows import NodeFacts
 from hsm_core._internal.cluster.overview import ClusterOverview
 from hsm_core._internal.cluster.view import NodeView
-from hsm_core._internal.keyring.stored_keys import StoreLock
+from hsm_core._internal.keyring.repository import KeyRepository
+from hsm_core._internal.keyring.stored_keys import FollowedFeed, StoreLock
+from hsm_core._internal.stores.guard import unwrapped
 from hsm_core._internal.stores.locations import open_database
 from hsm_core._internal.stores.postgresql.database import ClusterDatabase
-from hsm_core.protocols import Clock, Entropy
+from hsm_core._internal.stores.postgresql.records import (
+    ClusterApprovalStore,
+    ClusterKeyStore,
+)
+from hsm_core.protocols import ApprovalStore, Clock, Entropy, KeyStore
 from hsm_core.settings import Settings
 
 _INSTANCE_BYTES: Final = 4
@@ -83,11 +91,41 @@ class ClusterNode:
         self.database.close()
 
 
-def join_cluster(
-    settings: Settings, clock: Clock, entropy: Entropy
-) -> ClusterNode | None:
+def follow_changes(
+    store: KeyStore, inventory: KeyRepository, node: ClusterNode | None
+) -> None:
+    """Let keys follow the changes of all nodes, if their store is a cluster's."""
+    found = unwrapped(store)
+    if isinstance(found, ClusterKeyStore):
+        changes = Changes(found.database, inventory)
+        found.follow(changes)
+        inventory.feed = changes
+        if node is not None:
+            node.follow(changes, inventory.lock)
+
+
+def follow_approvals(
+    feed: FollowedFeed,
+    store: ApprovalStore,
+    digest: ApprovalSetDigest,
+    inventory: KeyRepository,
+    node: ClusterNode | None,
+) -> ApprovalChanges | None:
+    """Let approvals follow the changes of all nodes, if their store is a cluster's."""
+    found = unwrapped(store)
+    if not (isinstance(feed, Changes) and isinstance(found, ClusterApprovalStore)):
+        return None
+    renew = node.membership.renew if node is not None else lambda: 0
+    others = ApprovalChanges(found.database, feed, digest, renew)
+    found.follow(feed, others.removal)
+    if not inventory.lock.reason:
+        others.catch_up()
+    return others
+
+
+def join_cluster(settings: Settings, clock: Clock, entropy: Entropy) -> ClusterNode:
     """
-    Join the cluster of the database that all stores lie in; None if there is none.
+    Join the cluster of the database that all stores lie in.
 
     Raises:
         StoreLockedError: Another process is the node of this name.
@@ -96,8 +134,7 @@ def join_cluster(
     """
     instance = new_instance(entropy.random_bytes(_INSTANCE_BYTES))
     database = open_database(settings, session_name(settings.node_name, instance))
-    if database is None:
-        return None
+    assert database is not None  # noqa: S101 (for the type checker)
     with ExitStack() as stack:
         stack.callback(database.close)
         name = settings.node_name

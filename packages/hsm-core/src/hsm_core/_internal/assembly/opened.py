@@ -10,7 +10,6 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from hsm_core._internal.assembly.cluster import ClusterNode
 from hsm_core._internal.background.maintenance import PeriodicMaintenance
 from hsm_core._internal.background.schedulers import Schedulers
 from hsm_core._internal.background.self_tests import EarlySelfTests
@@ -36,6 +35,7 @@ from hsm_core.protocols import HSM, AsyncHSMGateway, KeyStore, SharedState
 from hsm_core.settings import Settings
 
 if TYPE_CHECKING:
+    from hsm_core._internal.assembly.cluster import ClusterNode
     from hsm_core._internal.pipeline.asynchronous import AsyncGateway, Pools
 
 _PATIENCE: Final = 4

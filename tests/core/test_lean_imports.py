@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: MIT
+"""Modules that an HSM on one machine does without."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+_PROGRAM = """
+import sys
+from pathlib import Path
+from hsm_core.factory import open_hsm
+from hsm_core.settings import Settings
+folder = Path(sys.argv[1])
+settings = Settings(store=f"sqlite:{folder}/s")
+open_hsm(settings, master_key=bytes(32), hmac_key=bytes(32), test_all=False).close()
+print(*sorted(n for n in sys.modules if ".cluster" in n or "postgresql" in n))
+print(*sorted(n for n in sys.modules if n.startswith("psycopg")))
+"""
+
+
+def test_one_machine_loads_nothing_of_a_cluster(tmp_path: Path) -> None:
+    """What only nodes need costs others no memory and no time at start."""
+    (tmp_path / "s").mkdir(mode=0o700)
+    done = subprocess.run(
+        [sys.executable, "-c", _PROGRAM, str(tmp_path)],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == []
