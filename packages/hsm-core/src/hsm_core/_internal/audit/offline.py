@@ -1,24 +1,73 @@
 # SPDX-License-Identifier: MIT
-"""Pages of an audit log that is read without its HSM, while it is verified."""
+"""Verifiers of an audit log without its HSM, and pages that they read."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
-from typing import Protocol
+from collections.abc import Callable
 
 from hsm_core._internal.audit.reading import EventFilter
 from hsm_core._internal.audit.record import event_of, leaf_hash
-from hsm_core._internal.audit.verify import Look, OfflineVerification
-from hsm_core.model import AuditEntry
+from hsm_core._internal.audit.verify import (
+    Look,
+    OfflineVerification,
+    of_events,
+)
+from hsm_core.model import AuditEntry, AuditEvent
 from hsm_core.operations import AuditPage, ListAuditEvents
 
 
-class LogReader(Protocol):
-    """Verifier of an audit log."""
+class OfflineVerifier(ABC):
+    """Verifier of the audit log in one place."""
+
+    def verify(
+        self,
+        progress: Callable[[int], None] | None = None,
+        look: Callable[[AuditEvent], None] | None = None,
+    ) -> OfflineVerification:
+        """
+        Verify every record, and the end against the head mark.
+
+        Args:
+            progress: Called now and then with the number of records verified.
+
+            look: Called with each good record, with some more than once; its exceptions
+                end the verification.
+
+        Raises:
+            AuditTamperedError: The log is damaged; ``facts`` name the first bad
+                record as ``seq`` and the ``reason``.
+            WrongAuditKeyError: The key is not the log's.
+            StoreLockedError: A process has its database open.
+            ConfigurationError: There is no audit log, or it can't be read.
+        """
+        return self._verified(progress, of_events(look))
 
     def read(self, look: Look, look_from: int = 0) -> OfflineVerification:
-        """See `AuditVerifier.read`."""
-        ...
+        """
+        Verify every record, and show records from one on.
+
+        Args:
+            look: Called with each of them, facts line and entry, and its seq; with some
+                more than once.
+
+            look_from: The first; a negative number counts from the end that the head
+                mark names.
+
+        Raises:
+            HSMError: See `verify`.
+        """
+        return self._verified(None, look, look_from)
+
+    @abstractmethod
+    def _verified(
+        self,
+        progress: Callable[[int], None] | None,
+        look: Look | None,
+        look_from: int = 0,
+    ) -> OfflineVerification:
+        """Verify the log; see `verify` and `read`."""
 
 
 def entry_for(events: EventFilter, record: bytes, seq: int) -> AuditEntry | None:
@@ -31,7 +80,9 @@ def entry_for(events: EventFilter, record: bytes, seq: int) -> AuditEntry | None
     return AuditEntry(event=event, leaf_hash=leaf_hash(record))
 
 
-def read_page(log: LogReader, query: ListAuditEvents, events: EventFilter) -> AuditPage:
+def read_page(
+    log: OfflineVerifier, query: ListAuditEvents, events: EventFilter
+) -> AuditPage:
     """
     Verify an audit log, and return the page of a query.
 
@@ -43,7 +94,7 @@ def read_page(log: LogReader, query: ListAuditEvents, events: EventFilter) -> Au
         events: Filter of the query.
 
     Raises:
-        HSMError: See `AuditVerifier.read`.
+        HSMError: See `OfflineVerifier.read`.
     """
     found: deque[AuditEntry] = deque()
     is_longer = False

@@ -27,6 +27,7 @@ from hsm_core._internal.audit.baseline import Baseline, check_baseline
 from hsm_core._internal.audit.chain import Follower
 from hsm_core._internal.audit.facts import MAX_LINE_BYTES, FactsTrack
 from hsm_core._internal.audit.head_mark import HEAD_BYTES, HeadCodec, StoredHead
+from hsm_core._internal.audit.offline import OfflineVerifier
 from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.audit.record import RecordCodec
 from hsm_core._internal.audit.uses import Line
@@ -35,7 +36,6 @@ from hsm_core._internal.audit.verify import (
     OfflineVerification,
     follow,
     log_id_of,
-    of_events,
     skip_to_needed,
     verify_log,
 )
@@ -55,7 +55,6 @@ from hsm_core._internal.stores.filesystem.audit_workers import (
 )
 from hsm_core._internal.stores.filesystem.opening import sibling
 from hsm_core.errors import AuditTamperedError, ConfigurationError
-from hsm_core.model import AuditEvent
 
 _Places: TypeAlias = tuple[list[ClosedName], int | None, int | None]
 
@@ -63,7 +62,7 @@ _TRIES: Final = 4
 """Attempts to read an audit log whose files change, before it counts as damaged."""
 
 
-class AuditVerifier:
+class AuditVerifier(OfflineVerifier):
     """
     Verifies the files of an audit log, in use or not, without changing them.
 
@@ -77,44 +76,6 @@ class AuditVerifier:
     def __init__(self, path: Path, hmac_key: bytes | None) -> None:
         self._path = path
         self._hmac_key = hmac_key
-
-    def verify(
-        self,
-        progress: Callable[[int], None] | None = None,
-        look: Callable[[AuditEvent], None] | None = None,
-    ) -> OfflineVerification:
-        """
-        Verify every record of every segment, and the end against the head mark.
-
-        Args:
-            progress: Called now and then with the number of records verified.
-
-            look: Called with each good record, with some more than once; its exceptions
-                end the verification.
-
-        Raises:
-            AuditTamperedError: The log is damaged; ``facts`` name the first bad
-                record as ``seq`` and the ``reason``.
-            WrongAuditKeyError: The key is not the log's.
-            ConfigurationError: There is no audit log, or it can't be read.
-        """
-        return self._verified(progress, of_events(look))
-
-    def read(self, look: Look, look_from: int = 0) -> OfflineVerification:
-        """
-        Verify every record, and show records from one on.
-
-        Args:
-            look: Called with each of them, facts line and entry, and its seq; with some
-                more than once.
-
-            look_from: The first; a negative number counts from the end that the head
-                mark names.
-
-        Raises:
-            HSMError: See `verify`.
-        """
-        return self._verified(None, look, look_from)
 
     def _verified(
         self,

@@ -22,11 +22,11 @@ from urllib.parse import quote
 
 from hsm_core._internal.audit.facts import MAX_LINE_BYTES
 from hsm_core._internal.audit.head_mark import HEAD_BYTES, HeadCodec, StoredHead
+from hsm_core._internal.audit.offline import OfflineVerifier
 from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.audit.verify import (
     Look,
     OfflineVerification,
-    of_events,
     verify_log,
 )
 from hsm_core._internal.stores.audit_rows import StoredRows
@@ -45,7 +45,6 @@ from hsm_core.errors import (
     ConfigurationError,
     StoreLockedError,
 )
-from hsm_core.model import AuditEvent
 
 _MAGIC: Final = b"SQLite format 3\0"
 _CAREFUL: Final = (
@@ -81,7 +80,7 @@ def wal_of(path: Path) -> Path:
     return path.with_name(f"{path.name}-wal")
 
 
-class SqliteAuditVerifier:
+class SqliteAuditVerifier(OfflineVerifier):
     """
     Verifies a log in SQLite that is not in use, without changing it.
 
@@ -98,43 +97,6 @@ class SqliteAuditVerifier:
     def __init__(self, path: Path, hmac_key: bytes | None) -> None:
         self._path = path.absolute()
         self._hmac_key = hmac_key
-
-    def verify(
-        self,
-        progress: Callable[[int], None] | None = None,
-        look: Callable[[AuditEvent], None] | None = None,
-    ) -> OfflineVerification:
-        """
-        Verify every record, and the end against the head mark.
-
-        Args:
-            progress: Called now and then with the number of records verified.
-
-            look: Called with each good record; what it raises ends the verification.
-
-        Raises:
-            AuditTamperedError: The log is damaged; ``facts`` name the first bad
-                record as ``seq`` and the ``reason``.
-            WrongAuditKeyError: The key is not the log's.
-            StoreLockedError: A process has it open.
-            ConfigurationError: There is no audit log, or it can't be read.
-        """
-        return self._verified(progress, of_events(look))
-
-    def read(self, look: Look, look_from: int = 0) -> OfflineVerification:
-        """
-        Verify every record, and show records from one on.
-
-        Args:
-            look: Called with each of them, facts line and entry, and its seq.
-
-            look_from: The first; a negative number counts from the end that the head
-                mark names.
-
-        Raises:
-            HSMError: See `verify`.
-        """
-        return self._verified(None, look, look_from)
 
     def _verified(
         self,
