@@ -254,6 +254,56 @@ _ROWS: Final[tuple[Row, ...]] = (
         "Approvals disabled because they do not match the audit log.",
         lambda status: status.approvals.findings,
     ),
+    _gauge(
+        "ferrohsm_cluster_node",
+        "1 if this server is a node of a cluster, else 0.",
+        lambda status: bool(status.cluster.node),
+    ),
+    _gauge(
+        "ferrohsm_cluster_decides",
+        "1 if this node has its name and reaches the database; 0 if it answers 503.",
+        lambda status: status.cluster.decides,
+    ),
+    _gauge(
+        "ferrohsm_cluster_nodes_live",
+        "Live nodes, as of the last beat of this node.",
+        lambda status: status.cluster.nodes_live,
+    ),
+    _gauge(
+        "ferrohsm_cluster_revision",
+        "Newest change that this node has applied.",
+        lambda status: status.cluster.revision,
+    ),
+    _gauge(
+        "ferrohsm_cluster_feed_lag_seconds",
+        "Time since this node last read the newest change, in seconds.",
+        lambda status: status.cluster.feed_lag_seconds,
+    ),
+    _counter(
+        "ferrohsm_cluster_group_retries_total",
+        "Groups of audit records that a change made this node decide again.",
+        lambda status: status.cluster.group_retries,
+    ),
+    _gauge(
+        "ferrohsm_cluster_policies",
+        "Different policies in force on live nodes; more than 1 needs attention.",
+        lambda status: status.cluster.policies,
+    ),
+    _gauge(
+        "ferrohsm_cluster_standby",
+        "1 if commits wait for a synchronous standby, else 0.",
+        lambda status: status.cluster.has_standby,
+    ),
+    _gauge(
+        "ferrohsm_cluster_clock_difference_seconds",
+        "By how much the clock of this node is ahead of the database's, in seconds.",
+        lambda status: status.cluster.clock_difference_seconds,
+    ),
+    _gauge(
+        "ferrohsm_cluster_level",
+        "Newest formats that all nodes of the cluster may write.",
+        lambda status: status.cluster.level,
+    ),
 )
 """All metrics of a status, in the order of the exposition."""
 

@@ -164,7 +164,24 @@ def _of_hsm(status: HSMStatus) -> list[Card]:
         Card("Audit log and stores", _stores(status)),
         Card("Retention", queue),
         Card("Key cache", loads),
+        *([Card("Cluster", _cluster(status))] if status.cluster.node else []),
     ]
+
+
+def _cluster(status: HSMStatus) -> Sequence[Row]:
+    cluster = status.cluster
+    ahead = cluster.clock_difference_seconds
+    return (
+        Row("This node", cluster.node),
+        Row("Live nodes", cluster.nodes_live),
+        Row("Decisions", *_availability(cluster.decides)),
+        Row("Revision", cluster.revision),
+        Row("Policies in force", cluster.policies, _good(cluster.policies <= 1)),
+        Row("Synchronous standby", "yes")
+        if cluster.has_standby
+        else Row("Synchronous standby", "none", "warn"),
+        Row("Clock ahead", f"{ahead:.3f} s", "" if abs(ahead) < 1 else "warn"),
+    )
 
 
 def _health(status: HSMStatus) -> Sequence[Row]:

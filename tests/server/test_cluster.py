@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: MIT
+"""Servers that are nodes of one cluster, over PostgreSQL, spoken to over TLS."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.postgresql import PostgreSQL
+from tests.server.process import Running, Site
+from tests.server.support import b64
+from tests.support import overriding
+
+PATIENCE = 60.0
+
+
+class ClusterSite(Site):
+    """
+    Servers with one certificate and one database.
+
+    Args:
+        folder: Empty directory.
+
+        url: Address of the database.
+    """
+
+    def __init__(self, folder: Path, url: str) -> None:
+        super().__init__(folder)
+        self._url = url
+
+    def command(self, *arguments: str) -> list[str]:
+        """Return the command of a node, without single stores."""
+        single = {"--key-dir", "--audit-log", "--approval-dir"}
+        words = iter(super().command())
+        kept = [word for word in words if word not in single or not next(words)]
+        return overriding([*kept, "--store", self._url, *arguments])
+
+    def node(self, name: str) -> tuple[str, ...]:
+        """Return the flags of a node."""
+        return ("--node-name", name, "--node-mark", str(self.folder / f"{name}.mark"))
+
+
+@pytest.fixture(scope="module")
+def site(
+    postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory
+) -> ClusterSite:
+    """Give a database with a place for servers."""
+    url = postgresql.url(postgresql.new_database())
+    return ClusterSite(tmp_path_factory.mktemp("cluster"), url)
+
+
+@pytest.fixture(scope="module")
+def nodes(site: ClusterSite) -> Iterator[tuple[Running, Running]]:
+    """Give two running servers."""
+    with ExitStack() as stack:
+        first = stack.enter_context(site.serve(*site.node("a")))
+        second = stack.enter_context(site.serve(*site.node("b")))
+        yield first, second
+
+
+def new_key(server: Running, name: str) -> str:
+    """Create a key, and return its ID."""
+    body = {"algorithm": "Ed25519", "name": name}
+    answer = server.send("POST", "/api/v1/keys", body)
+    assert 201 == answer.status, answer.body
+    key_id: str = answer.json["key_id"]
+    return key_id
+
+
+def signs(server: Running, key_id: str) -> int:
+    """Sign with a key, and return the status."""
+    path = f"/api/v1/keys/{key_id}/sign"
+    return server.send("POST", path, {"message": b64(b"hello")}).status
+
+
+def test_a_key_serves_on_every_node(nodes: tuple[Running, Running]) -> None:
+    """What one node made another knows, and what one revoked another refuses."""
+    first, second = nodes
+    key_id = new_key(first, "release")
+
+    assert 200 == signs(second, key_id)
+    assert 200 == signs(first, "release")
+    assert 200 == second.send("POST", f"/api/v1/keys/{key_id}/revoke", {}).status
+    assert [409, 409] == [signs(first, key_id), signs(second, key_id)]
+
+
+def test_the_nodes_are_listed(nodes: tuple[Running, Running]) -> None:
+    """Each server names all, and is ready."""
+    for server, name in zip(nodes, "ab", strict=True):
+        answer = server.send("GET", "/api/v1/cluster/nodes")
+
+        assert 200 == answer.status, answer.body
+        assert name == answer.json["node"]
+        assert {"a", "b"} == {one["node"] for one in answer.json["items"]}
+        assert {"live"} == {one["state"] for one in answer.json["items"]}
+        assert 200 == server.send("GET", "/readyz").status
+
+
+def test_a_name_is_one_servers(
+    site: ClusterSite, nodes: tuple[Running, Running]
+) -> None:
+    """A second server with the name of a live node does not start."""
+    code, message = site.fails(*site.node("a"))
+
+    assert 0 != code
+    assert "'a'" in message or " a " in message
+    assert 200 == nodes[0].send("GET", "/readyz").status
+
+
+def test_a_killed_node_is_settled_and_retired(
+    site: ClusterSite, nodes: tuple[Running, Running]
+) -> None:
+    """The others go on; it is stopped within seconds, and its name is free again."""
+    kept = nodes[0]
+    with site.serve(*site.node("d")) as killed:
+        key_id = new_key(kept, "after-a-kill")
+        os.kill(killed.process.pid, signal.SIGKILL)
+        killed.process.wait(20)
+
+        assert 200 == signs(kept, key_id)
+        ends, answer = time.monotonic() + PATIENCE, None
+        while time.monotonic() < ends:
+            answer = kept.send("POST", "/api/v1/cluster/nodes/d/retire", {})
+            if answer.status == 200:
+                break
+            time.sleep(0.2)
+        assert answer is not None
+        assert 200 == answer.status, answer.body
+        assert "d" not in {one["node"] for one in answer.json["items"]}
+
+
+def test_without_its_database_a_node_is_not_ready(tmp_path: Path) -> None:
+    """It says so to load balancers, and serves again when the database is back."""
+    own = PostgreSQL.create()
+    try:
+        site = ClusterSite(tmp_path, own.url())
+        with site.serve(*site.node("a")) as server:
+            key_id = new_key(server, "lasting")
+            own.stop("immediate")
+
+            assert 503 == signs(server, key_id)
+            assert wait_for_ready(server, 503)
+            own.start()
+            assert wait_for_ready(server, 200)
+            ends = time.monotonic() + PATIENCE
+            while (status := signs(server, key_id)) != 200 and time.monotonic() < ends:
+                time.sleep(0.1)
+            assert 200 == status
+    finally:
+        own.remove()
+
+
+def wait_for_ready(server: Running, status: int) -> bool:
+    """Wait until a server says that it is ready, or that it is not."""
+    ends = time.monotonic() + PATIENCE
+    while server.send("GET", "/readyz").status != status:
+        if time.monotonic() > ends:
+            return False
+        time.sleep(0.1)
+    return True
