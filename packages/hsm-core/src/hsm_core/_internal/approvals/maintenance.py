@@ -78,6 +78,9 @@ class ApprovalMaintenance:
         consents: Settles reservations of operations.
 
         others: The same approvals, where other nodes change them too.
+
+    Attributes:
+        others: As given.
     """
 
     def __init__(
@@ -94,7 +97,7 @@ class ApprovalMaintenance:
         self._steps = steps
         self._audit = audit
         self._consents = consents
-        self._others = others
+        self.others = others
         self._looked_to: tuple[int, str] | None = None
 
     def heal(self) -> None:
@@ -137,7 +140,7 @@ class ApprovalMaintenance:
         """
         for hold in self._holds():
             found = _trace(self._audit, hold)
-            if found.is_here or self._others is None:
+            if found.is_here or self.others is None:
                 # Unknown if its key can't be compared yet.
                 self._consents.settle(hold, done=found.done)
 
@@ -187,7 +190,7 @@ class ApprovalMaintenance:
             HSMError: It can't be read or recorded.
         """
         drafts: list[AuditDraft] = []
-        for approval_id in self._ledger if self._others is None else ():
+        for approval_id in self._ledger if self.others is None else ():
             known = self._ledger.get(approval_id)
             if known is None or approval_id in self._ledger.condemned:
                 continue
@@ -250,9 +253,9 @@ class ApprovalMaintenance:
         )
 
     def _count(self, state: ApprovalState) -> int:
-        if self._others is not None:
+        if self.others is not None:
             with suppress(HSMError):
-                return self._others.count(state)
+                return self.others.count(state)
         return self._ledger.count(state)
 
 

@@ -201,6 +201,9 @@ class _Assembly:
         self._store_check = StoreCheck(ground, self._uses, ledger)
         self._slot = RetentionSlot(parts.purges)
         self._dual = self._begin_dual_control()
+        if parts.cluster is not None:
+            parts.cluster.database.on_new_timeline(lambda _: self._uses.doubt_blocks())
+            parts.cluster.begin_settling(ground, self._approvals, self._dual)
 
     def finish(self) -> OpenHSM:
         """Record the start, and begin what the HSM does by itself."""
@@ -272,7 +275,20 @@ class _Assembly:
             clock=parts.clock,
             clock_guard=clock_guard,
             entropy=parts.entropy,
+            **self._node_guards(ring),
         )
+
+    def _node_guards(self, ring: KeyRing) -> dict[str, Any]:
+        """Return what only a node of a cluster has."""
+        parts, mark = self._parts, self._settings.node_mark
+        if parts.cluster is None or mark is None:
+            return {}
+        parts.cluster.watch(mark, ring, parts.audit.log_id, parts.hmac_key)
+        assert parts.cluster.seen is not None  # noqa: S101 (for the type checker)
+        return {
+            "job_guard": parts.cluster.jobs.guarded,
+            "why_older": parts.cluster.seen.why_older,
+        }
 
     def _follow_other_nodes(self) -> None:
         parts = self._parts
@@ -349,6 +365,8 @@ class _Assembly:
         """Accept the keys as they are, and forget the approvals that are not so."""
         done = self._store_check.recovery.recover_store(reason)
         forgotten = self._dual.care.forget(reason)
+        if self._parts.cluster is not None:
+            self._parts.cluster.accept(self._ground, reason)
         return msgspec.structs.replace(done, approvals=forgotten)
 
     def _retention_over(

@@ -3,32 +3,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Final
 
 from hsm_core.__about__ import __version__
-from hsm_core._internal.approvals.journal import ApprovalSetDigest
+from hsm_core._internal.approvals.journal import ApprovalJournal, ApprovalSetDigest
+from hsm_core._internal.approvals.maintenance import DualControl
 from hsm_core._internal.cluster.approvals import ApprovalChanges
 from hsm_core._internal.cluster.changes import Changes
 from hsm_core._internal.cluster.fence import new_instance, session_name
+from hsm_core._internal.cluster.jobs import JobLeases
+from hsm_core._internal.cluster.mark import LastSeenMark
 from hsm_core._internal.cluster.membership import LEVEL, Membership
 from hsm_core._internal.cluster.node_rows import NodeFacts
 from hsm_core._internal.cluster.overview import ClusterOverview
+from hsm_core._internal.cluster.seen import SeenDatabase
+from hsm_core._internal.cluster.settlement import Settlement
 from hsm_core._internal.cluster.view import NodeView
+from hsm_core._internal.keyring.dependencies import Dependencies
+from hsm_core._internal.keyring.journal import Journal, KeyJournal
+from hsm_core._internal.keyring.key_ring import KeyRing
 from hsm_core._internal.keyring.repository import KeyRepository
 from hsm_core._internal.keyring.stored_keys import FollowedFeed, StoreLock
+from hsm_core._internal.lib.concurrency import BackgroundWorker
+from hsm_core._internal.lib.encoding import length_prefixed
 from hsm_core._internal.stores.guard import unwrapped
 from hsm_core._internal.stores.locations import open_database
+from hsm_core._internal.stores.postgresql.audit_logs import ClusterLogs
 from hsm_core._internal.stores.postgresql.database import ClusterDatabase
 from hsm_core._internal.stores.postgresql.records import (
     ClusterApprovalStore,
     ClusterKeyStore,
 )
-from hsm_core.protocols import ApprovalStore, Clock, Entropy, KeyStore
+from hsm_core.protocols import ApprovalStore, AuditDraft, Clock, Entropy, KeyStore
 from hsm_core.settings import Settings
 
 _INSTANCE_BYTES: Final = 4
+_SYNC_SECONDS: Final = 0.5
 
 
 class ClusterNode:
@@ -45,6 +58,8 @@ class ClusterNode:
         membership: Membership of the node.
         view: What its log is written under.
         overview: What operators see of the cluster.
+        jobs: Leases of background jobs.
+        seen: The database as the node has seen it; None until its key ring is open.
     """
 
     def __init__(self, database: ClusterDatabase, membership: Membership) -> None:
@@ -52,6 +67,37 @@ class ClusterNode:
         self.membership = membership
         self.view = NodeView(membership, database)
         self.overview = ClusterOverview(database, membership, self.view)
+        self.jobs = JobLeases(database, membership)
+        self.seen: SeenDatabase | None = None
+        self._was_here = membership.epoch > 1
+        self._worker = BackgroundWorker()
+        self._hmac_key = b""
+
+    def watch(self, path: Path, ring: KeyRing, log_id: str, hmac_key: bytes) -> None:
+        """
+        Open the last-seen mark.
+
+        Args:
+            path: Its file.
+
+            ring: Key ring of the cluster.
+
+            log_id: ID of the node's log.
+
+            hmac_key: Key of all logs.
+
+        Raises:
+            ConfigurationError: The mark is another node's, or can't be opened.
+        """
+        self._hmac_key = hmac_key
+        owner = length_prefixed(ring.store_id.encode(), self.membership.node.encode())
+        mark = LastSeenMark(path, ring.mark_mac, owner)
+        log_of = ClusterLogs(self.database, hmac_key).log
+        self.seen = SeenDatabase(
+            mark, self.database, log_of, log_id, was_here=self._was_here
+        )
+        self.view.on_written = self.seen.written
+        self._worker.every(_SYNC_SECONDS, mark.sync)
 
     def follow(self, changes: Changes, lock: StoreLock) -> None:
         """
@@ -66,6 +112,68 @@ class ClusterNode:
         changes.fence = self.membership.lock_fence
         self.membership.applied = lambda: changes.applied.revision
         self.view.changes = changes
+
+    def begin_settling(
+        self, ground: Dependencies, digest: ApprovalSetDigest, dual: DualControl
+    ) -> None:
+        """
+        Note what is seen of the database, and settle what dead nodes leave.
+
+        Args:
+            ground: Keys and log of this node, which was compared with the database.
+
+            digest: Set digest of the approvals.
+
+            dual: The approvals.
+        """
+        inventory, audit, seen = ground.inventory, ground.audit, self.seen
+        if seen is not None and isinstance(inventory.feed, Changes):
+            if not inventory.lock.reason:
+                seen.begin(inventory.feed)
+            self.view.on_renewed = lambda: seen.check(inventory.lock.set)
+
+        def journals(intents: Sequence[AuditDraft]) -> tuple[Journal, ...]:
+            approvals = ApprovalJournal(
+                digest,
+                dual.register.store,
+                inventory,
+                audit,
+                ground.entropy,
+                ground.policy.policy_hash,
+                dual.care.others,
+                intents,
+            )
+            return KeyJournal(inventory, audit, intents), approvals
+
+        settlement = Settlement(
+            ClusterLogs(self.database, self._hmac_key),
+            self.jobs.holds,
+            self.membership.note_settled,
+            journals,
+            dual.care.settle_reserved_of,
+            inventory.store.find_operation,
+        )
+        self.membership.on_dead = settlement.settle
+
+    def accept(self, ground: Dependencies, reason: str) -> None:
+        """
+        Record what an older database has lost, and go on with it.
+
+        Raises:
+            HSMError: Database or audit log can't be used.
+        """
+        seen, feed = self.seen, ground.inventory.feed
+        if seen is None or not isinstance(feed, Changes):
+            return
+        older = seen.find_older()
+        if older is not None:
+            draft = AuditDraft.system(
+                "system.database-accepted",
+                f"Accepted by recovery: {reason}. {older.reason}",
+                policy=ground.policy.policy_hash(),
+            )
+            ground.audit.append([draft], durable=True, reserved=True).wait()
+        seen.accept(feed)
 
     def begin(self, log_id: str, policy: Callable[[], str]) -> None:
         """
@@ -83,11 +191,15 @@ class ClusterNode:
             )
 
         self.membership.facts = facts
+        self._worker.start()
         self.membership.start()
 
     def close(self) -> None:
         """Leave the cluster, and close the database; once is enough."""
         self.membership.close()
+        self._worker.stop(_SYNC_SECONDS)
+        if self.seen is not None:
+            self.seen.mark.close()
         self.database.close()
 
 

@@ -105,7 +105,7 @@ class Changes(ChangeFeed, FollowedFeed):
         self._hooks.setdefault(kind, []).append(call)
 
     def on_position(self, call: Callable[[Position], None]) -> None:
-        """Call a function with each position that is reached, once it is."""
+        """Call a function with each position, immediately before it is reached."""
         self._moved.append(call)
 
     @property
@@ -265,9 +265,10 @@ class Changes(ChangeFeed, FollowedFeed):
         self._reach(position)
 
     def _reach(self, position: Position) -> None:
-        self.applied = position
+        # Nothing is decided under a revision before it is noted.
         for call in self._moved:
             call(position)
+        self.applied = position
 
     def _check_sums(self, state: FeedState, start: Position) -> None:
         digest = bytes.fromhex(self._inventory.census.set_digest)

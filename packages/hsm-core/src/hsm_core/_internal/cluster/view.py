@@ -33,6 +33,8 @@ class NodeView:
         changes: Feed that the node follows; None until its keys are open.
         refused_groups: Number of groups that a change has made the node decide again.
         on_written: Called with the end of the log after each group; must not raise.
+        on_renewed: Called after a lost connection, before anything is written again;
+            raises if nothing may be.
 
     Raises:
         StoreUnavailableError: The database can't be read.
@@ -43,6 +45,7 @@ class NodeView:
         self.changes: Changes | None = None
         self.refused_groups = 0
         self.on_written: Callable[[HeadMark], object] = lambda _: None
+        self.on_renewed: Callable[[], object] = lambda: None
         self._membership = membership
         self._database = database
         self._newest = self._look()
@@ -91,9 +94,11 @@ class NodeView:
 
         Raises:
             NodeFencedError: Another has raised it.
+            HSMLockedError: The database is older than it was.
             StoreUnavailableError: It can't be raised now.
         """
         self._membership.renew()
+        self.on_renewed()
 
     def _look(self) -> FeedPosition:
         found = self._database.row(_POSITION)

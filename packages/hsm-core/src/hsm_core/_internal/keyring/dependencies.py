@@ -45,6 +45,8 @@ class Dependencies(msgspec.Struct, frozen=True, kw_only=True):
         clock_guard: Clock-jump guard.
         entropy: For ids, salts and seals.
         job_guard: Keeps background jobs to one node of a cluster.
+        why_older: Returns why the database of a cluster is older than what this node
+            has seen of it, and facts; empty if it is not.
     """
 
     settings: Settings
@@ -56,6 +58,7 @@ class Dependencies(msgspec.Struct, frozen=True, kw_only=True):
     clock_guard: ClockJumpGuard
     entropy: Entropy
     job_guard: JobGuard = unguarded
+    why_older: Callable[[], tuple[str, Mapping[str, Fact]]] = lambda: ("", {})
 
     def lock(self, reason: str, facts: Mapping[str, Fact]) -> None:
         """

@@ -265,6 +265,9 @@ class StoreCheck:
         if feed is not None:
             problem = feed.start()
             judgement = RollbackCheck(lock=problem, facts={"reason": "feed_altered"})
+            if not problem:
+                lock, facts = self._ground.why_older()
+                judgement = RollbackCheck(lock=lock, facts=facts)
         elif self._is_lasting:
             judgement = self._ledger.compare(compare(self._ground))
         else:
