@@ -648,7 +648,8 @@ def programs(session: nox.Session) -> None:
     _install(session, "programs")
     session.run(
         *("pytest", "tests/e2e/test_how_to.py", "tests/e2e/test_ssh_sessions.py"),
-        *("-k", "use-keys-with or test_ssh_sessions", *session.posargs),
+        *("tests/e2e/test_ssh_pkcs11.py", "-k", "use-keys-with or test_ssh"),
+        *session.posargs,
         env={"FERROHSM_PROGRAMS": "1", "FERROHSM_REQUIRE_SERVICES": "1"},
     )
 

@@ -196,6 +196,7 @@ def test_a_login_opens_the_credential_for_its_program_alone(
     [
         (["--root-key", "root.key"], "--root-key needs --embedded"),
         (["--policy", "policy.yaml"], "--policy needs --embedded"),
+        (["--audit-sync", "bounded"], "--audit-sync needs --embedded"),
         (["--embedded", "hsm"], "--embedded needs --root-key"),
         (["--pin", "4711"], "--pin must be @FILE or fd:N"),
         (["--pin", "@absent"], "pin: the file or descriptor can't be read"),

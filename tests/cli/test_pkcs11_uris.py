@@ -2,7 +2,9 @@
 """Commands that name keys to programs, and that check the way to the token."""
 
 import os
+import shlex
 import subprocess
+import sys
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 from uuid import UUID
@@ -10,9 +12,9 @@ from uuid import UUID
 import pytest
 
 import hsm_core
-from tests.cli.pkcs11_support import module, running_token
+from tests.cli.pkcs11_support import MODULES, create, module, running_token
 from tests.cli.support import Shell
-from tests.support import require_program
+from tests.support import require_program, require_service
 
 
 @pytest.fixture
@@ -149,3 +151,45 @@ def test_a_module_file_is_enough(
     is_read = os.geteuid() != 0
     assert is_read is (outcome.code == 0)
     assert is_read is ("hsm.module" in outcome.text)
+
+
+def test_programs_start_the_interface(tmp_path: Path) -> None:
+    """p11-kit starts hsm-cli by a line of a module file, and a program signs."""
+    create(tmp_path, ec="EC-P256")
+    tool = require_program("pkcs11-tool")
+    found = list(MODULES.glob("*/p11-kit-proxy.so"))
+    require_service("p11-kit's proxy module", found)
+    served = ["-m", "hsm_cli", *USER, "pkcs11", "stdio"]
+    served += ["--embedded", str(tmp_path / "hsm"), "--audit-sync", "bounded"]
+    served += ["--root-key", str(tmp_path / "root.key")]
+    modules = tmp_path / "pkcs11" / "modules"
+    modules.mkdir(parents=True)
+    line = f"remote: |{shlex.join([sys.executable, *served])}\n"
+    (modules / "hsm.module").write_text(line)
+    (tmp_path / "message").write_bytes(b"hello")
+    # p11-kit reads no such files of root; in a namespace of its own root is nobody.
+    as_user = [require_program("unshare"), "-U"] if os.geteuid() == 0 else []
+
+    done = subprocess.run(
+        [
+            *(*as_user, tool, "--module", str(found[0]), "--token-label", "hsm"),
+            *("--sign", "--mechanism", "ECDSA-SHA256", "--label", "ec"),
+            *("--input-file", "message", "--output-file", "signed"),
+            *("--signature-format", "openssl"),
+        ],
+        env={
+            "PATH": os.environ["PATH"],
+            "HOME": str(tmp_path),
+            "XDG_CONFIG_HOME": str(tmp_path),
+        },
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    with hsm_core.open(tmp_path / "hsm", root=tmp_path / "root.key") as hsm:
+        key = hsm.as_user("ada", roles=["operator"]).key("ec")
+        assert 1 == key.verify(b"hello", (tmp_path / "signed").read_bytes())

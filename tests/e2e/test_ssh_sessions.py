@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -25,11 +25,14 @@ SECONDS = 60
 
 @contextmanager
 def running(
-    words: list[str], log: Path, is_ready: Callable[[], object]
+    words: list[str],
+    log: Path,
+    is_ready: Callable[[], object],
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[None]:
     """Run a program until the block ends."""
     with log.open("wb") as file:
-        process = _start(words, file)
+        process = _start(words, file, environment)
         try:
             deadline = time.monotonic() + SECONDS
             while not is_ready():
@@ -42,9 +45,16 @@ def running(
             process.wait(SECONDS)
 
 
-def _start(words: list[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
+def _start(
+    words: list[str], log: IO[bytes], environment: Mapping[str, str] | None
+) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        words, stdout=log, stderr=log, start_new_session=True, cwd=Path(log.name).parent
+        words,
+        stdout=log,
+        stderr=log,
+        env=environment,
+        start_new_session=True,
+        cwd=Path(log.name).parent,
     )
 
 

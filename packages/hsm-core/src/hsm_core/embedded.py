@@ -10,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeAlias
 
+from msgspec.structs import replace
+
 from hsm_core._internal.assembly.opened import OpenHSM
 from hsm_core._objects import roles_of
 from hsm_core._roots import StrPath, audit_key_of, key_of, prepare_root, write_key
@@ -18,7 +20,7 @@ from hsm_core.factory import open_hsm
 from hsm_core.model import Caller, Role
 from hsm_core.protocols import Clock, MasterKeySource
 from hsm_core.secret_input import without_secrets
-from hsm_core.settings import ApprovalStoreKind, KeyStoreKind, Settings
+from hsm_core.settings import ApprovalStoreKind, AuditSync, KeyStoreKind, Settings
 from hsm_core.users import Audit, User
 
 __all__ = ["MEMORY", "EmbeddedHSM", "Root", "open"]
@@ -126,6 +128,7 @@ def open(
     create: bool = False,
     policy: StrPath | None = None,
     node_name: str = "",
+    audit_sync: AuditSync | None = None,
     clock: Clock | None = None,
 ) -> EmbeddedHSM:
     """
@@ -154,6 +157,8 @@ def open(
         node_name: Name of this node in the cluster; needed with PostgreSQL. No two
             running nodes have the same name.
 
+        audit_sync: Durability of audit records before a result; ``strict`` by default.
+
         clock: Time; the system's by default.
 
     Raises:
@@ -172,6 +177,8 @@ def open(
         1
     """
     settings = _settings_of(path, policy, node_name)
+    if audit_sync is not None:
+        settings = replace(settings, audit_sync=audit_sync)
     folder = _folder_of(path, settings)
     if root is None and settings.key_store == KeyStoreKind.MEMORY:
         root = os.urandom(32)

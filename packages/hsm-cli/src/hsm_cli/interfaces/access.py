@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from hsm_client.settings import ClientSettings
     from hsm_core import EmbeddedHSM
     from hsm_core.protocols import HSM
+    from hsm_core.settings import AuditSync
 
 R = TypeVar("R")
 
@@ -465,6 +466,8 @@ class Embedded:
 
         policy: Policy file; None means the built-in policy.
 
+        audit_sync: Durability of audit records before a result; None means ``strict``.
+
     Raises:
         InvalidInputError: There is no such role.
     """
@@ -481,12 +484,14 @@ class Embedded:
         roles: Iterable[str],
         audit_key: Path | None = None,
         policy: Path | None = None,
+        audit_sync: AuditSync | None = None,
     ) -> None:
         self.shown = str(folder)
         self.label = folder.resolve().name or self.shown
         self._root = root
         self._audit_key = audit_key
         self._policy = policy
+        self._audit_sync = audit_sync
         self._principal = principal
         self._roles = frozenset(map(parse_role, roles))
         self._opened: EmbeddedHSM | None = None
@@ -501,6 +506,7 @@ class Embedded:
                 root=self._root,
                 audit_key=self._audit_key,
                 policy=self._policy,
+                audit_sync=self._audit_sync,
             )
 
     def act_for(self, interface: str, program: str) -> HSM:

@@ -14,6 +14,7 @@ from hsm_cli.invocation import Invocation
 from hsm_cli.io.output import print_note
 from hsm_core.errors import InputSizeError
 from hsm_core.secret_input import is_literal_secret, read_secret_text
+from hsm_core.settings import AuditSync
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -22,6 +23,7 @@ _EMBEDDED: Final = {
     "root_key": "--root-key",
     "hmac_key": "--hmac-key",
     "policy": "--policy",
+    "audit_sync": "--audit-sync",
 }
 
 
@@ -60,6 +62,12 @@ def _options() -> list[Callable[[F], F]]:
             help="Policy of the embedded HSM. Default: the built-in policy.",
         ),
         click.option(
+            "--audit-sync",
+            type=click.Choice(["strict", "bounded"]),
+            help="Durability of the embedded HSM's audit records before a result: "
+            "synced, or written and synced within 20 ms. Default: strict.",
+        ),
+        click.option(
             "--pin",
             metavar="PIN",
             help="PIN that programs must give: @FILE or fd:N. Default: the "
@@ -76,6 +84,7 @@ def open_access(
     root_key: Path | None = None,
     hmac_key: Path | None = None,
     policy: Path | None = None,
+    audit_sync: str | None = None,
     pin: str | None = None,
     notify: Callable[[str], None] = print_note,
 ) -> Access:
@@ -95,6 +104,8 @@ def open_access(
 
         policy: Value of ``--policy``.
 
+        audit_sync: Value of ``--audit-sync``.
+
         pin: Value of ``--pin``.
 
         notify: Called with each note on a refusal; see `Access`.
@@ -104,7 +115,12 @@ def open_access(
         HSMError: A secret or the credential can't be read.
     """
     settings = invocation.settings
-    given = {"root_key": root_key, "hmac_key": hmac_key, "policy": policy}
+    given = {
+        "root_key": root_key,
+        "hmac_key": hmac_key,
+        "policy": policy,
+        "audit_sync": audit_sync,
+    }
     connector: Connector
     if embedded is None:
         for name, value in given.items():
@@ -121,6 +137,7 @@ def open_access(
             roles=settings.token.roles,
             audit_key=hmac_key,
             policy=policy,
+            audit_sync=None if audit_sync is None else AuditSync(audit_sync),
         )
     if pin is not None and connector.takes_pin:
         raise click.UsageError(

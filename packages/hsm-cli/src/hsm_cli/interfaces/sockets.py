@@ -98,7 +98,8 @@ class Stream:
         Raises:
             StreamEndedError: The stream ended first.
         """
-        missing = length - (len(self._read) - self._place)
+        end = self._place + length
+        missing = end - len(self._read)
         if missing > 0:
             parts = [self._read[self._place :]]
             while missing > 0:
@@ -107,9 +108,9 @@ class Stream:
                     raise StreamEndedError
                 parts.append(found)
                 missing -= len(found)
-            self._read, self._place = b"".join(parts), 0
-        start, self._place = self._place, self._place + length
-        return self._read[start : self._place]
+            self._read, self._place, end = b"".join(parts), 0, length
+        start, self._place = self._place, end
+        return self._read[start:end]
 
     def _receive(self, *, waits: bool) -> bytes:
         while True:
@@ -128,12 +129,14 @@ class Stream:
         Raises:
             StreamEndedError: The peer is gone, or reads nothing for 30 seconds.
         """
-        view = memoryview(data)
-        while view:
-            try:
-                view = view[os.write(self._outgoing, view) :]
-            except OSError:
-                raise StreamEndedError from None
+        try:
+            written = os.write(self._outgoing, data)
+            if written < len(data):
+                view = memoryview(data)
+                while written < len(data):
+                    written += os.write(self._outgoing, view[written:])
+        except OSError:
+            raise StreamEndedError from None
 
     def is_closed_within(self, seconds: float) -> bool:
         """Wait, and return whether the peer closed the stream meanwhile."""

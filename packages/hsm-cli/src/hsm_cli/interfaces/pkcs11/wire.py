@@ -144,15 +144,23 @@ class CallReader:
         """Read a byte."""
         return self._data[self._step(1)]
 
+    # The two that every call has many of step by themselves.
+
     def uint32(self) -> int:
         """Read a number of 4 bytes."""
-        at = self._step(4)
-        return int.from_bytes(self._data[at : at + 4], "big")
+        at = self._at
+        end = self._at = at + 4
+        if end > self._end:
+            raise MalformedCallError
+        return int.from_bytes(self._data[at:end], "big")
 
     def ulong(self) -> int:
         """Read a CK_ULONG."""
-        at = self._step(8)
-        return int.from_bytes(self._data[at : at + 8], "big")
+        at = self._at
+        end = self._at = at + 8
+        if end > self._end:
+            raise MalformedCallError
+        return int.from_bytes(self._data[at:end], "big")
 
     def raw(self, length: int) -> bytes:
         """Read *length* bytes."""
