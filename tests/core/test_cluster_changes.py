@@ -33,7 +33,7 @@ from tests.core.node_support import Node, eventually, is_locked, nodes_of
 from tests.postgresql import shared_server
 
 ED25519: Final = Algorithm.ED25519
-STEPS: Final = int(os.environ.get("FERROHSM_CLUSTER_STEPS", "25"))
+STEPS: Final = int(os.environ.get("FERROHSM_CLUSTER_STEPS", "10"))
 """Number of changes of each thread in a storm; more of them in a long run."""
 
 

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: MIT
+"""
+A program that is one node of a cluster, and does what its standard input says.
+
+Usage: ``python -m tests.core.node_child URL NAME FOLDER``; its mark lies in FOLDER.
+
+Each line of the input is a JSON object with ``do`` and its arguments; each line of the
+output is the answer to one: ``ok`` with what was made, or ``code`` of an error. Between
+``load`` and ``rest`` the node signs with a key in threads of its own, whatever comes of
+it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from hsm_core.errors import HSMError
+from hsm_core.factory import open_hsm
+from hsm_core.session import Session
+from hsm_core.settings import Settings
+from hsm_core.testing import caller
+
+_THREADS: Final = 3
+
+
+class Load:
+    """Threads that sign with a key until it is replaced."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._key_id = ""
+        self.signed = 0
+
+    def begin(self, key_id: str) -> None:
+        """Sign with a key from now on."""
+        is_first, self._key_id = not self._key_id, key_id
+        if is_first:
+            for _ in range(_THREADS):
+                threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        while key_id := self._key_id:
+            with suppress(HSMError):
+                self._session.sign(key_id, b"load")
+                self.signed += 1
+
+    def end(self) -> None:
+        """Sign no more."""
+        self._key_id = ""
+
+
+def act(session: Session, load: Load, wanted: dict[str, Any]) -> object:
+    """Do what one line says."""
+    kind, key_id = wanted["do"], wanted.get("key", "")
+    if kind == "create":
+        made = session.create_key(
+            "Ed25519", name=wanted.get("name", ""), idempotency_key=wanted.get("once")
+        )
+        return made.key_id
+    if kind == "sign":
+        return session.sign(key_id, b"asked").version
+    if kind == "load":
+        load.begin(key_id)
+        return load.signed
+    if kind == "rest":
+        load.end()
+        return load.signed
+    if kind in {"revoke", "suspend", "rotate"}:
+        return getattr(session, kind)(key_id).generation
+    raise AssertionError(kind)
+
+
+def write(answer: dict[str, object]) -> None:
+    """Write one line."""
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """Open the node, and act line by line."""
+    url, name, folder = sys.argv[1:]
+    mark = Path(folder) / f"{name}.mark"
+    settings = Settings(store=url, node_name=name, node_mark=mark)
+    root, audit_key = b"\x01" * 32, b"\x02" * 32
+    with open_hsm(settings, master_key=root, hmac_key=audit_key) as hsm:
+        session = Session(hsm.act_as(caller()))
+        load = Load(session)
+        write({"ok": "open"})
+        for line in sys.stdin:
+            try:
+                answer: dict[str, object] = {"ok": act(session, load, json.loads(line))}
+            except HSMError as error:
+                answer = {"code": error.code}
+            write(answer)
+        load.end()
+
+
+if __name__ == "__main__":
+    main()
