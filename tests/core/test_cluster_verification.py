@@ -4,21 +4,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 import psycopg
 import pytest
 
+from hsm_core._internal.assembly.opened import OpenHSM
 from hsm_core._internal.stores.postgresql.audit_offline import ClusterVerifier
 from hsm_core._internal.stores.postgresql.connection import read_location
-from hsm_core.errors import AuditTamperedError, ConfigurationError
+from hsm_core.algorithms import Algorithm
+from hsm_core.errors import AuditTamperedError, ConfigurationError, HSMError
+from hsm_core.factory import open_hsm
 from hsm_core.model import AuditedCaller, Phase
-from hsm_core.protocols import AuditDraft, AuditFacts, UseDraft
+from hsm_core.protocols import AuditDraft
+from hsm_core.settings import Settings
 from hsm_core.testing import FakeClock
 from tests.core.audit_support import KEY, fill, intent
 from tests.core.cluster_logs import Site, site_on
+from tests.core.hsm_support import session_of
 
 _KEY_ID: Final = "3f0c7e0e-0d3b-4c43-9b7a-2f5b8f1f7c11"
 
@@ -62,16 +68,18 @@ def verify(url: str, key: bytes | None = KEY) -> dict[str, int]:
 
 
 def use(site: Site, node: str, generation: int, revision: int, count: int = 1) -> None:
-    """Record uses of a key."""
-    facts = AuditFacts(
+    """Record uses of a key at a revision, whatever the node has applied."""
+    draft = AuditDraft(
+        phase=Phase.SINGLE,
         kind="Sign",
         caller=AuditedCaller(principal="alice"),
         key_id=_KEY_ID,
         version=1,
         generation=generation,
+        bound=b"x",
+        revision=revision,
     )
-    drafts = [UseDraft(facts, bound=b"x", revision=revision) for _ in range(count)]
-    site.logs[node].append(drafts).wait()
+    site.logs[node].append([draft] * count).wait()
 
 
 def change(site: Site, node: str, generation: int, revision: int) -> None:
@@ -321,3 +329,35 @@ def test_pruned_logs_pass(database: str) -> None:
 
         assert 0 < first
         assert verify(database)
+
+
+def test_the_logs_of_nodes_that_work_pass(database: str, tmp_path: Path) -> None:
+    """Uses and outcomes bear revisions, and each node names the other's log."""
+
+    def node(name: str) -> OpenHSM:
+        mark = tmp_path / f"{name}.mark"
+        settings = Settings(store=database, node_name=name, node_mark=mark)
+        return open_hsm(settings, master_key=bytes(32), hmac_key=KEY, test_all=False)
+
+    with closing(node("a")) as a, closing(node("b")) as b:
+        first, second = session_of(a), session_of(b)
+        key_id = first.create_key(Algorithm.EC_P256).key_id
+        second.sign(key_id, b"x")
+        second.rotate(key_id)
+        first.sign(key_id, b"x")
+        first.suspend(key_id)
+        with pytest.raises(HSMError):
+            second.sign(key_id, b"x")
+        before = verify(database)
+
+    assert before.keys() == verify(database).keys() == {"a", "b"}
+    with attacked(database) as opened:
+        lines = [bytes(line) for (line,) in opened("SELECT line FROM records")]
+        kinds = {b'"kind":"Sign"': 2, b'"phase":"outcome"': 3}
+        for mark, count in kinds.items():
+            found = [each for each in lines if mark in each and b'"code"' not in each]
+            assert count == len([each for each in found if b',"revision":' in each])
+        opened("DELETE FROM logs WHERE node = 'a'")
+    with pytest.raises(AuditTamperedError) as caught:
+        verify(database)
+    assert "log_missing" == caught.value.facts["reason"]

@@ -187,6 +187,8 @@ def open_hsm(
             view=view,
         )
         stack.callback(_close_log, audit)
+        if node is not None:
+            node.tie(audit, hmac_key)
         ledger = _open_ledger(settings, hmac_key, clock, entropy)
         if ledger is not None and ledger.log is not None:
             stack.callback(_close_log, ledger.log)

@@ -11,6 +11,7 @@ from typing import Final
 from hsm_core.__about__ import __version__
 from hsm_core._internal.approvals.journal import ApprovalJournal, ApprovalSetDigest
 from hsm_core._internal.approvals.maintenance import DualControl
+from hsm_core._internal.audit.heads import HeadsWatch
 from hsm_core._internal.cluster.approvals import ApprovalChanges
 from hsm_core._internal.cluster.changes import Changes
 from hsm_core._internal.cluster.fence import new_instance, session_name
@@ -37,7 +38,14 @@ from hsm_core._internal.stores.postgresql.records import (
     ClusterApprovalStore,
     ClusterKeyStore,
 )
-from hsm_core.protocols import ApprovalStore, AuditDraft, Clock, Entropy, KeyStore
+from hsm_core.protocols import (
+    ApprovalStore,
+    AuditDraft,
+    AuditLog,
+    Clock,
+    Entropy,
+    KeyStore,
+)
 from hsm_core.settings import Settings
 
 _INSTANCE_BYTES: Final = 4
@@ -60,7 +68,11 @@ class ClusterNode:
         overview: What operators see of the cluster.
         jobs: Leases of background jobs.
         seen: The database as the node has seen it; None until its key ring is open.
+        logs: Logs of all nodes, once its own is open.
     """
+
+    logs: ClusterLogs
+    _heads: HeadsWatch
 
     def __init__(self, database: ClusterDatabase, membership: Membership) -> None:
         self.database = database
@@ -174,6 +186,29 @@ class ClusterNode:
             )
             ground.audit.append([draft], durable=True, reserved=True).wait()
         seen.accept(feed)
+
+    def tie(self, audit: AuditLog, hmac_key: bytes) -> None:
+        """
+        Let the node's log name the growth of the others.
+
+        Args:
+            audit: The log.
+
+            hmac_key: Key of all logs.
+        """
+        self.logs = ClusterLogs(self.database, hmac_key)
+        self._heads = HeadsWatch(audit, self.logs.grown)
+        self.membership.on_beat.append(self._heads.record_growth)
+
+    def finish(self) -> None:
+        """
+        Name the growth of the other logs for the last time.
+
+        Raises:
+            AuditTamperedError: A head mark is missing, or was altered.
+            AuditUnavailableError: They can't be read, or the own one not written.
+        """
+        self._heads.record_growth(now=True)
 
     def begin(self, log_id: str, policy: Callable[[], str]) -> None:
         """

@@ -28,7 +28,7 @@ from hsm_core._internal.pipeline.refusals import (
 from hsm_core._internal.policy.in_force import PolicyReloader, Recogniser
 from hsm_core._internal.retention.decisions import PurgeRequests
 from hsm_core._internal.retention.service import Retention, RetentionSlot
-from hsm_core.errors import AuditUnavailableError
+from hsm_core.errors import AuditTamperedError, AuditUnavailableError
 from hsm_core.model import Caller, PolicyIdentity, TokenClaims
 from hsm_core.operations import Operation
 from hsm_core.protocols import HSM, AsyncHSMGateway, KeyStore, SharedState
@@ -280,6 +280,8 @@ class OpenHSM:
 
     def _write_last_records(self) -> None:
         self._refusals.flush()
-        with suppress(AuditUnavailableError):
+        with suppress(AuditUnavailableError, AuditTamperedError):
             self._journal.append_pending()
             record_system(self._services, "system.stop")
+            if self._cluster is not None:
+                self._cluster.finish()

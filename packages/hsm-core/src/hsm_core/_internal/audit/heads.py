@@ -8,6 +8,7 @@ unnoticed while the others are kept.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
@@ -25,7 +26,7 @@ _PAUSE_SECONDS: Final = 3.0
 
 class HeadsWatch:
     """
-    Records the growth of the other logs in a node's own. Not thread-safe.
+    Records the growth of the other logs in a node's own.
 
     Growth that is nothing but such records is not recorded: else an idle cluster would
     never come to rest.
@@ -46,6 +47,7 @@ class HeadsWatch:
         self._grown = grown
         self._named: dict[str, int] = {}
         self._due = 0.0
+        self._lock = threading.Lock()
 
     def record_growth(self, *, now: bool = False) -> None:
         """
@@ -58,8 +60,11 @@ class HeadsWatch:
             AuditTamperedError: A head mark is missing, or was altered.
             AuditUnavailableError: The others can't be read, or the own one not written.
         """
-        if not now and time.monotonic() < self._due:
-            return
+        with self._lock:
+            if now or time.monotonic() >= self._due:
+                self._record()
+
+    def _record(self) -> None:
         self._due = time.monotonic() + _PAUSE_SECONDS
         own = self._audit.log_id
         found = self._grown(self._named | {own: 2**62})

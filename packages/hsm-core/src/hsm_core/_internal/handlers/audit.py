@@ -34,7 +34,14 @@ KINDS: Final = KNOWN_OPERATIONS | {
             *("approval-forgotten", "approval-released", "approval-requested"),
             *("approval-reserved", "approval-reviewed", "approval-tampered"),
             *("approval-used", "approvals-removed", "backup", "clock-leap"),
-            *("index-corrected", "key-accepted", "ledger", "locked", "log-begun"),
+            *(
+                "heads",
+                "index-corrected",
+                "key-accepted",
+                "ledger",
+                "locked",
+                "log-begun",
+            ),
             *(
                 "log-closed",
                 "policy-loaded",
