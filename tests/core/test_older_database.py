@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: MIT
+"""A database of a cluster that came back older: locked, named, and accepted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from hsm_core.errors import (
+    AuditUnavailableError,
+    ConfigurationError,
+    HSMLockedError,
+)
+from hsm_core.factory import OpenHSM
+from hsm_core.model import MessageDetail
+from hsm_core.operations import RecoverStore, Status
+from hsm_core.testing import caller
+from tests.core.cluster_nodes import events, node, open_node, session, verify
+from tests.core.node_support import eventually
+from tests.postgresql import PostgreSQL
+
+IS_LONG = int(os.environ.get("FERROHSM_NODE_KILLS", "0")) > 10
+"""Whether the tests of the session `cluster` run, which start servers of their own."""
+
+
+class Dump:
+    """A database as it was, to be put back."""
+
+    def __init__(self, server: PostgreSQL, url: str) -> None:
+        self._server = server
+        self._name = urlsplit(url).path.strip("/")
+        self._kept = server.new_database(self._name)
+
+    def restore(self) -> None:
+        """Put it back."""
+        self._server.execute(f"DROP DATABASE {self._name} WITH (FORCE)")
+        self._server.execute(f"CREATE DATABASE {self._name} TEMPLATE {self._kept}")
+
+    def drop(self) -> None:
+        """Forget it."""
+        self._server.execute(f"DROP DATABASE {self._kept}")
+
+
+@pytest.fixture
+def dump(postgresql: PostgreSQL, database: str) -> Iterator[Callable[[], Dump]]:
+    """Give a function that keeps a copy of the database as it is now."""
+    kept: list[Dump] = []
+
+    def keep() -> Dump:
+        kept.append(Dump(postgresql, database))
+        return kept[-1]
+
+    yield keep
+    for each in kept:
+        each.drop()
+
+
+def locked(hsm: OpenHSM) -> str:
+    """Return why an HSM is locked; it refuses every use."""
+    reason = hsm.act_as(caller()).execute(Status()).store.locked
+    if reason:
+        with pytest.raises(HSMLockedError):
+            session(hsm).sign("first", b"m")
+    return reason
+
+
+def test_a_dump_that_is_restored(
+    database: str, tmp_path: Path, dump: Callable[[], Dump]
+) -> None:
+    """
+    A node that has seen more locks itself, names it, and goes on once it is accepted.
+    """
+    with node(database, tmp_path) as hsm:
+        session(hsm).create_key("ed25519", name="first")
+    older = dump()
+    with node(database, tmp_path) as hsm:
+        session(hsm).create_key("ed25519", name="second")
+    older.restore()
+
+    with node(database, tmp_path) as hsm:
+        assert "newest change is 1, and this node has seen change 2" in locked(hsm)
+        hsm.act_as(caller()).execute(RecoverStore(reason="restored on purpose"))
+        assert not locked(hsm)
+        assert session(hsm).sign("first", b"m").signature
+        (accepted,) = events(hsm, lambda e: e.kind == "system.database-accepted")
+        assert isinstance(accepted.detail, MessageDetail)
+        assert "restored on purpose. The database is" in accepted.detail.text
+    with node(database, tmp_path) as hsm:
+        assert not locked(hsm)
+    assert {"a"} == verify(database).keys()
+
+
+def test_a_feed_that_was_lost_and_grew_again(
+    database: str, tmp_path: Path, dump: Callable[[], Dump]
+) -> None:
+    """
+    Another node without a mark makes other changes; who has seen the first ones locks.
+    """
+    with node(database, tmp_path) as hsm:
+        session(hsm).create_key("ed25519", name="first")
+    older = dump()
+    with node(database, tmp_path) as hsm:
+        session(hsm).create_key("ed25519", name="second")
+    older.restore()
+    with node(database, tmp_path, "b") as hsm:
+        session(hsm).create_key("ed25519", name="third")
+        session(hsm).create_key("ed25519", name="fourth")
+
+    with node(database, tmp_path) as hsm:
+        assert "its change 2 is not the one that this node has seen" in locked(hsm)
+
+
+def test_records_that_were_lost(
+    database: str, tmp_path: Path, dump: Callable[[], Dump]
+) -> None:
+    """
+    A database that lacks nothing but records of uses is older, too.
+    """
+    with node(database, tmp_path) as hsm:
+        session(hsm).create_key("ed25519", name="first")
+    older = dump()
+    with node(database, tmp_path) as hsm:
+        for _ in range(20):
+            session(hsm).sign("first", b"m")
+    older.restore()
+
+    with node(database, tmp_path) as hsm:
+        assert "lacks record" in locked(hsm)
+
+
+def test_a_mark_that_is_gone(database: str, tmp_path: Path) -> None:
+    """
+    A node whose mark is gone shows that, and one of another cluster does not start.
+    """
+    with node(database, tmp_path) as hsm:
+        assert not hsm._cluster.seen.finding  # type: ignore[union-attr]  # noqa: SLF001
+    mark = tmp_path / "a.mark"
+    mark.unlink()
+    with node(database, tmp_path) as hsm:
+        assert "mark is gone" in hsm._cluster.seen.finding  # type: ignore[union-attr]  # noqa: SLF001
+    content = bytearray(mark.read_bytes())
+    content[4096 + 20] ^= 1
+    content[4096 + 2**20 + 20] ^= 1
+    mark.write_bytes(content)
+
+    with (
+        pytest.raises(ConfigurationError, match="move the file away"),
+        node(database, tmp_path),
+    ):
+        pass
+
+
+@pytest.mark.skipif(not IS_LONG, reason="part of the session `cluster`")
+def test_an_asynchronous_replica_that_is_promoted(tmp_path: Path) -> None:
+    """
+    A node that runs while a standby without the newest changes takes over locks itself.
+    """
+    primary = PostgreSQL.create(max_connections="40")
+    try:
+        name = primary.new_database()
+        replica = primary.replica("late")
+        try:
+            url = (
+                f"postgresql://ferrohsm@/{name}?host={primary.folder},{replica.folder}"
+                f"&port={primary.port},{replica.port}"
+            )
+            hsm = open_node(url, tmp_path)
+            session(hsm).create_key("ed25519", name="first")
+            replica.stop("immediate")
+            session(hsm).create_key("ed25519", name="second")
+            primary.stop("immediate")
+            replica.start()
+            replica.promote()
+            eventually(lambda: "older copy" in lock_of(hsm))
+            with pytest.raises(AuditUnavailableError):
+                hsm.close()
+
+            with node(url, tmp_path) as again:
+                assert "older copy" in locked(again)
+                again.act_as(caller()).execute(RecoverStore(reason="promoted"))
+                assert session(again).sign("first", b"m").signature
+        finally:
+            replica.remove()
+    finally:
+        primary.remove()
+
+
+def lock_of(hsm: OpenHSM) -> str:
+    """Return why an HSM is locked, which status shows once the log can be written."""
+    return hsm._services.inventory.lock.reason  # noqa: SLF001 (it needs no log)
