@@ -58,6 +58,49 @@ class OfflineReport(Record, frozen=True, kw_only=True):
     in_use: bool = False
 
 
+class ClusterLogReport(Record, frozen=True, kw_only=True):
+    """
+    Verification report of the audit log of one node.
+
+    Attributes:
+        node: Node that writes it.
+        log_id: Identifier of the log.
+        records: Number of verified records.
+        first_seq: Sequence number of the oldest record; a verified record accounts for
+            the pruned ones before it.
+        head_seq: Sequence number of the newest record, -1 if the log is empty.
+        head_hash: Its leaf hash, hex, to compare with an earlier copy.
+        clean: Whether the log was closed cleanly; false without the HMAC key.
+    """
+
+    node: str
+    log_id: str
+    records: int
+    first_seq: int
+    head_seq: int
+    head_hash: str
+    clean: bool
+
+
+class ClusterReport(Record, frozen=True, kw_only=True):
+    """
+    Verification report of the intact audit logs of a cluster.
+
+    Attributes:
+        records: Number of verified records in all logs.
+        macs_checked: Whether the HMAC key was given. Without it only the hash chains
+            were checked, which an attacker can forge.
+        consents_checked: Number of verified signed approvals; None if no approver keys
+            were given.
+        logs: Report of each log.
+    """
+
+    records: int
+    macs_checked: bool
+    consents_checked: int | None
+    logs: tuple[ClusterLogReport, ...]
+
+
 class LedgerReport(Record, frozen=True, kw_only=True):
     """
     Verification report of an intact retention ledger.
@@ -154,6 +197,54 @@ def verify_trail(
         in_use=found.in_use,
         torn_bytes=found.torn_bytes,
         consents_checked=None if consents is None else consents.checked,
+    )
+
+
+def verify_cluster(
+    store: str,
+    hmac_key: bytes | None,
+    progress: Callable[[int], None] | None,
+    approver_keys: ApproverKeys | None = None,
+) -> ClusterReport:
+    """
+    Verify the audit logs of a cluster together, without a server.
+
+    Args:
+        store: Address of the database, without password.
+
+        hmac_key: 32 bytes, or None to check only the hash chains.
+
+        progress: Called periodically with the number of verified records.
+
+        approver_keys: Keys to verify signed approvals with, or None.
+
+    Raises:
+        AuditTamperedError: A log is damaged, or the logs contradict each other.
+        WrongAuditKeyError: The key does not belong to the logs.
+        ConfigurationError: There is no cluster, or it can't be read.
+    """
+    from hsm_core.factory import ConsentAudit, open_cluster_verifier
+
+    consents = None if approver_keys is None else ConsentAudit(approver_keys)
+    look = None if consents is None else consents.look
+    found = open_cluster_verifier(store, hmac_key).verify(progress, look)
+    logs = tuple(
+        ClusterLogReport(
+            node=each.node,
+            log_id=each.log.log_id,
+            records=each.log.records,
+            first_seq=each.log.first_seq,
+            head_seq=each.log.head_seq,
+            head_hash=each.log.head_hash,
+            clean=each.log.clean,
+        )
+        for each in found
+    )
+    return ClusterReport(
+        records=sum(log.records for log in logs),
+        macs_checked=hmac_key is not None,
+        consents_checked=None if consents is None else consents.checked,
+        logs=logs,
     )
 
 

@@ -69,6 +69,7 @@ from hsm_core.protocols import (
 from hsm_core.settings import KeyStoreKind, Settings
 
 if TYPE_CHECKING:
+    from hsm_core._internal.stores.postgresql.audit_offline import ClusterVerifier
     from hsm_core._internal.stores.postgresql.database import ClusterDatabase
 
 __all__ = [
@@ -82,6 +83,7 @@ __all__ = [
     "follow_trail",
     "inspect_store",
     "open_async",
+    "open_cluster_verifier",
     "open_hsm",
     "open_verifier",
     "read_trail",
@@ -261,6 +263,28 @@ def open_verifier(
     if is_sqlite_log(path):
         return SqliteAuditVerifier(path, hmac_key)
     return AuditVerifier(path, hmac_key)
+
+
+def open_cluster_verifier(store: str, hmac_key: bytes | None) -> ClusterVerifier:
+    """
+    Return a verifier of all audit logs of a cluster.
+
+    Args:
+        store: Address of the database, ``postgresql://USER@HOST/DATABASE``. Nothing is
+            created in it.
+
+        hmac_key: 32 bytes, or None to check the chains only.
+
+    Raises:
+        ConfigurationError: The address has another form, or psycopg is missing.
+        SelfTestFailedError: The cryptography of the trail failed its self-test.
+    """
+    from hsm_core._internal.stores.postgresql.audit_offline import ClusterVerifier
+    from hsm_core._internal.stores.postgresql.connection import read_location
+
+    audit_self_test()
+    location = read_location(store, name="verifier")
+    return ClusterVerifier(location, hmac_key)
 
 
 def read_trail(path: Path, hmac_key: bytes | None, query: ListAuditEvents) -> AuditPage:

@@ -17,6 +17,7 @@ from hsm_cli.io.output import Form, Progress, print_note
 from hsm_cli.io.results import EVENT_COLUMNS, counted
 from hsm_cli.io.tables import row
 from hsm_cli.offline import (
+    ClusterLogReport,
     OfflineReport,
     describe_checks,
     end_pair,
@@ -26,6 +27,7 @@ from hsm_cli.offline import (
     read_hmac_key,
     read_trail,
     recover_trail,
+    verify_cluster,
     verify_trail,
 )
 from hsm_cli.options import Group, ListOption, given_as_flag
@@ -33,6 +35,7 @@ from hsm_cli.parameters import HSMCommand, warn_of_literal_secrets
 from hsm_core.errors import AuthenticationError, HSMError
 from hsm_core.model import AuditEntry
 from hsm_core.operations import AuditVerification, ListAuditEvents, VerifyAudit
+from hsm_core.secret_input import split_password
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -252,35 +255,51 @@ def _print_interruption(error: HSMError) -> None:
     metavar="FILE",
     help="Verify this local audit log (files or SQLite) without a server.",
 )
-@hmac_key_option("HMAC key of the audit log at --audit-path")
+@click.option(
+    "--store",
+    metavar="URL",
+    help="Verify the audit logs of all nodes in this database "
+    "(postgresql://USER@HOST/DATABASE) together, without a server. The password is "
+    "read from PGPASSWORD or a password file.",
+)
+@hmac_key_option("HMAC key of the audit logs at --audit-path or --store")
 @click.option(
     "--approver-keys",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Also verify every signed approval with these keys; requires --audit-path. A "
-    "policy (.yaml, .yml, .json), or lines of a principal and an OpenSSH public key.",
+    help="Also verify every signed approval with these keys; requires --audit-path or "
+    "--store. A policy (.yaml, .yml, .json), or lines of a principal and an OpenSSH "
+    "public key.",
 )
 @click.pass_context
 def verify(
     ctx: click.Context,
     audit_path: Path | None,
+    store: str | None,
     hmac_key: str | None,
     approver_keys: Path | None,
 ) -> None:
     """
     Verify the server's audit log, or a local one with --audit-path.
 
+    With --store, verify the audit logs of a cluster together: also that none of them,
+    and no end of one, is missing.
+
     If the log is damaged, the error names the first bad record and the reason, and the
     exit code is 7.
     """
     invocation: Invocation = ctx.obj
     warn_of_literal_secrets(ctx, "hmac_key")
-    if audit_path is not None:
+    if audit_path is not None and store is not None:
+        raise click.UsageError("--store conflicts with --audit-path.")
+    if store is not None:
+        _verify_cluster(invocation, store, hmac_key, approver_keys)
+    elif audit_path is not None:
         _verify_files(invocation, audit_path, hmac_key, approver_keys)
     elif approver_keys is not None:
-        raise click.UsageError("--approver-keys requires --audit-path.")
+        raise click.UsageError("--approver-keys requires --audit-path or --store.")
     elif given_as_flag(ctx, "hmac_key"):
-        raise click.UsageError("--hmac-key requires --audit-path.")
+        raise click.UsageError("--hmac-key requires --audit-path or --store.")
     else:
         _verify_on_server(invocation)
 
@@ -326,6 +345,34 @@ def _verify_files(
         report = verify_trail(path, key, progress.show, people)
     headline = f"Audit log intact: {counted(report.records, 'record')}"
     invocation.output.pairs(report, _report_pairs(report), headline)
+
+
+def _verify_cluster(
+    invocation: Invocation, store: str, hmac_key: str | None, approver_keys: Path | None
+) -> None:
+    if split_password(store)[1]:
+        raise click.UsageError(
+            "--store must not contain a password. Set PGPASSWORD, or name a password "
+            "file (PGPASSFILE, or passfile= in the address)."
+        )
+    people = None if approver_keys is None else read_approver_file(approver_keys)
+    key = read_hmac_key(hmac_key)
+    with Progress("records verified") as progress:
+        report = verify_cluster(store, key, progress.show, people)
+    headline = f"Audit logs intact: {counted(report.records, 'record')}"
+    pairs = [("checked", describe_checks(macs=report.macs_checked))]
+    if report.consents_checked is not None:
+        pairs.append(("signed approvals", f"{report.consents_checked}, all valid"))
+    pairs += [(f"log of {log.node}", _log_line(log)) for log in report.logs]
+    invocation.output.pairs(report, pairs, headline)
+
+
+def _log_line(log: ClusterLogReport) -> str:
+    pruned = f", pruned before {log.first_seq}" if log.first_seq else ""
+    return (
+        f"{log.log_id}, {counted(log.records, 'record')}{pruned}, head {log.head_seq} "
+        f"{log.head_hash}"
+    )
 
 
 def _report_pairs(report: OfflineReport) -> list[tuple[str, str]]:

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: MIT
+"""Verification of the audit logs of a cluster by the address of its database."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import psycopg
+
+from hsm_core.factory import open_hsm
+from hsm_core.settings import Settings
+from tests.cli.support import Shell
+
+HMAC_KEY = base64.b64encode(b"\x02" * 32).decode()
+
+
+def test_all_logs(bare_shell: Shell, database: str, tmp_path: Path) -> None:
+    """The logs of all nodes are verified together, by the database's address."""
+    nodes = []
+    for name in ("a", "b"):
+        settings = Settings(
+            store=database, node_name=name, node_mark=tmp_path / f"{name}.mark"
+        )
+        nodes.append(
+            open_hsm(
+                settings,
+                master_key=bytes(32),
+                hmac_key=b"\x02" * 32,
+                test_all=False,
+            )
+        )
+    key = tmp_path / "hmac-key"
+    key.write_text(f"{HMAC_KEY}\n")
+    key.chmod(0o600)
+    line = ("audit", "verify", "--store", database, "--hmac-key", f"@{key}")
+    in_use = bare_shell.ok(*line, "--json").json
+    for node in nodes:
+        node.close()
+    closed = bare_shell.ok(*line)
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("DELETE FROM logs WHERE node = 'a'")
+    removed = bare_shell(*line)
+
+    assert ["a", "b"] == [log["node"] for log in in_use["logs"]]
+    assert in_use["records"] == sum(log["records"] for log in in_use["logs"])
+    assert "log of b" in closed.text
+    assert 7 == removed.code
+    assert "names a log that is missing" in removed.err
+
+
+def test_password_on_the_command_line(bare_shell: Shell) -> None:
+    """A password in the address is refused, and not shown."""
+    address = "postgresql://ferrohsm:s3cret@127.0.0.1:1/hsm"
+    outcome = bare_shell("audit", "verify", "--store", address)
+
+    assert 2 == outcome.code
+    assert "PGPASSWORD" in outcome.err
+    assert "s3cret" not in outcome.err
