@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: MIT
+"""Rows of a cluster's database that somebody else changes: every class is named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from hsm_core import operations as ops
+from hsm_core.errors import HSMLockedError, KeyRingTamperedError, StoreUnavailableError
+from hsm_core.factory import OpenHSM
+from hsm_core.session import Session
+from hsm_core.settings import Settings
+from hsm_core.testing import caller
+from tests.self_tests import open_tested
+
+Execute = Callable[..., None]
+Attack = tuple[str, tuple[object, ...]]
+
+KEY, OTHER = "<key>", "<other>"
+
+ATTACKS: dict[str, Attack] = {
+    "document-altered": (
+        "UPDATE keys SET document = set_byte(document, 40, "
+        "get_byte(document, 40) # 1) WHERE key_id = $1",
+        (KEY,),
+    ),
+    "document-of-another": (
+        "UPDATE keys SET document = (SELECT document FROM keys WHERE key_id = $2) "
+        "WHERE key_id = $1",
+        (KEY, OTHER),
+    ),
+    "document-gone": ("UPDATE keys SET document = NULL WHERE key_id = $1", (KEY,)),
+    "document-too-long": (
+        "UPDATE keys SET document = decode(repeat('00', 20000000), 'hex') "
+        "WHERE key_id = $1",
+        (KEY,),
+    ),
+    "document-empty": ("UPDATE keys SET document = '' WHERE key_id = $1", (KEY,)),
+    "key-unlisted": ("UPDATE keys SET created_at = NULL WHERE key_id = $1", (KEY,)),
+    "blob-altered": (
+        "UPDATE blobs SET blob = set_byte(blob, 40, get_byte(blob, 40) # 1) "
+        "WHERE key_id = $1",
+        (KEY,),
+    ),
+    "blob-of-another": (
+        "UPDATE blobs SET blob = (SELECT blob FROM blobs WHERE key_id = $2) "
+        "WHERE key_id = $1",
+        (KEY, OTHER),
+    ),
+    "blob-gone": ("DELETE FROM blobs WHERE key_id = $1", (KEY,)),
+    "name-altered": (
+        "UPDATE keys SET name = 'else', claim = 'else' WHERE key_id = $1",
+        (KEY,),
+    ),
+    "name-leads-nowhere": (
+        "UPDATE keys SET claim = NULL WHERE key_id = $1",
+        (KEY,),
+    ),
+    "name-of-another": (
+        "UPDATE keys SET claim = 'another' WHERE key_id = $1",
+        (KEY,),
+    ),
+    "state-altered": (
+        "UPDATE keys SET state = 'destroyed' WHERE key_id = $1",
+        (KEY,),
+    ),
+    "tags-altered": ("UPDATE keys SET tags = '[]' WHERE key_id = $1", (KEY,)),
+    "owner-altered": ("UPDATE keys SET owner = 'eve' WHERE key_id = $1", (KEY,)),
+    "tags-are-none": ("UPDATE keys SET tags = '{}' WHERE key_id = $1", (KEY,)),
+    "generation-altered": (
+        "UPDATE keys SET generation = 7 WHERE key_id = $1",
+        (KEY,),
+    ),
+    "generation-gone": (
+        "UPDATE keys SET generation = NULL WHERE key_id = $1",
+        (KEY,),
+    ),
+    "digest-altered": (
+        "UPDATE keys SET digest = repeat('a', 64) WHERE key_id = $1",
+        (KEY,),
+    ),
+    "operations-gone": ("DELETE FROM operations WHERE key_id = $1", (KEY,)),
+    "operations-of-another": (
+        "UPDATE operations SET key_id = $2 WHERE key_id = $1",
+        (KEY, OTHER),
+    ),
+}
+
+
+@pytest.fixture
+def hsm(database: str, tmp_path: Path) -> Iterator[OpenHSM]:
+    """Give an HSM over a new database."""
+    settings = Settings(store=database, node_name="a", node_mark=tmp_path / "mark")
+    with open_tested(settings) as opened:
+        yield opened
+
+
+@pytest.fixture
+def execute(database: str) -> Iterator[Execute]:
+    """Give what executes a statement behind the HSM's back."""
+    import psycopg
+
+    with psycopg.connect(
+        database, autocommit=True, cursor_factory=psycopg.RawCursor
+    ) as connection:
+
+        def run(statement: str, values: tuple[object, ...] = ()) -> None:
+            assert connection.execute(statement.encode(), values).rowcount
+
+        yield run
+
+
+def test_every_class_is_named(hsm: OpenHSM, execute: Execute) -> None:
+    """
+    A comparison of the whole store names each key whose rows were changed, no other.
+    """
+    session = Session(hsm.act_as(caller()))
+    attacked: dict[str, str] = {}
+    for name, (statement, values) in ATTACKS.items():
+        key_id = session.create_key("aes", name=name, tags=["t"]).key_id
+        other = session.create_key("aes", name=f"not-{name}").key_id
+        execute(statement, tuple({KEY: key_id, OTHER: other}[str(v)] for v in values))
+        attacked[key_id] = name
+
+    found = hsm.act_as(caller()).execute(ops.VerifyStore()).findings
+
+    named = {attacked.get(each.key_id, each.key_id) for each in found}
+    assert set(ATTACKS) == named
+
+
+def test_a_key_is_gone(hsm: OpenHSM, execute: Execute) -> None:
+    """
+    A key whose rows are removed is not called absent, and a comparison names it.
+    """
+    session = Session(hsm.act_as(caller()))
+    key_id = session.create_key("aes").key_id
+    execute("DELETE FROM keys WHERE key_id = $1", (key_id,))
+
+    with pytest.raises(StoreUnavailableError, match="changed unexpectedly"):
+        session.describe(key_id)
+
+    found = hsm.act_as(caller()).execute(ops.VerifyStore()).findings
+    assert {key_id: "missing"} == {each.key_id: each.problem for each in found}
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE account SET value = set_byte(value, 3, get_byte(value, 3) # 1)",
+        "DELETE FROM account",
+        "UPDATE meta SET value = set_byte(value, 3, get_byte(value, 3) # 1) "
+        "WHERE name = 'Account'",
+    ],
+    ids=["sums", "no-sums", "seal"],
+)
+def test_account(
+    hsm: OpenHSM, execute: Execute, database: str, tmp_path: Path, statement: str
+) -> None:
+    """
+    A database whose account was altered locks the HSM that opens it.
+    """
+    Session(hsm.act_as(caller())).create_key("aes", name="pay")
+    hsm.close()
+    execute(statement)
+    settings = Settings(store=database, node_name="a", node_mark=tmp_path / "mark")
+
+    with open_tested(settings) as again, pytest.raises(HSMLockedError):
+        Session(again.act_as(caller())).describe("pay")
+
+
+def test_key_ring(hsm: OpenHSM, execute: Execute, database: str) -> None:
+    """
+    An altered key ring opens nothing, and is not replaced.
+    """
+    hsm.close()
+    execute(
+        "UPDATE meta SET value = set_byte(value, 40, get_byte(value, 40) # 1) "
+        "WHERE name = 'ring'"
+    )
+
+    for _ in range(2):
+        with pytest.raises(KeyRingTamperedError):
+            open_tested(Settings(store=database, node_name="a"))
