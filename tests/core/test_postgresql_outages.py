@@ -115,7 +115,8 @@ def test_hanging(server: PostgreSQL, store: ClusterKeyStore) -> None:
     """
     processes = [*_backends(server), server.pid]
     for pid in processes:
-        os.kill(pid, signal.SIGSTOP)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)
     try:
         with pytest.raises(StoreUnavailableError):
             store.get(key_id_of(1))
@@ -209,23 +210,32 @@ def _cancel_wait(server: PostgreSQL, stop: threading.Event) -> None:
         time.sleep(0.01)
 
 
+def _set_standbys(server: PostgreSQL, names: str) -> None:
+    """Name the synchronous standbys, and wait until new sessions know them."""
+    server.configure({"synchronous_standby_names": names})
+    server.reload()
+    while server.execute("SHOW synchronous_standby_names") != [(names,)]:
+        time.sleep(0.01)
+
+
 def test_warning_at_commit(server: PostgreSQL, store: ClusterKeyStore) -> None:
     """
     A COMMIT whose wait for the standby is cancelled has an unknown outcome.
     """
     stop = threading.Event()
     thread = threading.Thread(target=_cancel_wait, args=(server, stop))
-    server.configure({"synchronous_standby_names": "nobody"})
-    server.reload()
+    _set_standbys(server, "nobody")
+    other = ClusterKeyStore(ClusterDatabase(store.database.location))
     thread.start()
     try:
+        assert other.database.server.has_standby
         with pytest.raises(OutcomeUnknownError):
-            create(store, 2)
+            create(other, 2)
     finally:
         stop.set()
         thread.join()
-        server.configure({"synchronous_standby_names": ""})
-        server.reload()
+        other.close()
+        _set_standbys(server, "")
 
     with pytest.raises(ConflictError):
         store.abort(operation_of(2))

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from hsm_core._internal.stores.index_rows import Row
 from hsm_core._internal.stores.postgresql.connection import (
     BEGIN,
+    PATIENCE_SECONDS,
     ConnectionLostError,
     Location,
     ServerFacts,
@@ -145,9 +146,23 @@ class ClusterDatabase:
         with self._connection() as connection, postgres_errors():
             yield connection
 
-    def rows(self, statement: str, values: Sequence[object] = (), /) -> list[Row]:
+    def rows(
+        self,
+        statement: str,
+        values: Sequence[object] = (),
+        /,
+        *,
+        patience: float = PATIENCE_SECONDS,
+    ) -> list[Row]:
         """
         Return all rows that a statement finds; may be called within `transaction`.
+
+        Args:
+            statement: Put together from our own texts.
+
+            values: One for each placeholder.
+
+            patience: Seconds that it may take.
 
         Raises:
             IntegrityError: The database is damaged.
@@ -155,20 +170,15 @@ class ClusterDatabase:
         """
         current = self._current
         if current is not None:
-            with postgres_errors():
-                return run(current, statement, values).fetchall()
+            return _fetch(current, statement, values, patience)
         with self._connection() as connection:
             try:
-                with postgres_errors():
-                    return run(connection, statement, values).fetchall()
+                return _fetch(connection, statement, values, patience)
             except ConnectionLostError:
                 if not _is_stale(connection):
                     raise
-        return self._read(statement, values)
-
-    def _read(self, statement: str, values: Sequence[object]) -> list[Row]:
-        with self._connection() as connection, postgres_errors():
-            return run(connection, statement, values).fetchall()
+        with self._connection() as connection:
+            return _fetch(connection, statement, values, patience)
 
     def row(self, statement: str, values: Sequence[object] = (), /) -> Row | None:
         """Return the one row that a statement finds, or None; see `rows`."""
@@ -266,6 +276,16 @@ class ClusterDatabase:
             return
         self._refusal = "The database is closed."
         self._pool.close()
+
+
+def _fetch(
+    connection: ServerConnection,
+    statement: str,
+    values: Sequence[object],
+    patience: float,
+) -> list[Row]:
+    with postgres_errors(), connection.patiently(patience):
+        return run(connection, statement, values).fetchall()
 
 
 def _is_stale(connection: ServerConnection) -> bool:

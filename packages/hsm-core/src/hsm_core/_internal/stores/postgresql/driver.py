@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import select
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
@@ -97,6 +99,15 @@ class ServerConnection(psycopg.Connection[Row]):
         except StopIteration as end:
             result: RV = end.value
             return result
+
+    @contextmanager
+    def patiently(self, seconds: float) -> Iterator[None]:
+        """Give statements in a ``with`` block another time limit."""
+        before, self.patience = self.patience, seconds
+        try:
+            yield
+        finally:
+            self.patience = before
 
     @property
     def is_idle(self) -> bool:

@@ -40,6 +40,8 @@ from hsm_core.protocols import (
 
 _ROWS_AT_ONCE: Final = 256
 _INTEGER_LIMIT: Final = 2**63
+_LISTING_SECONDS: Final = 20.0
+_REBUILD_SECONDS: Final = 600.0
 
 # Column and table names are our own; values travel apart from the statements.
 _SELECT: Final = f"SELECT n, claim, {COLUMNS} FROM keys "  # noqa: S608
@@ -171,16 +173,18 @@ class ClusterKeyRows(KeyEntries):
             return IndexPage(keys=(), total=0)
         if query.is_walk:
             return self._walk(query, selection)
-        counted = self._database.row(*selection.count())
-        total = int(counted[0]) if counted else 0
+        total = int(self._rows(*selection.count())[0][0])
         if query.limit <= 0 or query.offset >= _INTEGER_LIMIT:
             return IndexPage(keys=(), total=total)
-        rows = self._database.rows(*selection.page(query))
+        rows = self._rows(*selection.page(query))
         return IndexPage(keys=_keys_of(rows), total=total)
+
+    def _rows(self, statement: str, values: list[object]) -> list[Row]:
+        return self._database.rows(statement, values, patience=_LISTING_SECONDS)
 
     def _walk(self, query: IndexQuery, selection: _Selection) -> IndexPage:
         """Return a page of the keys that a query shows; all left are looked at."""
-        rows = self._database.rows(*selection.walk())
+        rows = self._rows(*selection.walk())
         shown = [row[:2] for row in rows if query.shows(read_listed(row[1:]))]
         total = len(shown)
         if query.after is not None:
@@ -259,10 +263,11 @@ class ClusterKeyRows(KeyEntries):
     def replace(self, entries: Iterable[IndexEntry], /) -> None:
         """Replace all entries by these, of keys that are stored; aborts stay."""
         with self._database.transaction(join=True) as connection:
-            connection.execute("DELETE FROM operations WHERE NOT aborted")
-            connection.execute(_CLEAR)
-            for entry in entries:
-                self.put(entry)
+            with connection.patiently(_REBUILD_SECONDS):
+                connection.execute("DELETE FROM operations WHERE NOT aborted")
+                connection.execute(_CLEAR)
+                for entry in entries:
+                    self.put(entry)
 
     def rebuild(self, entries: Iterable[IndexEntry], /) -> None:
         """Replace all entries, in any order."""

@@ -65,20 +65,18 @@ def migrate(connection: ServerConnection, name: str) -> None:
         UnsettledError: The migration may have been made.
         StoreUnavailableError: It can't be reached, or hangs.
     """
-    patience, connection.patience = connection.patience, _PATIENCE_SECONDS
     try:
-        with postgres_errors():
+        with postgres_errors(), connection.patiently(_PATIENCE_SECONDS):
             connection.execute(
                 "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; "
                 f"SELECT pg_advisory_xact_lock({_LOCK})"
             )
             _bring_up_to_date(connection, name)
-        commit(connection)
+        with connection.patiently(_PATIENCE_SECONDS):
+            commit(connection)
     except BaseException:
         roll_back(connection)
         raise
-    finally:
-        connection.patience = patience
 
 
 def check_present(connection: ServerConnection, name: str) -> None:
