@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from hsm_core import operations as ops
 from hsm_core._internal.stores.postgresql.connection import read_location
 from hsm_core._internal.stores.postgresql.database import ClusterDatabase
 from hsm_core._internal.stores.postgresql.records import ClusterKeyStore
@@ -21,10 +22,15 @@ from hsm_core.errors import (
     OperationAbortedError,
     OutcomeUnknownError,
     StoreUnavailableError,
+    UnavailableError,
 )
+from hsm_core.session import Session
+from hsm_core.settings import Settings
+from hsm_core.testing import caller
 from tests.core.key_support import change_of, document_of, key_id_of, operation_of
 from tests.core.postgresql_proxy import CommitProxy, Cut
 from tests.postgresql import PostgreSQL
+from tests.self_tests import open_tested
 
 _PATIENCE = 60.0
 
@@ -58,13 +64,13 @@ def create(store: ClusterKeyStore, number: int) -> None:
     store.commit(change_of(document, operation_id, blobs={1: b"blob"}))
 
 
-def eventually(work: Callable[[], None]) -> float:
+def eventually(work: Callable[[], object]) -> float:
     """Repeat something until it works, and return how many seconds that took."""
     began = time.monotonic()
     while True:
         try:
             work()
-        except StoreUnavailableError:
+        except UnavailableError:
             assert time.monotonic() < began + _PATIENCE
             time.sleep(0.01)
         else:
@@ -80,7 +86,7 @@ def test_gone_and_back(server: PostgreSQL, store: ClusterKeyStore, mode: str) ->
     for _ in range(3):
         with pytest.raises(StoreUnavailableError) as caught:
             store.get(key_id_of(1))
-        assert not isinstance(caught.value, OutcomeUnknownError)
+        assert str(caught.value) == "The database does not answer."
         with pytest.raises(StoreUnavailableError) as caught:
             create(store, 2)
         assert not isinstance(caught.value, OutcomeUnknownError)
@@ -89,6 +95,51 @@ def test_gone_and_back(server: PostgreSQL, store: ClusterKeyStore, mode: str) ->
     eventually(lambda: create(store, 2))
 
     assert {key_id_of(1), key_id_of(2)} == {found.key_id for found in store.scan()}
+
+
+def test_back_without_durability(server: PostgreSQL, store: ClusterKeyStore) -> None:
+    """
+    A server that comes back with fsync off is not used until it is on again.
+    """
+    server.stop()
+    server.configure({"fsync": "off"})
+    server.start()
+    try:
+        with pytest.raises(StoreUnavailableError, match="does not keep"):
+            create(store, 2)
+    finally:
+        server.stop()
+        server.configure({"fsync": "on"})
+        server.start()
+
+    eventually(lambda: create(store, 2))
+
+
+def test_hsm_resumes(server: PostgreSQL, tmp_path: Path) -> None:
+    """
+    An HSM refuses uses and changes without its database, and resumes by itself.
+    """
+    url = server.url(server.new_database())
+    settings = Settings(store=url, node_name="a", node_mark=tmp_path / "mark")
+    with open_tested(settings) as hsm:
+        session = Session(hsm.act_as(caller()))
+        key_id = session.create_key("ed25519").key_id
+        server.stop("immediate")
+        for _ in range(2):
+            with pytest.raises(UnavailableError):
+                session.sign(key_id, b"message")
+            with pytest.raises(UnavailableError):
+                session.create_key("aes")
+            with pytest.raises(StoreUnavailableError):
+                list(session.keys())
+        server.start()
+
+        eventually(lambda: session.sign(key_id, b"message"))
+        eventually(lambda: session.create_key("aes", name="after"))
+
+        assert {"", "after"} == {found.name for found in session.keys()}
+        assert () == hsm.act_as(caller()).execute(ops.VerifyStore()).findings
+        hsm.act_as(caller()).execute(ops.VerifyAudit())
 
 
 def test_sessions_ended(server: PostgreSQL, store: ClusterKeyStore) -> None:

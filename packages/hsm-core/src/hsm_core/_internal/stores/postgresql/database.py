@@ -32,7 +32,7 @@ from hsm_core._internal.stores.postgresql.connection import (
 )
 from hsm_core._internal.stores.postgresql.migrations import migrate
 from hsm_core._internal.stores.postgresql.pool import ConnectionPool
-from hsm_core.errors import StoreUnavailableError
+from hsm_core.errors import ConfigurationError, StoreUnavailableError
 
 if TYPE_CHECKING:
     from hsm_core._internal.stores.postgresql.driver import ServerConnection
@@ -83,7 +83,15 @@ class ClusterDatabase:
         self._reconnected.append(call)
 
     def _connect(self) -> ServerConnection:
-        connection = connect(self.location)
+        try:
+            connection = connect(self.location)
+        except ConfigurationError as error:
+            raise StoreUnavailableError(
+                "The database's server does not keep what it acknowledges."
+            ) from error
+        except StoreUnavailableError as error:
+            # Why, and where it lies, is nothing for those who send requests.
+            raise StoreUnavailableError("The database does not answer.") from error
         before, self.server = self.server, connection.server
         if before.timeline != self.server.timeline:
             for call in self._reconnected:
