@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -164,3 +165,55 @@ def wait_for_ready(server: Running, status: int) -> bool:
             return False
         time.sleep(0.1)
     return True
+
+
+def checked(site: ClusterSite, *arguments: str, **changes: str) -> tuple[int, str]:
+    """Run ``hsm-server check`` for a node; return exit code and report."""
+    words = site.command(*site.node("z"), *arguments)
+    place = words.index("hsm_server") + 1
+    done = subprocess.run(
+        [*words[:place], "check", *words[place:]],
+        env=site.environment(**changes),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.usefixtures("nodes")
+def test_check_compares_the_root_key_while_nodes_run(site: ClusterSite) -> None:
+    """It connects to the database, and changes nothing there."""
+    assert (0, True) == _opens(checked(site))
+    code, report = checked(site, FERROHSM_MASTER_KEY=b64(bytes(32)))
+
+    assert 0 != code
+    assert "error   key store:" in report
+
+
+def test_check_of_a_new_database(postgresql: PostgreSQL, tmp_path: Path) -> None:
+    """It says that a start would create an HSM there, and creates none."""
+    name = postgresql.new_database()
+    site = ClusterSite(tmp_path, postgresql.url(name))
+    code, report = checked(site)
+
+    assert 0 == code, report
+    assert "creates a new HSM there" in report
+    tables = "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace"
+    assert [(0,)] == postgresql.execute(tables, database=name)
+
+
+def test_check_of_a_database_that_is_gone(tmp_path: Path) -> None:
+    """It is a fault of the key store, without its password."""
+    site = ClusterSite(tmp_path, f"postgresql://ada:secret-7@/x?host={tmp_path}")
+    code, report = checked(site)
+
+    assert 0 != code
+    assert "error   key store:" in report
+    assert "secret-7" not in report.replace("the password of --store", "")
+
+
+def _opens(found: tuple[int, str]) -> tuple[int, bool]:
+    return found[0], "opens with this root key" in found[1]

@@ -22,6 +22,7 @@ from hsm_core.protocols import MasterKeySource
 from hsm_core.settings import KeyStoreKind, Settings
 
 _MOST_BYTES: Final = 1024 * 1024
+_TABLE: Final = "SELECT to_regclass('meta')"
 _RING: Final = "SELECT value FROM meta WHERE name = 'ring'"
 
 
@@ -39,7 +40,7 @@ def inspect_ring(settings: Settings, root: MasterKeySource) -> StoreState:
     Return whether a key store is new, or its key ring opens with this root.
 
     Args:
-        settings: Where it lies. One over the network is not looked at.
+        settings: Where it lies. One in a vault over the network is not looked at.
 
         root: The root.
 
@@ -60,6 +61,8 @@ def inspect_ring(settings: Settings, root: MasterKeySource) -> StoreState:
             # An HSM has the database to itself.
             return StoreState.IN_USE
         blob = _in_database(Path(rest) if colon else settings.sqlite_path)
+    elif scheme == KeyStoreKind.POSTGRESQL:
+        blob = _in_cluster(settings.store)
     else:
         return StoreState.ELSEWHERE
     if blob is None:
@@ -73,6 +76,32 @@ def _in_files(folder: Path) -> bytes | None:
         return read_file(folder / "meta" / "ring", _MOST_BYTES)
     except IntegrityError as error:
         raise KeyRingTamperedError from error
+
+
+def _in_cluster(store: str) -> bytes | None:
+    """
+    Return the key ring in the database of a cluster, whose nodes may run.
+
+    Raises:
+        ConfigurationError: The address, or the server behind it, is not usable.
+    """
+    # A single machine loads nothing of this.
+    from hsm_core._internal.stores.postgresql.connection import (
+        connect,
+        postgres_errors,
+        read_location,
+    )
+
+    connection = connect(read_location(store))
+    try:
+        with postgres_errors():
+            found = connection.execute(_TABLE).fetchone()
+            if found is None or found[0] is None:
+                return None
+            row = connection.execute(_RING).fetchone()
+    finally:
+        connection.close()
+    return None if row is None else bytes(row[0])
 
 
 def _in_database(path: Path) -> bytes | None:
