@@ -3,10 +3,18 @@
 
 from __future__ import annotations
 
+import time
+
+import pytest
+
 from hsm_core._internal.audit.record import event_of
+from hsm_core._internal.stores.postgresql.audit_offline import ClusterVerifier
+from hsm_core._internal.stores.postgresql.connection import read_location
+from hsm_core.errors import AuditUnavailableError
 from hsm_core.model import HeadsDetail
-from tests.core.audit_support import draft, fill, intent
-from tests.core.cluster_logs import site_on
+from tests.core.audit_support import KEY, draft, fill, intent
+from tests.core.cluster_logs import Site, site_on
+from tests.postgresql import PostgreSQL
 
 
 def test_a_node_continues_its_own_log(database: str) -> None:
@@ -75,3 +83,44 @@ def test_open_intents_of_another_node_are_found(database: str) -> None:
         assert ["b" * 32] == [e.operation_id for e in site.all.open_intents(log_id)]
         assert [] == site.all.open_intents(site.all.log_of("a"))
         assert "" == site.all.log_of("c")
+
+
+def _append(site: Site, number: int, *, patience: float = 0.0) -> None:
+    """Append one record; try again for some time."""
+    limit = time.monotonic() + patience
+    while True:
+        try:
+            site.logs["a"].append([draft(number)]).wait()
+        except AuditUnavailableError:
+            if time.monotonic() > limit:
+                raise
+            time.sleep(0.05)
+        else:
+            return
+
+
+def test_a_log_resumes_when_its_database_is_back() -> None:
+    """While it is gone nothing is acknowledged; what was before is there once."""
+    server = PostgreSQL.create()
+    try:
+        name = server.new_database()
+        with site_on(server.url(name), "a") as site:
+            for number in range(20):
+                _append(site, number)
+            server.kill()
+            with pytest.raises(AuditUnavailableError):
+                _append(site, 20)
+            server.start()
+            _append(site, 40, patience=60)
+            lines = site.logs["a"].lines(0, 1000)
+            events = [event_of(line, seq) for seq, line in enumerate(lines)]
+            asked = [event.request_id for event in events]
+
+            for number in range(20):
+                assert 1 == asked.count(f"request-{number}")
+            assert "request-40" in asked
+            assert "system.resume" in [event.kind for event in events]
+        found = ClusterVerifier(read_location(server.url(name)), KEY).verify()
+        assert [len(lines)] == [each.log.records for each in found]
+    finally:
+        server.remove()

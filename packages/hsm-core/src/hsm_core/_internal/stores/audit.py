@@ -60,8 +60,13 @@ def open_audit_log(
         AuditUnavailableError: It can't be read or written.
     """
     if database is not None and view is not None:
-        from hsm_core._internal.stores.postgresql.audit import PostgresAuditLog
+        from hsm_core._internal.stores.postgresql.audit import (
+            PostgresAuditLog,
+            check_known,
+        )
 
+        if known_id is not None:
+            check_known(database, known_id, hmac_key)
         options = _options(settings, hmac_key, clock, entropy)
         return PostgresAuditLog.open(database, options, view)
     if settings.audit_store == AuditStoreKind.SQLITE:

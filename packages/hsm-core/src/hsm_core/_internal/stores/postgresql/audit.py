@@ -12,11 +12,11 @@ from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.audit.shared_groups import ClusterView
 from hsm_core._internal.audit.shared_log import SharedAuditLog
 from hsm_core._internal.audit.verify import RecoveredLog, recover
-from hsm_core._internal.stores.audit_rows import StoredRows, head_row
+from hsm_core._internal.stores.audit_rows import StoredRows, head_row, read_head
 from hsm_core._internal.stores.postgresql.audit_medium import PostgresMedium
 from hsm_core._internal.stores.postgresql.audit_rows import PostgresTables, log_errors
 from hsm_core._internal.stores.postgresql.connection import connect, run
-from hsm_core.errors import AuditUnavailableError
+from hsm_core.errors import AuditTamperedError, AuditUnavailableError
 
 if TYPE_CHECKING:
     from hsm_core._internal.stores.postgresql.database import ClusterDatabase
@@ -101,6 +101,27 @@ class PostgresAuditLog(SharedAuditLog):
             log = cls(medium, NoReserve(), recovered, options, view)
             stack.pop_all()
         return log
+
+
+def check_known(database: ClusterDatabase, log_id: str, hmac_key: bytes) -> None:
+    """
+    Check that the first log of a cluster, which its key ring names, is there.
+
+    Raises:
+        WrongAuditKeyError: It was written with another HMAC key.
+        AuditTamperedError: It is missing, or its head mark was altered.
+        AuditUnavailableError: It can't be read.
+    """
+    with log_errors(), database.reading() as connection:
+        tables = PostgresTables(connection, log_id)
+        if not tables.heads():
+            raise AuditTamperedError(
+                f"The key store belongs to the audit log {log_id}, but the database "
+                "has none of this ID.",
+                seq=0,
+                reason="missing",
+            )
+        read_head(tables, hmac_key)
 
 
 def _begin(connection: ServerConnection, options: AuditOptions, kind: str) -> str:
