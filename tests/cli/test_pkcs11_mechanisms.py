@@ -491,22 +491,12 @@ def test_digests_and_random_bytes(program: Program) -> None:
             ],
             ck.CKR_ATTRIBUTE_VALUE_INVALID,
         ),
-        (
-            [
-                (ck.CKA_MODULUS_BITS, number(2048)),
-                (
-                    ck.CKA_ALLOWED_MECHANISMS,
-                    struct.pack(">IIQ", 8, 1, ck.CKM_SHA256_RSA_PKCS),
-                ),
-            ],
-            ck.CKR_TEMPLATE_INCONSISTENT,
-        ),
     ],
 )
 def test_keys_that_are_not_offered(
     program: Program, attributes: Attributes, rv: int
 ) -> None:
-    """Weak keys, and restrictions that nothing enforces, are refused."""
+    """Weak keys are refused."""
     with pytest.raises(CallError) as caught:
         program.pair(ck.CKM_RSA_PKCS_KEY_PAIR_GEN, attributes, [])
 
@@ -527,6 +517,24 @@ def test_a_usage_that_a_template_denies(program: Program) -> None:
     with pytest.raises(CallError) as caught:
         program.pair(ck.CKM_EC_KEY_PAIR_GEN, no_verify, no_sign)
     assert ck.CKR_TEMPLATE_INCONSISTENT == caught.value.rv
+
+
+def test_a_key_of_one_mechanism(program: Program) -> None:
+    """A key is only for the mechanisms that its template names, on each operation."""
+    allowed = struct.pack(">IIQ", 8, 1, ck.CKM_ECDSA_SHA256)
+    only: Attributes = [(ck.CKA_ALLOWED_MECHANISMS, allowed)]
+    public, private = program.pair(
+        ck.CKM_EC_KEY_PAIR_GEN, [(ck.CKA_EC_PARAMS, data(P256))], only
+    )
+    named, other = mechanism(ck.CKM_ECDSA_SHA256), mechanism(ck.CKM_ECDSA)
+
+    signature = program.sign(named, private, b"hello")
+
+    program.verify(named, public, b"hello", signature)
+    for function, key in ((42, private), (48, public)):
+        with pytest.raises(CallError) as caught:
+            program.begin(function, other, key)
+        assert ck.CKR_MECHANISM_INVALID == caught.value.rv
 
 
 def test_a_mac_key_of_one_direction(program: Program) -> None:

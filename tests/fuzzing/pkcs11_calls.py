@@ -129,6 +129,10 @@ def _conversation(version: int) -> bytes:
     session, key = ulong(1), ulong(1)
     private = [(0x00, number(3)), (0x01, flag(True)), (0x108, flag(True))]
     named = [(0x00, number(3)), (0x03, data(b"ec-p256"))]
+    secret = [(0x00, number(4)), (0x100, number(0x10)), (0x108, flag(True))]
+    agreement = ulong(1) + block(b"") + block(b"\4" + bytes(64))
+    ecdh = mechanism(0x1050, (b"\1" if version >= 2 else b"") + agreement)
+    wrapped, room = array(bytes(40)) + template(secret), struct.pack(">I", 64)
     nested = struct.pack(">II", 0x40000211, 1) + struct.pack(">III", 1, 0x100, 8)
     calls = (
         (1, "ayyay", array(HANDSHAKE) + b"\0" + array(b"\0")),
@@ -148,6 +152,10 @@ def _conversation(version: int) -> bytes:
         (43, "uayfy", session + array(bytes(32)) + struct.pack(">I", 64)),
         (20, "uaA", session + template([(0, number(0)), (0x11, data(b"note"))])),
         (21, "uuaA", session + key + template([(0x01, flag(False))])),
+        (20, "uaA", session + template([*secret, (0x11, data(bytes(range(32))))])),
+        (62, "uMuaA", session + ecdh + key + template(secret)),
+        (60, "uMuufy", session + mechanism(0x2109, absent) + key + key + room),
+        (61, "uMuayaA", session + mechanism(0x2109, absent) + key + wrapped),
         (64, "ufy", session + struct.pack(">I", 8)),
         (19, "u", session),
         (2, "", b""),

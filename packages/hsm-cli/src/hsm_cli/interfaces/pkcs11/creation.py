@@ -9,7 +9,13 @@ import msgspec
 
 from hsm_cli.interfaces.pkcs11 import constants as ck
 from hsm_cli.interfaces.pkcs11.errors import CryptokiError
-from hsm_cli.interfaces.pkcs11.names import id_tag, label_tag, name_from, without
+from hsm_cli.interfaces.pkcs11.names import (
+    id_tag,
+    label_tag,
+    mechanisms_tag,
+    name_from,
+    without,
+)
 from hsm_cli.interfaces.pkcs11.objects import (
     ALWAYS_AUTHENTICATE,
     ONE_WAY,
@@ -75,6 +81,13 @@ _PURPOSES: Final = (
     {KeyUsage.ENCAPSULATE, KeyUsage.DECAPSULATE},
 )
 """Usages that go together, the first that a template names counting."""
+
+
+_OF_TYPES: Final[dict[object, frozenset[KeyUsage]]] = {
+    ck.CKK_GENERIC_SECRET: frozenset({KeyUsage.MAC, KeyUsage.DERIVE}),
+    ck.CKK_HKDF: frozenset({KeyUsage.DERIVE}),
+}
+"""Usages of types of keys that do not encrypt, whatever programs ask for."""
 
 
 class Creation(msgspec.Struct, frozen=True):
@@ -152,7 +165,14 @@ def creation(object_class: int, template: Template, *others: Template) -> Creati
         tags.append(SESSION_KEY)
     if template.get(ck.CKA_ALWAYS_AUTHENTICATE) is True:
         tags.append(ALWAYS_AUTHENTICATE)
-    wanted, refused = _one_purpose(usages)
+    allowed = {
+        kind
+        for found in (template, *others)
+        for kind in _mechanisms(found.get(ck.CKA_ALLOWED_MECHANISMS))
+    }
+    if allowed:
+        tags.append(mechanisms_tag(tuple(sorted(allowed))))
+    wanted, refused = _one_purpose(usages, template.get(ck.CKA_KEY_TYPE))
     return Creation(
         name=name,
         tags=tuple(tags),
@@ -168,16 +188,19 @@ def creation(object_class: int, template: Template, *others: Template) -> Creati
     )
 
 
-def _one_purpose(usages: set[KeyUsage]) -> tuple[set[KeyUsage], list[KeyUsage]]:
+def _one_purpose(
+    usages: set[KeyUsage], key_type: object
+) -> tuple[set[KeyUsage], list[KeyUsage]]:
     """
-    Return the usages of a new key, and those that it does not get.
+    Return the usages of a new key of a type, and those that it does not get.
 
     Programs ask for everything. A key that signs and decrypts weakens both (SP 800-57
     part 1, section 5.2), and one that wraps and decrypts reveals what it wraps.
     """
-    for purpose in _PURPOSES:
-        if wanted := purpose & usages:
-            return wanted, sorted(usages - wanted)
+    for asked in (usages & _OF_TYPES.get(key_type, usages), usages):
+        for purpose in _PURPOSES:
+            if wanted := purpose & asked:
+                return wanted, sorted(usages - wanted)
     return set(), []
 
 
@@ -189,11 +212,6 @@ def _check(object_class: int, template: Template) -> None:
             raise CryptokiError(
                 ck.CKR_TEMPLATE_INCONSISTENT, f"Attribute {kind:#x} can't be {value!r}."
             )
-    if template.get(ck.CKA_ALLOWED_MECHANISMS, ()) != ():
-        raise CryptokiError(
-            ck.CKR_TEMPLATE_INCONSISTENT,
-            "CKA_ALLOWED_MECHANISMS can't restrict a key. Restrict its usages.",
-        )
     # A key that is asked to be less protected than it will be is accepted: it is
     # sensitive, and what tries to read its value is refused.
     if object_class == ck.CKO_PUBLIC_KEY and template.get(ck.CKA_PRIVATE) is True:
@@ -234,6 +252,10 @@ def _denied_by(object_class: int, template: Template) -> set[KeyUsage]:
     table = USAGES[object_class]
     left = {usage for kind, usage in table.items() if template.get(kind) is not False}
     return set(table.values()) - left
+
+
+def _mechanisms(value: Value | None) -> tuple[int, ...]:
+    return value if isinstance(value, tuple) else ()
 
 
 def _text(template: Template, kind: int) -> bytes:

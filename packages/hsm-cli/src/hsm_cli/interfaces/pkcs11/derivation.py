@@ -68,6 +68,7 @@ def derive_key(
         raise CryptokiError(ck.CKR_MECHANISM_PARAM_INVALID)
     peer = _public_key(base.spec, parameter.public)
     base.require_usage(ck.CKA_DERIVE)
+    base.require_mechanism(mechanism.kind)
     require_no_login(base)
     algorithm, wanted = _wanted(session, base, function, found)
 

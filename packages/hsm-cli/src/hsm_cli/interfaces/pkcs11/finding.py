@@ -139,6 +139,8 @@ def create_object(session: Session, template: Template) -> int:
 def copy_object(session: Session, handle: int, template: Template) -> int:
     """Return another handle of an object, for the session; see C_CopyObject."""
     one = session.application.inventory.find_object(handle)
+    if template.get(ck.CKA_TOKEN) is True:
+        session.require_writable()
     key, own = copyable(one, template)
     return session.application.inventory.copy_key(key, own, session)
 

@@ -78,11 +78,11 @@ def generate_key(session: Session, mechanism: Mechanism | None, found: Template)
     if kind not in SECRET_GENERATORS:
         raise CryptokiError(ck.CKR_MECHANISM_INVALID)
     require(found, ck.CKA_CLASS, ck.CKO_SECRET_KEY)
-    wanted = creation(ck.CKO_SECRET_KEY, found)
     types = SECRET_GENERATORS[kind]
     key_type = found.get(ck.CKA_KEY_TYPE, types[0])
     if key_type not in types:
         raise CryptokiError(ck.CKR_TEMPLATE_INCONSISTENT)
+    wanted = creation(ck.CKO_SECRET_KEY, {**found, ck.CKA_KEY_TYPE: key_type})
     algorithm = secret_algorithm(key_type, found.get(ck.CKA_VALUE_LEN), wanted)
     return create(session, algorithm, wanted)[0].handle
 

@@ -134,6 +134,7 @@ def begin(
         raise CryptokiError(ck.CKR_KEY_TYPE_INCONSISTENT)
     operation = make(key, scheme, mechanism.parameter)
     key.require_usage(usage)
+    key.require_mechanism(mechanism.kind)
     session.begin(kind, operation, key)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""CKA_LABEL and CKA_ID of a key, from its name, its tags and its ID."""
+"""CKA_LABEL, CKA_ID and CKA_ALLOWED_MECHANISMS of a key: its name, tags and ID."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from hsm_core.model import KeyInfo
 
 _LABEL: Final = "pkcs11-label:"
 _ID: Final = "pkcs11-id:"
+_MECHANISMS: Final = "pkcs11-mechanisms:"
 _NAME: Final = re.compile(rb"[0-9a-z][0-9a-z._-]{0,63}")
 _UUID_BYTES: Final = 16
 _VERSION_BYTES: Final = 4
@@ -83,6 +84,37 @@ def id_tag(identifier: bytes) -> str:
         CryptokiError: It is longer than 40 bytes.
     """
     return _tag(_ID, identifier)
+
+
+def mechanisms_tag(kinds: tuple[int, ...]) -> str:
+    """
+    Return the tag that holds the mechanisms that a key is for.
+
+    Raises:
+        CryptokiError: They are too many for a tag.
+    """
+    tag = _MECHANISMS + ".".join(f"{kind:x}" for kind in kinds)
+    if len(tag) > _LONGEST_TAG:
+        raise CryptokiError(
+            ck.CKR_ATTRIBUTE_VALUE_INVALID, "CKA_ALLOWED_MECHANISMS names too many."
+        )
+    return tag
+
+
+def mechanisms_of(info: KeyInfo) -> tuple[int, ...] | None:
+    """
+    Return the mechanisms that a key is for; None if it is for all.
+
+    A tag that can't be read allows none.
+    """
+    for tag in info.tags:
+        if tag.startswith(_MECHANISMS):
+            parts = tag[len(_MECHANISMS) :].split(".")
+            try:
+                return tuple(int(part, 16) for part in parts)
+            except ValueError:
+                return ()
+    return None
 
 
 def without(tags: tuple[str, ...], tag: str) -> tuple[str, ...]:

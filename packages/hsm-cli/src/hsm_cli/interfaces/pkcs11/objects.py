@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from hsm_cli.interfaces.pkcs11 import constants as ck
 from hsm_cli.interfaces.pkcs11.errors import CryptokiError
-from hsm_cli.interfaces.pkcs11.names import id_of, label_of
+from hsm_cli.interfaces.pkcs11.names import id_of, label_of, mechanisms_of
 from hsm_cli.interfaces.pkcs11.public_parts import PUBLIC_PARTS, public_part
 from hsm_cli.interfaces.pkcs11.wire import Template, Value
 from hsm_core.algorithms import AlgorithmSpec, Family, KeyUsage
@@ -306,6 +306,20 @@ class KeyObject(Object):
         """Return the public key of this version."""
         return self._load()
 
+    def require_mechanism(self, kind: int) -> None:
+        """
+        Check that the key is for a mechanism.
+
+        Raises:
+            CryptokiError: CKA_ALLOWED_MECHANISMS names others.
+        """
+        allowed = self._attributes.get(ck.CKA_ALLOWED_MECHANISMS)
+        if isinstance(allowed, tuple) and kind not in allowed:
+            raise CryptokiError(
+                ck.CKR_MECHANISM_INVALID,
+                f"Key {self.key_id} is not for this mechanism.",
+            )
+
     def require_usage(self, usage: int) -> None:
         """
         Check that the key has a usage, given as an attribute.
@@ -358,6 +372,9 @@ class KeyObject(Object):
             ck.CKA_KEY_GEN_MECHANISM: self._generator(),
             **{usage: self._has_usage(usage) for usage in USAGES[self.object_class]},
         }
+        allowed = mechanisms_of(info)
+        if allowed is not None:
+            found[ck.CKA_ALLOWED_MECHANISMS] = allowed
         if is_public:
             return found | {
                 ck.CKA_SUBJECT: b"",

@@ -47,10 +47,13 @@ def wrap_key(
     capacity: int | None,
 ) -> bytes:
     """Return a key, wrapped by another."""
+    if mechanism is None:
+        raise CryptokiError(ck.CKR_ARGUMENTS_BAD)
     chosen = _chosen(mechanism)
     holder = _holder(session, wrapping, ck.CKA_WRAP, ck.CKR_WRAPPING_KEY_HANDLE_INVALID)
     if holder.spec.family is not Family.KEY_WRAP:
         raise CryptokiError(ck.CKR_WRAPPING_KEY_TYPE_INCONSISTENT)
+    holder.require_mechanism(mechanism.kind)
     key = session.key(handle)
     # Imported again as a key that decrypts, it would reveal the keys that it wraps.
     if key.object_class == ck.CKO_PUBLIC_KEY or key.spec.family is Family.KEY_WRAP:
@@ -85,11 +88,14 @@ def unwrap_key(
     found: Template,
 ) -> int:
     """Import a secret key that was wrapped for this HSM."""
+    if mechanism is None:
+        raise CryptokiError(ck.CKR_ARGUMENTS_BAD)
     chosen = _chosen(mechanism)
     invalid = ck.CKR_UNWRAPPING_KEY_HANDLE_INVALID
     holder = _holder(session, unwrapping, ck.CKA_UNWRAP, invalid)
     if holder.spec.family is not Family.KEY_WRAP:
         raise CryptokiError(ck.CKR_UNWRAPPING_KEY_TYPE_INCONSISTENT)
+    holder.require_mechanism(mechanism.kind)
     require(found, ck.CKA_CLASS, ck.CKO_SECRET_KEY)
     key_type = require_key_type(found)
     length = len(wrapped) - _CHECK_BYTES
@@ -121,9 +127,7 @@ def unwrap_key(
         raise CryptokiError(ck.CKR_WRAPPED_KEY_INVALID) from None
 
 
-def _chosen(mechanism: Mechanism | None) -> WrapMechanism:
-    if mechanism is None:
-        raise CryptokiError(ck.CKR_ARGUMENTS_BAD)
+def _chosen(mechanism: Mechanism) -> WrapMechanism:
     if mechanism.kind not in WRAPPING:
         raise CryptokiError(ck.CKR_MECHANISM_INVALID)
     if mechanism.parameter is not None:
