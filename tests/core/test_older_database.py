@@ -68,6 +68,11 @@ def locked(hsm: OpenHSM) -> str:
     return reason
 
 
+def mark_problem(hsm: OpenHSM) -> str:
+    """Return what the status says of the last-seen mark."""
+    return hsm.act_as(caller()).execute(Status()).cluster.mark_problem
+
+
 def test_a_dump_that_is_restored(
     database: str, tmp_path: Path, dump: Callable[[], Dump]
 ) -> None:
@@ -137,11 +142,11 @@ def test_a_mark_that_is_gone(database: str, tmp_path: Path) -> None:
     A node whose mark is gone shows that, and one of another cluster does not start.
     """
     with node(database, tmp_path) as hsm:
-        assert not hsm._cluster.seen.finding  # type: ignore[union-attr]  # noqa: SLF001
+        assert not mark_problem(hsm)
     mark = tmp_path / "a.mark"
     mark.unlink()
     with node(database, tmp_path) as hsm:
-        assert "mark is gone" in hsm._cluster.seen.finding  # type: ignore[union-attr]  # noqa: SLF001
+        assert "mark is gone" in mark_problem(hsm)
     content = bytearray(mark.read_bytes())
     content[4096 + 20] ^= 1
     content[4096 + 2**20 + 20] ^= 1

@@ -69,6 +69,8 @@ class ClusterStatus(Record, frozen=True, kw_only=True):
         level: Newest formats that all nodes may write.
         has_standby: Whether a commit waits for a synchronous standby. Without one, an
             acknowledged change can be lost by a fail-over; the HSM then locks.
+        mark_problem: Why the node would not notice an older database after its next
+            start, such as a last-seen mark that is gone; empty if it would.
         clock_difference_seconds: By how much the clock is ahead of the database's.
         group_retries: Groups of records that a change has made the node decide again.
     """
@@ -81,6 +83,7 @@ class ClusterStatus(Record, frozen=True, kw_only=True):
     policies: int = 0
     level: int = 0
     has_standby: bool = False
+    mark_problem: Line = ""
     clock_difference_seconds: float = 0.0
     group_retries: int = 0
 

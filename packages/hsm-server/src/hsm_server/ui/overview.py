@@ -169,7 +169,7 @@ def _of_hsm(status: HSMStatus) -> list[Card]:
 
 
 def _cluster(status: HSMStatus) -> Sequence[Row]:
-    cluster = status.cluster
+    cluster, mark = status.cluster, status.cluster.mark_problem
     ahead = cluster.clock_difference_seconds
     return (
         Row("This node", cluster.node),
@@ -180,6 +180,11 @@ def _cluster(status: HSMStatus) -> Sequence[Row]:
         Row("Synchronous standby", "yes")
         if cluster.has_standby
         else Row("Synchronous standby", "none", "warn"),
+        Row(
+            "Last-seen mark",
+            mark or "kept",
+            _good(not cluster.mark_problem),
+        ),
         Row("Clock ahead", f"{ahead:.3f} s", "" if abs(ahead) < 1 else "warn"),
     )
 

@@ -283,7 +283,7 @@ class _Assembly:
         parts, mark = self._parts, self._settings.node_mark
         if parts.cluster is None or mark is None:
             return {}
-        parts.cluster.watch(mark, ring, parts.audit.log_id, parts.hmac_key)
+        parts.cluster.watch(mark, ring, parts.audit.log_id)
         assert parts.cluster.seen is not None  # noqa: S101 (for the type checker)
         return {
             "job_guard": parts.cluster.jobs.guarded,

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
@@ -16,7 +16,7 @@ from hsm_core._internal.cluster.approvals import ApprovalChanges
 from hsm_core._internal.cluster.changes import Changes
 from hsm_core._internal.cluster.fence import new_instance, session_name
 from hsm_core._internal.cluster.jobs import JobLeases
-from hsm_core._internal.cluster.mark import LastSeenMark
+from hsm_core._internal.cluster.mark import LastSeenMark, SeenEnd
 from hsm_core._internal.cluster.membership import LEVEL, Membership
 from hsm_core._internal.cluster.node_rows import NodeFacts
 from hsm_core._internal.cluster.overview import ClusterOverview
@@ -38,6 +38,7 @@ from hsm_core._internal.stores.postgresql.records import (
     ClusterApprovalStore,
     ClusterKeyStore,
 )
+from hsm_core.model import LogHead
 from hsm_core.protocols import (
     ApprovalStore,
     AuditDraft,
@@ -83,9 +84,8 @@ class ClusterNode:
         self.seen: SeenDatabase | None = None
         self._was_here = membership.epoch > 1
         self._worker = BackgroundWorker()
-        self._hmac_key = b""
 
-    def watch(self, path: Path, ring: KeyRing, log_id: str, hmac_key: bytes) -> None:
+    def watch(self, path: Path, ring: KeyRing, log_id: str) -> None:
         """
         Open the last-seen mark.
 
@@ -96,19 +96,16 @@ class ClusterNode:
 
             log_id: ID of the node's log.
 
-            hmac_key: Key of all logs.
-
         Raises:
             ConfigurationError: The mark is another node's, or can't be opened.
         """
-        self._hmac_key = hmac_key
         owner = length_prefixed(ring.store_id.encode(), self.membership.node.encode())
         mark = LastSeenMark(path, ring.mark_mac, owner)
-        log_of = ClusterLogs(self.database, hmac_key).log
-        self.seen = SeenDatabase(
-            mark, self.database, log_of, log_id, was_here=self._was_here
+        self.seen = seen = SeenDatabase(
+            mark, self.database, self.logs.log, log_id, was_here=self._was_here
         )
-        self.view.on_written = self.seen.written
+        self.view.on_written = seen.written
+        self.overview.mark_problem = seen.finding
         self._worker.every(_SYNC_SECONDS, mark.sync)
 
     def follow(self, changes: Changes, lock: StoreLock) -> None:
@@ -158,7 +155,7 @@ class ClusterNode:
             return KeyJournal(inventory, audit, intents), approvals
 
         settlement = Settlement(
-            ClusterLogs(self.database, self._hmac_key),
+            self.logs,
             self.jobs.holds,
             self.membership.note_settled,
             journals,
@@ -197,8 +194,16 @@ class ClusterNode:
             hmac_key: Key of all logs.
         """
         self.logs = ClusterLogs(self.database, hmac_key)
-        self._heads = HeadsWatch(audit, self.logs.grown)
+        self._heads = HeadsWatch(audit, self._grown)
         self.membership.on_beat.append(self._heads.record_growth)
+
+    def _grown(self, known: Mapping[str, int]) -> Sequence[LogHead]:
+        """Return the heads of the logs that have grown, and note them in the mark."""
+        found = self.logs.grown(known)
+        if self.seen is not None:
+            ends = {h.log_id: SeenEnd(h.size - 1, h.leaf_hash) for h in found}
+            self.seen.note_heads(ends)
+        return found
 
     def finish(self) -> None:
         """

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Final
 
 from hsm_core import operations as ops
@@ -27,6 +28,9 @@ class ClusterOverview:
         membership: Membership of this node.
 
         view: What its log is written under.
+
+    Attributes:
+        mark_problem: Returns what is wrong with the last-seen mark.
     """
 
     def __init__(
@@ -35,6 +39,7 @@ class ClusterOverview:
         self._database = database
         self._membership = membership
         self._view = view
+        self.mark_problem: Callable[[], str] = str
 
     def status(self) -> ops.ClusterStatus:
         """Return the state of the cluster as of the last beat."""
@@ -49,6 +54,7 @@ class ClusterOverview:
             policies=len({row.policy for row in live if row.policy}),
             level=member.cluster_level,
             has_standby=self._database.server.has_standby,
+            mark_problem=self.mark_problem(),
             clock_difference_seconds=member.clock_difference_seconds,
             group_retries=self._view.refused_groups,
         )

@@ -65,9 +65,8 @@ class SeenDatabase:
         self._is_lost = was_here and mark.before is None
         self._notes = False
 
-    @property
     def finding(self) -> str:
-        """What is wrong with the mark, for people; empty if nothing."""
+        """Return what is wrong with the mark, for people; empty if nothing."""
         if self._is_lost:
             return (
                 "This node has been in the cluster before, and its last-seen mark is "
