@@ -13,7 +13,8 @@ from hsm_core.settings import Settings
 folder = Path(sys.argv[1])
 settings = Settings(store=f"sqlite:{folder}/s")
 open_hsm(settings, master_key=bytes(32), hmac_key=bytes(32), test_all=False).close()
-print(*sorted(n for n in sys.modules if ".cluster" in n or "postgresql" in n))
+rooms = ("_internal.cluster", "assembly.cluster", "postgresql")
+print(*sorted(n for n in sys.modules if any(room in n for room in rooms)))
 print(*sorted(n for n in sys.modules if n.startswith("psycopg")))
 """
 
