@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -71,8 +72,15 @@ def act(session: Session, load: Load, wanted: dict[str, Any]) -> object:
         load.end()
         return load.signed
     if kind in {"revoke", "suspend", "rotate"}:
-        return getattr(session, kind)(key_id).generation
+        change = getattr(session, kind)
+        return change(key_id, idempotency_key=wanted.get("once")).generation
     raise AssertionError(kind)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
 
 
 def write(answer: dict[str, object]) -> None:
@@ -95,7 +103,8 @@ def main() -> None:
             try:
                 answer: dict[str, object] = {"ok": act(session, load, json.loads(line))}
             except HSMError as error:
-                answer = {"code": error.code}
+                causes = [repr(found) for found in _chain(error)]
+                answer = {"code": error.code, "causes": causes}
             write(answer)
         load.end()
 

@@ -22,12 +22,13 @@ from typing import Any, Final
 
 import pytest
 
-from hsm_core.errors import KeyStateError
+from hsm_core.errors import KeyStateError, StoreUnavailableError
 from tests.postgresql import PostgreSQL
 from tests.support import REPOSITORY
 
 NODES: Final = 3
 TRIALS: Final = int(os.environ.get("FERROHSM_REVOCATIONS", "6"))
+PATIENCE: Final = 60.0
 LONGEST_STOP: Final = 1.5
 """Seconds; a node that is stopped for three is fenced by another."""
 
@@ -67,6 +68,17 @@ class Child:
         answer = self.ask(**wanted)
         assert "ok" in answer, answer
         return answer["ok"]
+
+    def insist(self, **wanted: str) -> None:
+        """
+        Send a line until it succeeds.
+
+        A process may be stopped while the database holds a row for it.
+        """
+        until = time.monotonic() + PATIENCE
+        while "ok" not in (answer := self.ask(**wanted)):
+            assert StoreUnavailableError.code == answer["code"], answer
+            assert time.monotonic() < until, answer
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
@@ -126,14 +138,15 @@ def test_revocations(children: list[Child]) -> None:
 
         with stopped.stopped() if choice.random() < 0.7 else ExitStack():
             time.sleep(choice.random() * LONGEST_STOP / 4)
-            first.made(do=word, key=key)
+            first.insist(do=word, key=key, once=f"{word}-{number}")
             # Sent after the answer: by ID and by name, whether the process runs or not.
             for child in children:
                 child.send(do="sign", key=choice.choice([key, name]))
             time.sleep(choice.random() * LONGEST_STOP / 4)
         answers = [child.receive() for child in children]
 
-        assert [{"code": KeyStateError.code}] * NODES == answers, (number, word)
+        codes = [answer.get("code") for answer in answers]
+        assert [KeyStateError.code] * NODES == codes, (number, word, answers)
     for child in children:
         served += child.made(do="rest")
     assert served

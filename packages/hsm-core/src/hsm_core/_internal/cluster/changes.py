@@ -57,7 +57,6 @@ if TYPE_CHECKING:
 _MODULUS: Final = 2**256
 _DIGEST_BYTES: Final = 32
 _FRESH_SECONDS: Final = 2.0
-"""Age of the feed up to which memory answers what only reads."""
 
 
 class Changes(ChangeFeed, FollowedFeed):

@@ -183,7 +183,8 @@ class ListKeysHandler(Handler[ops.ListKeys, ops.KeyPage]):
         """Read the index, then check every document that is shown."""
         at = self._services.clock.now()
         scope = context.policy.visible(context.caller, at=at)
-        if context.at_once and not scope.is_everything:
+        is_shared = self._services.inventory.feed is not None
+        if context.at_once and (is_shared or not scope.is_everything):
             raise NoRoomError  # Every key that the filter leaves must be looked at.
         make = partial(self._page, context.operation, scope, at_once=context.at_once)
         return Answer(

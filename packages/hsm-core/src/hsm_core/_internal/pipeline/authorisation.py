@@ -18,6 +18,7 @@ from hsm_core._internal.handlers.base import (
 )
 from hsm_core._internal.handlers.context import RequestContext
 from hsm_core._internal.keyring.documents import is_key_id, key_facts
+from hsm_core._internal.keyring.use_counters import NoRoomError
 from hsm_core._internal.lib.cells import Snapshot
 from hsm_core._internal.policy.engine import decide_on
 from hsm_core._internal.policy.facts import joined
@@ -129,8 +130,11 @@ class Admission:
         Raises:
             KeyNotFoundError: There is none; of a further key, it names the field.
             HSMError: It was tampered with, or can't be read.
+            NoRoomError: A database would have to be asked, and that is not allowed.
         """
         inventory = self._services.inventory
+        if context.at_once and inventory.feed is not None:
+            raise NoRoomError
         reference: str = getattr(context.operation, field)
         is_subject = field == "key_id"
         if is_subject:
