@@ -445,6 +445,30 @@ def dual_control(session: nox.Session) -> None:
 
 
 @nox.session
+def revocations(session: nox.Session) -> None:
+    """
+    Revoke keys under load on a cluster of processes, 1,000 or `FERROHSM_REVOCATIONS`.
+
+    One of the nodes is stopped at random. A storm of changes on all nodes follows.
+    """
+    _install(session, "test")
+    wanted = os.environ.get("FERROHSM_REVOCATIONS", "1000")
+    session.run(
+        *("pytest", "-q", "--timeout=0"),
+        *(
+            "tests/core/test_cluster_revocations.py",
+            "tests/core/test_cluster_changes.py",
+        ),
+        *session.posargs,
+        env={
+            "FERROHSM_CLUSTER_STEPS": "300",
+            "FERROHSM_REVOCATIONS": wanted,
+            "FERROHSM_REQUIRE_SERVICES": "1",
+        },
+    )
+
+
+@nox.session
 def races(session: nox.Session) -> None:
     """
     End uses in their middle a thousand times in each way, or `FERROHSM_RACES`.
