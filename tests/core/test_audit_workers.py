@@ -9,19 +9,29 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from random import Random
+from typing import Any
 
+import msgspec
 import pytest
 
-from hsm_core._internal.audit.verify import OfflineVerification, PartFollower
+from hsm_core._internal.audit.chain import Chain
+from hsm_core._internal.audit.record import CLOSED
+from hsm_core._internal.audit.verify import (
+    CheckedPart,
+    OfflineVerification,
+    PartFollower,
+)
 from hsm_core._internal.stores.filesystem import audit_verify, audit_workers
 from hsm_core._internal.stores.filesystem.audit_segments import Segment
 from hsm_core.errors import AuditTamperedError
-from hsm_core.testing import FakeClock
+from hsm_core.model import Phase
+from hsm_core.protocols import AuditDraft
+from hsm_core.testing import FakeClock, FakeEntropy
 from tests.core.audit_prune_support import prune
 from tests.core.audit_support import KEY, copy_of, draft, fill, open_log, opened
 
 RECORDS = 120
-TRIALS = 15
+TRIALS = 12
 
 Started = list[subprocess.Popen[bytes]]
 
@@ -176,8 +186,13 @@ def _cut(data: bytes, random: Random) -> bytes:
     return data[: random.randrange(len(data))]
 
 
+def _cut_lines(data: bytes, random: Random) -> bytes:
+    lines = data.splitlines(keepends=True)
+    return b"".join(lines[: random.randrange(len(lines))])
+
+
 @pytest.mark.parametrize("key", [KEY, None], ids=["key", "chain"])
-@pytest.mark.parametrize("damage", [_damage_byte, _damage_lines, _cut])
+@pytest.mark.parametrize("damage", [_damage_byte, _damage_lines, _cut, _cut_lines])
 def test_the_first_fault_is_the_same(
     made: Path,
     tmp_path: Path,
@@ -205,6 +220,67 @@ def test_the_first_fault_is_the_same(
         assert expected == _verified(path, key)
         segment.write_bytes(before)
     assert any(ahead.taken > 1 for ahead in checked)
+
+
+def test_another_history_is_not_taken_for_the_one_of_the_mark(
+    tmp_path: Path, checked: list[_Checked]
+) -> None:
+    """The record that the head mark names is read, in whatever segment it is."""
+    first = tmp_path / "first" / "audit.log"
+    log = open_log(first, segment_bytes=4096)
+    fill(log, 20, one_by_one=True)
+    other = copy_of(first, tmp_path / "other")
+    fill(log, 10, one_by_one=True)
+    log.close()
+    with opened(other, segment_bytes=4096) as log:
+        fill(log, 60, one_by_one=True)
+    forked = copy_of(other, tmp_path / "forked")
+    head = "audit.log.head"
+    (forked.parent / head).write_bytes((first.parent / head).read_bytes())
+    found = _verified(forked, KEY)
+
+    assert isinstance(found, dict)
+    assert found["reason"] == "mark"
+    assert checked[-1].taken > 0
+
+
+def test_a_part_of_another_log_is_not_taken(
+    made: Path, checked: list[_Checked], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A result counts only if it begins with the record that was read."""
+    check = audit_workers.check_segment
+
+    def other(*arguments: Any) -> CheckedPart | None:
+        part = check(*arguments)
+        return part and msgspec.structs.replace(part, first_leaf="0" * 64)
+
+    expected = _verified(made, KEY)
+    monkeypatch.setattr(audit_workers, "check_segment", other)
+
+    assert expected == _verified(made, KEY)
+    assert checked[-1].taken == 0
+
+
+def test_nothing_follows_the_end_of_a_log(
+    tmp_path: Path, checked: list[_Checked]
+) -> None:
+    """A segment behind the record that closes the log is reported."""
+    chain = Chain(
+        log_id="0" * 32, hmac_key=KEY, node="", random=FakeEntropy(0).random_bytes
+    )
+    path, seq = tmp_path / "audit.log", 0
+    for number in range(1, 5):
+        closing = AuditDraft(phase=Phase.SINGLE, kind=CLOSED)
+        records = chain.extend([draft(number), closing], 1)
+        path.with_name(f"{path.name}.{number:08}.{seq:016}").write_bytes(
+            b"".join(records)
+        )
+        seq += len(records)
+        chain.end.is_closed = False
+    path.touch()
+
+    assert {"seq": 3, "reason": "after_close"} == _verified(path, None)
+    assert checked
 
 
 def test_the_record_of_a_prune_is_found_by_a_worker(

@@ -151,7 +151,9 @@ def segment_workers(
 
 def processors() -> int:
     """Return how many processors this process may use."""
-    return len(os.sched_getaffinity(0))
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _tasks(closed: Sequence[Segment], live_seq: int | None) -> list[_Task]:
