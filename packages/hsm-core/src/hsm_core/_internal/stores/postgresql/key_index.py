@@ -60,19 +60,17 @@ _DIGESTS: Final = (
 _MARK: Final = "SELECT key_id, aborted FROM operations WHERE operation_id = $1"
 _NAMES: Final = COLUMNS.split(", ")
 _PUT: Final = (
-    f"INSERT INTO keys ({COLUMNS}, claim) "  # noqa: S608
+    f"WITH entry AS (INSERT INTO keys ({COLUMNS}, claim) "  # noqa: S608
     "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, CASE WHEN EXISTS ("
     "SELECT 1 FROM keys WHERE claim = $12::text AND key_id <> $1) "
     "THEN NULL ELSE $12::text END) ON CONFLICT (key_id) DO UPDATE SET "
     + ", ".join(f"{name} = EXCLUDED.{name}" for name in [*_NAMES[1:], "claim"])
+    + "), forgotten AS (DELETE FROM operations "
+    "WHERE key_id = $1 AND operation_id <> ALL ($13::text[])) "
+    "INSERT INTO operations (operation_id, key_id) SELECT unnest($13::text[]), $1 "
+    "ON CONFLICT (operation_id) DO NOTHING"
 )
-_KEEP_OPERATIONS: Final = (
-    "DELETE FROM operations WHERE key_id = $1 AND operation_id <> ALL ($2::text[])"
-)
-_ADD_OPERATIONS: Final = (
-    "INSERT INTO operations (operation_id, key_id) "
-    "SELECT unnest($2::text[]), $1 ON CONFLICT (operation_id) DO NOTHING"
-)
+"""Replaces an entry, with its name, and its operations, in one round trip."""
 _CLEAR: Final = (
     "UPDATE keys SET created_at = NULL, name = NULL, algorithm = NULL, state = NULL, "
     "tags = NULL, generation = NULL, operations = NULL, digest = NULL, owner = NULL, "
@@ -235,14 +233,10 @@ class ClusterKeyRows(KeyEntries):
 
         Of two keys that claim one name the first put has it.
         """
-        key_id, operations = entry.key_id, list(entry.operations)
+        operations = list(entry.operations)
+        values = (*values_of(entry), claimed(entry) or None, operations)
         with self._database.transaction(join=True) as connection:
-            connection.execute(
-                _PUT.encode(), (*values_of(entry), claimed(entry) or None)
-            )
-            connection.execute(_KEEP_OPERATIONS, (key_id, operations))
-            if operations:
-                connection.execute(_ADD_OPERATIONS, (key_id, operations))
+            connection.execute(_PUT.encode(), values)
 
     def correct(self, entry: IndexEntry, /) -> None:
         """Replace the entry of a key, so that all leads to it that should."""
