@@ -469,6 +469,27 @@ def revocations(session: nox.Session) -> None:
 
 
 @nox.session
+def node_kills(session: nox.Session) -> None:
+    """
+    Kill nodes of a cluster, 300 or `FERROHSM_NODE_KILLS`, and their database.
+
+    A standby without the newest changes is promoted, too.
+    """
+    _install(session, "test")
+    wanted = os.environ.get("FERROHSM_NODE_KILLS", "300")
+    session.run(
+        *("pytest", "-q", "--timeout=0"),
+        *(
+            "tests/core/test_cluster_kills.py",
+            "tests/core/test_older_database.py",
+            "tests/core/test_postgresql_uses.py",
+        ),
+        *session.posargs,
+        env={"FERROHSM_NODE_KILLS": wanted, "FERROHSM_REQUIRE_SERVICES": "1"},
+    )
+
+
+@nox.session
 def races(session: nox.Session) -> None:
     """
     End uses in their middle a thousand times in each way, or `FERROHSM_RACES`.

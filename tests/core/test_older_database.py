@@ -24,7 +24,7 @@ from tests.core.node_support import eventually
 from tests.postgresql import PostgreSQL
 
 IS_LONG = int(os.environ.get("FERROHSM_NODE_KILLS", "0")) > 10
-"""Whether the tests of the session `cluster` run, which start servers of their own."""
+"""Whether the session `node_kills` runs, whose tests start servers of their own."""
 
 
 class Dump:
@@ -159,7 +159,7 @@ def test_a_mark_that_is_gone(database: str, tmp_path: Path) -> None:
         pass
 
 
-@pytest.mark.skipif(not IS_LONG, reason="part of the session `cluster`")
+@pytest.mark.skipif(not IS_LONG, reason="part of the session `node_kills`")
 def test_an_asynchronous_replica_that_is_promoted(tmp_path: Path) -> None:
     """
     A node that runs while a standby without the newest changes takes over locks itself.

@@ -21,7 +21,7 @@ from tests.core.uses_support import MATERIAL, accounts_over, stored, use
 from tests.support import REPOSITORY
 
 ROUNDS = int(os.environ.get("FERROHSM_NODE_KILLS", "4")) // 2
-"""How often two nodes are killed; 150 times in the session `cluster`."""
+"""How often two nodes are killed; 150 times in the session `node_kills`."""
 
 
 @pytest.fixture
