@@ -21,6 +21,7 @@ from cryptography.x509.oid import NameOID
 
 import hsm_core
 from hsm_cli.interfaces.access import LocalProgram
+from hsm_cli.interfaces.pkcs11 import certificates
 from hsm_cli.interfaces.pkcs11.constants import (
     CKA_CLASS,
     CKA_DECRYPT,
@@ -59,6 +60,7 @@ from hsm_cli.interfaces.pkcs11.constants import (
     CKR_SESSION_READ_ONLY,
     CKR_SIGNATURE_INVALID,
     CKR_SLOT_ID_INVALID,
+    CKR_TEMPLATE_INCOMPLETE,
     CKR_TEMPLATE_INCONSISTENT,
     CKR_USER_NOT_LOGGED_IN,
 )
@@ -590,6 +592,29 @@ def test_certificates_are_kept_with_keys(tmp_path: Path) -> None:
     assert "subject:    DN: CN=leaf" in shown
     assert refused == CKR_TEMPLATE_INCONSISTENT
     assert (shorter, none) == (stored[:1], [])
+
+
+def test_a_certificate_is_compared_with_few_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A certificate without the CKA_ID of its key is refused if there are many keys."""
+    monkeypatch.setattr(certificates, "_MOST_READ", 1)
+    create(tmp_path, first="EC-P256", second="EC-P256")
+    leaf, _ = chain_for(public_key_of(tmp_path, "first"))
+    with running_token(tmp_path, roles=MANAGER) as token, token.client() as client:
+        session = client.open_session()
+        (key,) = client.find(session, of_key(b"first"))
+        identifier = attribute_of(client, session, key, CKA_ID)
+        given = [
+            (CKA_CLASS, number(CKO_CERTIFICATE)),
+            (CKA_TOKEN, flag(True)),
+            (CKA_VALUE, data(leaf)),
+        ]
+        refused = refusal(client, 20, "uaA", ulong(session) + template(given))
+        stored = store(client, session, leaf, identifier)
+
+    assert refused == CKR_TEMPLATE_INCOMPLETE
+    assert stored
 
 
 def test_a_certificate_has_fixed_attributes(tmp_path: Path) -> None:

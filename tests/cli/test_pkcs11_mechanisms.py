@@ -458,6 +458,12 @@ def test_wrapping(program: Program) -> None:
             *(61, "uMuayaA", how, ulong(wrapping), array(bytes(40)), template(kinds))
         )
     assert ck.CKR_WRAPPED_KEY_INVALID == caught.value.rv
+    shorter: Attributes = [*kinds, (ck.CKA_VALUE_LEN, number(16))]
+    with pytest.raises(CallError) as caught:
+        program.call(
+            *(61, "uMuayaA", how, ulong(wrapping), array(wrapped), template(shorter))
+        )
+    assert ck.CKR_TEMPLATE_INCONSISTENT == caught.value.rv
 
 
 def test_digests_and_random_bytes(program: Program) -> None:
@@ -535,6 +541,20 @@ def test_a_key_of_one_mechanism(program: Program) -> None:
         with pytest.raises(CallError) as caught:
             program.begin(function, other, key)
         assert ck.CKR_MECHANISM_INVALID == caught.value.rv
+
+
+def test_a_generic_secret_with_all_usages(program: Program) -> None:
+    """A program that asks for every usage gets a key of the purpose of its type."""
+    everything: Attributes = [
+        (kind, flag(True))
+        for kind in (ck.CKA_ENCRYPT, ck.CKA_DECRYPT, ck.CKA_SIGN, ck.CKA_VERIFY)
+    ]
+    plain: Attributes = [(ck.CKA_SENSITIVE, flag(False)), *everything]
+    size: Attributes = [(ck.CKA_VALUE_LEN, number(32))]
+
+    key = program.secret(ck.CKM_GENERIC_SECRET_KEY_GEN, size + plain)
+
+    assert 32 == len(program.sign(mechanism(ck.CKM_SHA256_HMAC), key, b"hello"))
 
 
 def test_a_mac_key_of_one_direction(program: Program) -> None:

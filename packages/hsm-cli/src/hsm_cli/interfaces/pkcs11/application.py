@@ -63,9 +63,9 @@ class Application:
         Raises:
             HSMError: It can't be opened, or only after a login.
         """
-        if self.is_locked:
-            raise WrongPinError("Log in with the PIN first.")
         if self._hsm is None:
+            if self.is_locked:
+                raise WrongPinError("Log in with the PIN first.")
             self._hsm = self.access.hsm(self._program)
         return self._hsm
 
