@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from hsm_core import operations as ops
 from hsm_core.errors import KeyNotFoundError
-from hsm_core.model import Phase
+from hsm_core.model import ApprovalState, Phase
 from tests.core.cluster_nodes import die_at, events, node, open_node, session, verify
+from tests.core.dual_support import approve, ask, ed25519, person, sign
 from tests.core.filesystem_child import was_killed
 from tests.core.node_support import eventually
 
@@ -54,3 +56,60 @@ def test_a_node_that_dies_in_a_change(
             assert exists == (own[-1].generation == 1)
             assert session(again).sign("first", b"m").signature
     assert {"a", "b"} == verify(database).keys()
+
+
+POLICY = """
+version: 1
+extends: default
+rules:
+  - name: two-people
+    effect: require-approval
+    match:
+      operations: [Sign, RotateKey]
+"""
+
+
+def ask_and_die(url: str, folder: Path, name: str, point: str) -> None:
+    """Open a node, let an operation be approved, and die while it is done."""
+    hsm = open_node(url, folder, name, policy_config=folder / "policy.yaml")
+    key_id = ed25519(hsm, name)
+    operation = ops.RotateKey(key_id=key_id) if point in ROTATE else sign(key_id)
+    asked = approve(person(hsm, "ben"), ask(person(hsm, "ada"), operation))
+    (folder / f"{point}.approval").write_text(asked.approval_id)
+    die_at(point, lambda: person(hsm, "ada").execute(operation))
+
+
+ROTATE = ("mutation.after_store",)
+POINTS = {
+    "approval.reserved": ApprovalState.GRANTED,
+    "approval.before_settling": ApprovalState.CONSUMED,
+    "mutation.after_store": ApprovalState.CONSUMED,
+}
+"""Where a node dies, and what then becomes of the approval."""
+
+
+def test_reservations_of_dead_nodes(database: str, tmp_path: Path) -> None:
+    """
+    An approval that a dead node had reserved is consumed if the operation was done.
+    """
+    (tmp_path / "policy.yaml").write_text(POLICY)
+    for number, point in enumerate(POINTS):
+        work = partial(ask_and_die, database, tmp_path, f"n{number}", point)
+        assert was_killed(work)
+    policy = tmp_path / "policy.yaml"
+    with node(database, tmp_path, "b", policy_config=policy) as other:
+        ben = person(other, "ben")
+
+        def state_of(point: str) -> ApprovalState:
+            approval_id = (tmp_path / f"{point}.approval").read_text()
+            return ben.execute(ops.GetApproval(approval_id=approval_id)).state
+
+        eventually(lambda: {point: state_of(point) for point in POINTS} == POINTS)
+        key_id = session(other).describe("n0").key_id
+        assert person(other, "ada").execute(sign(key_id)).signature
+        assert 2 == session(other).describe("n2").versions
+        with node(database, tmp_path, "n0", policy_config=policy) as again:
+            assert ApprovalState.CONSUMED is state_of("approval.reserved")
+            asked = ask(person(again, "ada"), sign(key_id))
+            assert ApprovalState.PENDING is asked.state
+    assert {"b", "n0", "n1", "n2"} == verify(database).keys()
