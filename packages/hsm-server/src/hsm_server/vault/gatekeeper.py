@@ -124,8 +124,8 @@ class Gatekeeper:
 
     def on_clock_reset(self) -> None:
         """End what would last longer than it was meant to by a time set back."""
-        self._sessions.end_all()
         self._spent.restart()
+        self._sessions.end_all()
 
     def public_keys(self) -> bytes:
         """Return the JWK Set of the public keys that count, as JSON."""
