@@ -8,7 +8,9 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -29,8 +31,12 @@ from hsm_core.errors import (
     StoreUnavailableError,
 )
 from hsm_core.model import KeyId
+from hsm_core.session import Session
+from hsm_core.settings import Settings
+from hsm_core.testing import caller
 from tests.core.node_support import Node, eventually, is_locked, nodes_of
 from tests.postgresql import shared_server
+from tests.self_tests import open_tested
 
 ED25519: Final = Algorithm.ED25519
 STEPS: Final = int(os.environ.get("FERROHSM_CLUSTER_STEPS", "10"))
@@ -403,6 +409,55 @@ class TestFeed:
             late.session.rotate(key.key_id)
             a.changes.catch_up()
             assert 2 == a.session.sign(key.key_id, b"text").version
+
+
+def test_destroyed_key_comes_back(database: str, tmp_path: Path) -> None:
+    """
+    A key that one node destroyed is accepted by no other, though the database has it.
+    """
+    with ExitStack() as stack:
+        first, other = (
+            stack.enter_context(open_tested(_settings(database, name, tmp_path)))
+            for name in ("a", "b")
+        )
+        a, b = (Session(hsm.act_as(caller())) for hsm in (first, other))
+        key = a.create_key(ED25519)
+        sql(
+            database,
+            "CREATE TABLE old AS SELECT * FROM keys; "
+            "CREATE TABLE old_blobs AS SELECT * FROM blobs",
+        )
+        a.destroy(key.key_id, waiting_days=0)
+        sql(
+            database,
+            "UPDATE keys SET document = old.document, generation = old.generation, "
+            "digest = old.digest, state = old.state, operations = old.operations "
+            "FROM old WHERE keys.key_id = old.key_id; "
+            "INSERT INTO blobs SELECT * FROM old_blobs",
+        )
+        eventually(lambda: _is_tampered(b, key.key_id))
+
+        done = other.act_as(caller()).execute(
+            ops.RecoverKey(key_id=key.key_id, reason="restored")
+        )
+
+        assert ((), (key.key_id,)) == (done.accepted, done.left)
+        with pytest.raises(KeyTamperedError):
+            b.sign(key.key_id, b"text")
+
+
+def _is_tampered(session: Session, key_id: str) -> bool:
+    try:
+        session.sign(key_id, b"text")
+    except KeyTamperedError:
+        return True
+    except StoreUnavailableError:
+        pass  # It is being compared.
+    return False
+
+
+def _settings(url: str, name: str, folder: Path) -> Settings:
+    return Settings(store=url, node_name=name, node_mark=folder / name)
 
 
 def test_storm(database: str) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -288,6 +289,7 @@ class _Assembly:
         return {
             "job_guard": parts.cluster.jobs.guarded,
             "why_older": parts.cluster.seen.why_older,
+            "other_logs": partial(parts.cluster.other_logs, parts.audit.log_id),
         }
 
     def _follow_other_nodes(self) -> None:

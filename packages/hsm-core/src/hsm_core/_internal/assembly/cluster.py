@@ -32,7 +32,7 @@ from hsm_core._internal.lib.concurrency import BackgroundWorker
 from hsm_core._internal.lib.encoding import length_prefixed
 from hsm_core._internal.stores.guard import unwrapped
 from hsm_core._internal.stores.locations import open_database
-from hsm_core._internal.stores.postgresql.audit_logs import ClusterLogs
+from hsm_core._internal.stores.postgresql.audit_logs import ClusterLogs, ReadableLog
 from hsm_core._internal.stores.postgresql.database import ClusterDatabase
 from hsm_core._internal.stores.postgresql.records import (
     ClusterApprovalStore,
@@ -196,6 +196,11 @@ class ClusterNode:
         self.logs = ClusterLogs(self.database, hmac_key)
         self._heads = HeadsWatch(audit, self._grown)
         self.membership.on_beat.append(self._heads.record_growth)
+
+    def other_logs(self, log_id: str) -> Sequence[ReadableLog]:
+        """Return the audit logs of all other nodes, of those that are gone, too."""
+        names = [name.log_id for name in self.logs.trails()]
+        return [self.logs.log(name) for name in names if name != log_id]
 
     def _grown(self, known: Mapping[str, int]) -> Sequence[LogHead]:
         """Return the heads of the logs that have grown, and note them in the mark."""

@@ -52,6 +52,14 @@ class RecordSource(Protocol):
         ...
 
 
+class VerifiableLog(RecordSource, Protocol):
+    """Records of another node's log, which it verifies itself."""
+
+    def verify(self, start_seq: int, limit: int) -> AuditVerification:
+        """Verify up to *limit* records from *start_seq* on."""
+        ...
+
+
 def pruned_before(first_seq: int) -> InvalidInputError:
     """Return the error for reading pruned records."""
     return InvalidInputError(
@@ -129,7 +137,7 @@ class AuditWalk:
 
     def __init__(
         self,
-        audit: AuditLog,
+        audit: RecordSource,
         verify: Callable[[int, int], AuditVerification],
         wanted: Iterable[str] = (),
     ) -> None:
@@ -142,6 +150,8 @@ class AuditWalk:
         self.changed: set[KeyId] = set()
         self.purged: set[tuple[KeyId, int]] = set()
         self.met: dict[str, tuple[int, int]] = {}
+        self._destroyed_elsewhere: set[KeyId] = set()
+        self._purged_elsewhere: set[tuple[KeyId, int]] = set()
         self._begin()
         self.advance()
 
@@ -150,7 +160,8 @@ class AuditWalk:
         while self._next != self._audit.first_seq:
             self._next = self._audit.first_seq
             self._keys = KnownKeys(self._audit.baseline())
-        self.changed, self.purged, self.met = set(), set(), {}
+        self.changed, self.met = set(), {}
+        self.purged = set(self._purged_elsewhere)
 
     def advance(self) -> None:
         """Read the records since the last call."""
@@ -164,7 +175,15 @@ class AuditWalk:
                 self._begin()
             else:
                 break
-        self.destroyed = {known.key_id for known in self._keys if known.destroyed}
+        destroyed = {known.key_id for known in self._keys if known.destroyed}
+        self.destroyed = destroyed | self._destroyed_elsewhere
+
+    def include(self, other: AuditWalk) -> None:
+        """Count what another node's log says of destroyed and purged keys, too."""
+        self._destroyed_elsewhere |= other.destroyed
+        self._purged_elsewhere |= other.purged
+        self.destroyed |= other.destroyed
+        self.purged |= other.purged
 
     def _read(self) -> None:
         for event in verified_events(self._audit, self._verify, self._next):

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import msgspec
 
+from hsm_core._internal.audit.reading import VerifiableLog
 from hsm_core._internal.audit.record import event_of
 from hsm_core._internal.keyring.key_ring import KeyRing
 from hsm_core._internal.keyring.repository import KeyRepository
@@ -47,6 +48,7 @@ class Dependencies(msgspec.Struct, frozen=True, kw_only=True):
         job_guard: Keeps background jobs to one node of a cluster.
         why_older: Returns why the database of a cluster is older than what this node
             has seen of it, and facts; empty if it is not.
+        other_logs: Returns the audit logs of the other nodes of a cluster.
     """
 
     settings: Settings
@@ -59,6 +61,7 @@ class Dependencies(msgspec.Struct, frozen=True, kw_only=True):
     entropy: Entropy
     job_guard: JobGuard = unguarded
     why_older: Callable[[], tuple[str, Mapping[str, Fact]]] = lambda: ("", {})
+    other_logs: Callable[[], Sequence[VerifiableLog]] = tuple
 
     def lock(self, reason: str, facts: Mapping[str, Fact]) -> None:
         """

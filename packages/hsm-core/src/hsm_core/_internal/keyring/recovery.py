@@ -173,7 +173,10 @@ class StoreRecovery:
 
     def _walk(self) -> AuditWalk:
         """Read the audit log, which may take long, while others go on changing keys."""
-        return AuditWalk(self._audit, self._ground.verify)
+        walk = AuditWalk(self._audit, self._ground.verify)
+        for log in self._ground.other_logs():
+            walk.include(AuditWalk(log, log.verify))
+        return walk
 
     def _accept(
         self,
