@@ -107,7 +107,7 @@ def test_a_log_resumes_when_its_database_is_back() -> None:
         with site_on(server.url(name), "a") as site:
             for number in range(20):
                 _append(site, number)
-            server.kill()
+            server.stop("immediate")
             with pytest.raises(AuditUnavailableError):
                 _append(site, 20)
             server.start()
