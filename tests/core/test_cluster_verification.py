@@ -16,12 +16,18 @@ from hsm_core._internal.assembly.opened import OpenHSM
 from hsm_core._internal.stores.postgresql.audit_offline import ClusterVerifier
 from hsm_core._internal.stores.postgresql.connection import read_location
 from hsm_core.algorithms import Algorithm
-from hsm_core.errors import AuditTamperedError, ConfigurationError, HSMError
+from hsm_core.errors import (
+    AuditTamperedError,
+    ConfigurationError,
+    HSMError,
+    InvalidInputError,
+)
 from hsm_core.factory import open_hsm
-from hsm_core.model import AuditedCaller, Phase
-from hsm_core.protocols import AuditDraft
+from hsm_core.model import AuditedCaller, AuditEntry, Phase
+from hsm_core.operations import ListAuditEvents, VerifyAudit, following_range
+from hsm_core.protocols import HSM, AuditDraft
 from hsm_core.settings import Settings
-from hsm_core.testing import FakeClock
+from hsm_core.testing import FakeClock, caller
 from tests.core.audit_support import KEY, fill, intent
 from tests.core.cluster_logs import Site, site_on
 from tests.core.hsm_support import session_of
@@ -349,6 +355,7 @@ def test_the_logs_of_nodes_that_work_pass(database: str, tmp_path: Path) -> None
         with pytest.raises(HSMError):
             second.sign(key_id, b"x")
         before = verify(database)
+        _check_queries(a.act_as(caller()), b.act_as(caller()))
 
     assert before.keys() == verify(database).keys() == {"a", "b"}
     with attacked(database) as opened:
@@ -361,3 +368,34 @@ def test_the_logs_of_nodes_that_work_pass(database: str, tmp_path: Path) -> None
     with pytest.raises(AuditTamperedError) as caught:
         verify(database)
     assert "log_missing" == caught.value.facts["reason"]
+
+
+def _check_queries(first: HSM, second: HSM) -> None:
+    """Check that any node shows and verifies the records of all, in order of time."""
+    shown: list[AuditEntry] = []
+    query = ListAuditEvents(limit=3)
+    while True:
+        page = second.execute(query)
+        shown += page.items
+        if not page.next_cursor:
+            break
+        query = msgspec.structs.replace(query, cursor=page.next_cursor)
+    times = [entry.event.time for entry in shown]
+    places = [(entry.node, entry.event.seq) for entry in shown]
+
+    assert {"a", "b"} == {entry.node for entry in shown}
+    assert sorted(times, reverse=True) == times
+    assert len(set(places)) == len(places)
+    for node in ("a", "b"):
+        seqs = [seq for found, seq in places if found == node]
+        assert list(range(max(seqs), -1, -1)) == seqs
+    only = ListAuditEvents(log_id=shown[0].log_id, limit=1000)
+    assert {shown[0].node} == {entry.node for entry in first.execute(only).items}
+    found = first.execute(VerifyAudit())
+    assert "a" == found.node
+    following = following_range(VerifyAudit(), found)
+    assert following is not None
+    assert "b" == second.execute(following).node
+    for wrong in (ListAuditEvents(log_id="0" * 32), ListAuditEvents(cursor="x")):
+        with pytest.raises(InvalidInputError):
+            first.execute(wrong)

@@ -280,7 +280,7 @@ class AsyncAudit:
 
     async def verify(self) -> AuditReport:
         """
-        Verify the whole audit log.
+        Verify the whole audit log; in a cluster those of all nodes, each by itself.
 
         Raises:
             AuditTamperedError: A record is damaged; ``facts`` name it.
@@ -290,13 +290,14 @@ class AsyncAudit:
         while True:
             found = await self._user.execute(operation)
             records += found.verified
-            if found.next_seq is None:
+            following = ops.following_range(operation, found)
+            if following is None:
                 return AuditReport(
                     records=records,
                     head_seq=found.head_seq,
                     head_hash=found.head_hash,
                 )
-            operation = ops.VerifyAudit(start_seq=found.next_seq)
+            operation = following
 
     async def events(
         self,

@@ -272,7 +272,7 @@ class Audit:
 
     def verify(self) -> AuditReport:
         """
-        Verify the whole audit log.
+        Verify the whole audit log; in a cluster those of all nodes, each by itself.
 
         Raises:
             AuditTamperedError: A record is damaged; ``facts`` name it.
@@ -282,13 +282,14 @@ class Audit:
         while True:
             found = self._user.execute(operation)
             records += found.verified
-            if found.next_seq is None:
+            following = ops.following_range(operation, found)
+            if following is None:
                 return AuditReport(
                     records=records,
                     head_seq=found.head_seq,
                     head_hash=found.head_hash,
                 )
-            operation = ops.VerifyAudit(start_seq=found.next_seq)
+            operation = following
 
     def events(
         self,

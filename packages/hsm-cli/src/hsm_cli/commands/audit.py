@@ -14,8 +14,8 @@ import click
 
 from hsm_cli.invocation import Invocation
 from hsm_cli.io.output import Form, Progress, print_note
-from hsm_cli.io.results import EVENT_COLUMNS, counted
-from hsm_cli.io.tables import row
+from hsm_cli.io.results import EVENT_COLUMNS, NODE_COLUMNS, counted
+from hsm_cli.io.tables import Column, row
 from hsm_cli.offline import (
     ClusterLogReport,
     OfflineReport,
@@ -34,7 +34,12 @@ from hsm_cli.options import Group, ListOption, given_as_flag
 from hsm_cli.parameters import HSMCommand, warn_of_literal_secrets
 from hsm_core.errors import AuthenticationError, HSMError
 from hsm_core.model import AuditEntry
-from hsm_core.operations import AuditVerification, ListAuditEvents, VerifyAudit
+from hsm_core.operations import (
+    AuditVerification,
+    ListAuditEvents,
+    VerifyAudit,
+    following_range,
+)
 from hsm_core.secret_input import split_password
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -148,6 +153,18 @@ def _local(function: F) -> F:
     metavar="N",
     help="Sequence number to start at. Default: the newest, or 0 with --ascending.",
 )
+@click.option(
+    "--log-id",
+    default="",
+    metavar="ID",
+    help="Log of one node of a cluster. Default: all nodes, in order of time.",
+)
+@click.option(
+    "--cursor",
+    default="",
+    metavar="CURSOR",
+    help="Continue after a page of all nodes of a cluster.",
+)
 @click.option("--ascending", is_flag=True, help="Oldest first.")
 @_filters
 @_local
@@ -157,6 +174,8 @@ def events(
     /,
     limit: int,
     start_seq: int | None,
+    log_id: str,
+    cursor: str,
     ascending: bool,
     audit_path: Path | None,
     hmac_key: str | None,
@@ -173,17 +192,27 @@ def events(
     if audit_path is None:
         filters["key_id"] = invocation.whole_key(filters["key_id"])
     query = ListAuditEvents(
-        start_seq=start_seq, limit=limit, ascending=ascending, **filters
+        start_seq=start_seq,
+        log_id=log_id,
+        cursor=cursor,
+        limit=limit,
+        ascending=ascending,
+        **filters,
     )
     if audit_path is None:
         page = invocation.execute(query)
     else:
         page = read_trail(audit_path, key, query)
     more = f"; next: --start-seq {page.next_seq}" if page.next_seq is not None else ""
+    if page.next_cursor:
+        more = f"; next: --cursor {page.next_cursor}"
+    columns: tuple[Column, ...] = EVENT_COLUMNS
+    if any(entry.node for entry in page.items):
+        columns = (*NODE_COLUMNS, *EVENT_COLUMNS)
     invocation.output.table(
         page,
         page.items,
-        EVENT_COLUMNS,
+        columns,
         f"head: {page.head_seq} {page.head_hash}{more}",
     )
 
@@ -394,16 +423,20 @@ def _signed_approvals(report: OfflineReport) -> str:
 
 
 def _verify_on_server(invocation: Invocation) -> None:
-    verified, start, first = 0, 0, None
+    verified, first, nodes = 0, None, list[str]()
+    operation = VerifyAudit()
     with Progress("records verified") as progress:
         while True:
-            found = invocation.execute(VerifyAudit(start_seq=start))
+            found = invocation.execute(operation)
             first = found.start_seq if first is None else first
             verified += found.verified
-            progress.show(verified, found.head_seq + 1)
-            if found.next_seq is None or found.next_seq <= start:
+            if found.node and found.node not in nodes:
+                nodes.append(found.node)
+            progress.show(verified, None if nodes else found.head_seq + 1)
+            following = following_range(operation, found)
+            if following is None or following == operation:
                 break
-            start = found.next_seq
+            operation = following
     report = AuditVerification(
         start_seq=first,
         verified=verified,
@@ -413,6 +446,8 @@ def _verify_on_server(invocation: Invocation) -> None:
     )
     headline = f"Audit log intact: {counted(verified, 'record')}"
     pairs = [("pruned before", str(first) if first else "")]
+    if nodes:
+        pairs = [("nodes", ", ".join(nodes))]
     if invocation.output.form is Form.WIDE:
         pairs += [
             ("verified by", "the server"),

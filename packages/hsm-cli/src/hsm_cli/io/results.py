@@ -312,6 +312,9 @@ EVENT_COLUMNS: Final = (
 )
 """Columns of a table of `AuditEntry`."""
 
+NODE_COLUMNS: Final = (Column("Node", lambda entry: entry.node),)
+"""Columns before these in a table of several logs."""
+
 
 def _time(entry: AuditEntry) -> str:
     return instant(datetime.fromtimestamp(entry.event.time / 1_000_000, UTC))

@@ -282,9 +282,17 @@ class AuditEvent(Record, frozen=True, kw_only=True):
 
 
 class AuditEntry(Record, frozen=True, kw_only=True):
-    """Audit record with its leaf hash (RFC 6962, 64 hex digits)."""
+    """
+    Audit record with its leaf hash (RFC 6962, 64 hex digits).
+
+    Attributes:
+        log_id: Log of a cluster that it is in.
+        node: Node of a cluster that writes the log.
+    """
 
     repr_fields: ClassVar = ("event",)
 
     event: AuditEvent
     leaf_hash: str
+    log_id: str = ""
+    node: str = ""

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Annotated, ClassVar, TypeAlias
 
 from msgspec import Meta
+from msgspec.structs import replace
 
 from hsm_core.model import AuditEntry, Record
 from hsm_core.operations.base import (
@@ -24,9 +25,11 @@ __all__ = [
     "ListAuditEvents",
     "SyncTimes",
     "VerifyAudit",
+    "following_range",
 ]
 
 
+_LogId: TypeAlias = Annotated[str, Meta(pattern="^([0-9a-f]{32})?$")]
 _Kind: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
 
 
@@ -38,6 +41,8 @@ class AuditPage(Record, frozen=True, kw_only=True):
         next_seq: Sequence number of the next page; None at the end. Views that follow
             the audit log always have a next page. Pages before the end can be short or
             empty, because a call scans a bounded number of records.
+        next_cursor: Cursor of the next page of all logs of a cluster, in order of time;
+            empty on the last page, and in pages of one log.
         head_seq: Sequence number of the newest record.
         head_hash: Its leaf hash, 64 hex digits.
     """
@@ -46,6 +51,7 @@ class AuditPage(Record, frozen=True, kw_only=True):
     next_seq: int | None
     head_seq: int
     head_hash: str
+    next_cursor: str = ""
 
 
 class AuditVerification(Record, frozen=True, kw_only=True):
@@ -58,6 +64,8 @@ class AuditVerification(Record, frozen=True, kw_only=True):
         verified: Records checked by this call.
         next_seq: Start of the next call, or None if everything up to the head is
             verified.
+        node: Node of a cluster that writes the log.
+        next_log_id: Log of a cluster to verify after this one; empty for none.
     """
 
     start_seq: int
@@ -65,6 +73,26 @@ class AuditVerification(Record, frozen=True, kw_only=True):
     next_seq: int | None
     head_seq: int
     head_hash: str
+    node: str = ""
+    next_log_id: str = ""
+
+
+def following_range(
+    operation: VerifyAudit, found: AuditVerification
+) -> VerifyAudit | None:
+    """
+    Return the call that continues a verification; None if all is verified.
+
+    Args:
+        operation: The call before.
+
+        found: Its answer.
+    """
+    if found.next_seq is not None:
+        return replace(operation, start_seq=found.next_seq)
+    if found.next_log_id:
+        return replace(operation, start_seq=0, log_id=found.next_log_id)
+    return None
 
 
 class SyncTimes(Record, frozen=True, kw_only=True):
@@ -122,7 +150,11 @@ class ListAuditEvents(Operation[AuditPage], frozen=True, kw_only=True):
     Attributes:
         start_seq: First record; None means the newest, or the oldest with *ascending*.
             Ascending from a pruned record starts at the oldest record; from a future
-            record, the page is empty.
+            record, the page is empty. It counts in one log, so in a cluster the page
+            has records of that log only.
+        log_id: Log of a cluster; empty means this node's, or all of them if there is
+            no *start_seq* either and the view is not followed.
+        cursor: ``next_cursor`` of the previous page.
         ascending: Oldest first.
         kind: Record kinds: operations such as ``Sign``, or system events such as
             ``system.start``; empty for all. An unknown kind raises `InvalidInputError`.
@@ -145,6 +177,8 @@ class ListAuditEvents(Operation[AuditPage], frozen=True, kw_only=True):
     )
 
     start_seq: Sequence53 | None = None
+    log_id: _LogId = ""
+    cursor: Annotated[str, Meta(max_length=4096)] = ""
     limit: PerPage = 50
     ascending: bool = False
     key_id: Annotated[str, Meta(max_length=64)] = ""
@@ -161,9 +195,13 @@ class VerifyAudit(Operation[AuditVerification], frozen=True, kw_only=True):
     """
     Verify a range of the audit log: framing, sequence, chain and MAC of each record.
 
-    A range that starts with pruned records starts at the oldest record instead.
+    A range that starts with pruned records starts at the oldest record instead. In a
+    cluster, each log is verified by itself: go on with ``next_log_id`` of the answer.
 
     Raises `AuditTamperedError` with the first bad record and the reason.
+
+    Attributes:
+        log_id: Log of a cluster; empty means the first one.
     """
 
     effect: ClassVar = Effect.VIEW
@@ -176,3 +214,4 @@ class VerifyAudit(Operation[AuditVerification], frozen=True, kw_only=True):
 
     start_seq: Sequence53 = 0
     limit: Annotated[int, Meta(ge=1, le=100_000)] = 10_000
+    log_id: _LogId = ""

@@ -352,6 +352,7 @@ class _Assembly:
             check_ledger_lost=self._slot.check_ledger_lost,
             begin_ledger=self._slot.begin_ledger,
             cluster=parts.cluster.overview if parts.cluster else None,
+            logs=parts.cluster.logs if parts.cluster else None,
         )
 
     def _backups(self) -> Backups:

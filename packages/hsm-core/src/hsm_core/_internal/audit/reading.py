@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Final, Protocol
 
 from hsm_core._internal.audit.baseline import KnownKeys
@@ -52,11 +52,37 @@ class RecordSource(Protocol):
         ...
 
 
-class VerifiableLog(RecordSource, Protocol):
-    """Records of another node's log, which it verifies itself."""
+class LogLabel(Protocol):
+    """Log of a cluster, and the node that writes it."""
 
-    def verify(self, start_seq: int, limit: int) -> AuditVerification:
-        """Verify up to *limit* records from *start_seq* on."""
+    @property
+    def log_id(self) -> str:
+        """Random identifier of the log, 32 hex digits."""
+        ...
+
+    @property
+    def node(self) -> str:
+        """Name of the node."""
+        ...
+
+
+class VerifiableLog(RecordSource, Protocol):
+    """Log of a cluster that can be read and verified."""
+
+    def verify(self, start_seq: int, limit: int, /) -> AuditVerification:
+        """Verify a range of records."""
+        ...
+
+
+class LogCatalog(Protocol):
+    """Audit logs of all nodes of a cluster."""
+
+    def trails(self) -> Sequence[LogLabel]:
+        """Return all logs, in a fixed order."""
+        ...
+
+    def log(self, log_id: str, /) -> VerifiableLog:
+        """Return a log, to be read."""
         ...
 
 

@@ -6,8 +6,20 @@ from __future__ import annotations
 from typing import Final
 
 from hsm_core import operations as ops
-from hsm_core._internal.audit.reading import EventFilter, lines_from
+from hsm_core._internal.audit.reading import (
+    EventFilter,
+    LogCatalog,
+    LogLabel,
+    RecordSource,
+    lines_from,
+)
 from hsm_core._internal.audit.record import event_of, leaf_hash
+from hsm_core._internal.handlers.audit_logs import (
+    label_of,
+    merged_page,
+    unknown_log,
+    verify_next,
+)
 from hsm_core._internal.handlers.base import (
     Answer,
     Handler,
@@ -35,6 +47,7 @@ KINDS: Final = KNOWN_OPERATIONS | {
             *("approval-reserved", "approval-reviewed", "approval-tampered"),
             *("approval-used", "approvals-removed", "backup", "clock-leap"),
             *(
+                "database-accepted",
                 "heads",
                 "index-corrected",
                 "key-accepted",
@@ -104,12 +117,22 @@ class View:
         services: Dependencies of the handlers.
 
         operation: Checked already.
+
+        source: Log to read; by default this node's.
+
+        label: Names the log in entries; None on a single machine.
     """
 
     def __init__(
-        self, services: HandlerDependencies, operation: ops.ListAuditEvents
+        self,
+        services: HandlerDependencies,
+        operation: ops.ListAuditEvents,
+        source: RecordSource | None = None,
+        label: LogLabel | None = None,
     ) -> None:
         self._services = services
+        self._source = services.audit if source is None else source
+        self._named = (label.log_id, label.node) if label else ("", "")
         self._operation = operation
         self._filter = filter_of(operation)
 
@@ -140,7 +163,7 @@ class View:
         """
         operation = self._operation
         items: list[AuditEntry] = []
-        first = self._services.audit.first_seq
+        first = self._source.first_seq
         position = _start(start_seq, head, first, ascending=operation.ascending)
         scanned = 0
         while first <= position <= head.seq and scanned < _SCANNED:
@@ -154,10 +177,18 @@ class View:
                     continue
                 event = event_of(line, seq)
                 if self._filter.matches(event):
-                    items.append(AuditEntry(event=event, leaf_hash=leaf_hash(line)))
+                    log_id, node = self._named
+                    items.append(
+                        AuditEntry(
+                            event=event,
+                            leaf_hash=leaf_hash(line),
+                            log_id=log_id,
+                            node=node,
+                        )
+                    )
             if len(items) == operation.limit or not block:
                 break
-        oldest = 0 if operation.ascending else self._services.audit.first_seq
+        oldest = 0 if operation.ascending else first
         more = operation.follow or oldest <= position <= head.seq
         return ops.AuditPage(
             items=tuple(items),
@@ -172,7 +203,7 @@ class View:
             wanted, last = position, min(position + _BLOCK - 1, head.seq)
         else:
             wanted, last = max(0, position - _BLOCK + 1), position
-        first, lines = lines_from(self._services.audit, wanted, last + 1 - wanted)
+        first, lines = lines_from(self._source, wanted, last + 1 - wanted)
         lines = lines[: max(last + 1 - first, 0)]
         block = list(enumerate(lines, first))
         return block if self._operation.ascending else block[::-1]
@@ -192,18 +223,42 @@ class ListAuditEventsHandler(Handler[ops.ListAuditEvents, ops.AuditPage]):
         self, context: RequestContext[ops.ListAuditEvents], /
     ) -> Answer[ops.AuditPage]:
         """Return one page."""
-        view = View(self._services, context.operation)
+        operation, logs = context.operation, self._services.logs
+        if logs is not None and not operation.follow:
+            if operation.log_id or operation.start_seq is None:
+                return Answer(self._page_of_cluster(operation, logs))
+        elif operation.log_id not in ("", self._services.audit.log_id):
+            raise unknown_log()
+        view = View(self._services, operation)
         view.learn_keys()
         head = self._services.audit.head()
-        return Answer(view.page(context.operation.start_seq, head))
+        return Answer(view.page(operation.start_seq, head))
+
+    def _page_of_cluster(
+        self, operation: ops.ListAuditEvents, logs: LogCatalog
+    ) -> ops.AuditPage:
+        def page_of(label: LogLabel, start_seq: int | None) -> ops.AuditPage:
+            source = logs.log(label.log_id)
+            view = View(self._services, operation, source, label)
+            view.learn_keys()
+            return view.page(start_seq, source.head())
+
+        if operation.log_id:
+            return page_of(label_of(logs, operation.log_id), operation.start_seq)
+        return merged_page(operation, logs, page_of, self._services.audit.head())
 
 
 @answers(ops.VerifyAudit, Speed.POOLED)
 def verify_audit(
     services: HandlerDependencies, context: RequestContext[ops.VerifyAudit]
 ) -> ops.AuditVerification:
-    """Verify a range of the audit log."""
-    return services.verify(context.operation.start_seq, context.operation.limit)
+    """Verify a range of an audit log."""
+    operation, logs = context.operation, services.logs
+    if logs is not None:
+        return verify_next(logs, operation)
+    if operation.log_id not in ("", services.audit.log_id):
+        raise unknown_log()
+    return services.verify(operation.start_seq, operation.limit)
 
 
 def _start(

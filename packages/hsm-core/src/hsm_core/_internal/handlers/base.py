@@ -14,6 +14,7 @@ import msgspec
 
 from hsm_core import operations as ops
 from hsm_core._internal.approvals.workflow import ApprovalWorkflow
+from hsm_core._internal.audit.reading import LogCatalog
 from hsm_core._internal.crypto.registry import CryptoRegistry
 from hsm_core._internal.handlers.context import RequestContext
 from hsm_core._internal.keyring.dependencies import Dependencies
@@ -126,6 +127,7 @@ class HandlerDependencies(Dependencies, frozen=True, kw_only=True):
         closing: Set when the HSM begins to close; self-tests and store checks end then.
         overdue: Set when the HSM stops waiting for operations; batches end then.
         cluster: Cluster of this node; None for a single machine.
+        logs: Audit logs of the cluster; None for a single machine.
     """
 
     uses: UseAccounts
@@ -146,6 +148,7 @@ class HandlerDependencies(Dependencies, frozen=True, kw_only=True):
     closing: threading.Event = msgspec.field(default_factory=threading.Event)
     overdue: threading.Event = msgspec.field(default_factory=threading.Event)
     cluster: ClusterOperations | None = None
+    logs: LogCatalog | None = None
 
 
 class Answer(msgspec.Struct, Generic[R], frozen=True):
