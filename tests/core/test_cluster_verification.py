@@ -314,6 +314,21 @@ def test_a_pause_of_a_node_is_no_silence(database: str) -> None:
     assert {"a": 3, "b": 4} == verify(database)
 
 
+def test_short_lives_of_a_node_are_no_silence(database: str) -> None:
+    """A node that dies again and again soon after its start has named nobody."""
+    clock, start = FakeClock(), AuditDraft(phase=Phase.SINGLE, kind="system.start")
+    with site_on(database, "a", "b", clock=clock) as site:
+        use(site, "a", 1, 0)
+        for _ in range(8):
+            clock.advance(60)
+            site.logs["b"].append([start]).wait()
+            use(site, "b", 1, 0)
+            clock.advance(1)
+            use(site, "b", 1, 0)
+
+    assert {"a": 2, "b": 25} == verify(database)
+
+
 def test_a_database_without_a_cluster_is_refused(database: str) -> None:
     """Nothing is created in it."""
     for _ in range(2):

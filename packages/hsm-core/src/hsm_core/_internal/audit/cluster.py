@@ -47,6 +47,7 @@ _DEAD: Final = 30_000_000
 _FACTS_KEPT: Final = 4096
 _LOOKED_AT: Final = 16
 _HEADS_KIND: Final = b'"kind":"%b"' % HEADS.encode()
+_START_KIND: Final = b'"kind":"system.start"'
 _REVISION: Final = re.compile(rb',"revision":([0-9]+)')
 _KIND: Final = re.compile(rb'"kind":"([A-Za-z]+)"')
 _USES: Final = frozenset(
@@ -285,6 +286,8 @@ class _Crossing:
             for entry in lines:
                 self._seq += 1
                 stored.facts.check(entry, self._seq)
+                if entry.startswith(_START_KIND, MEMBERS):
+                    self._restart()
                 self._step(entry[TIME])
                 if entry.startswith(_HEADS_KIND, MEMBERS):
                     self._note_heads(stored.joined(entry))
@@ -374,6 +377,14 @@ class _Crossing:
             if not entry.startswith(_HEADS_KIND, MEMBERS):
                 self._uncovered[log_id] = _Uncovered(int(entry[TIME]), None)
                 return
+
+    def _restart(self) -> None:
+        """Give a node that starts the time of a new one to name the others."""
+        self._time = 0
+        self._uncovered = {
+            log_id: waiting._replace(since=None)
+            for log_id, waiting in self._uncovered.items()
+        }
 
     def _step(self, written: bytes) -> None:
         """Move on to the next record, and check that nothing was left unnamed."""
