@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +15,8 @@ from hsm_core._internal.cluster import fence
 from hsm_core._internal.cluster.jobs import RETRY_SECONDS, JobLeases, chosen
 from hsm_core._internal.stores.postgresql.connection import read_location
 from hsm_core._internal.stores.postgresql.database import ClusterDatabase
+from tests.core.cluster_nodes import node, session
+from tests.core.node_support import eventually
 
 JOBS = ("rotation", "destruction", "scrubbing", "approval-expiry")
 
@@ -130,3 +134,26 @@ def test_a_guarded_task(opened: ClusterDatabase) -> None:
 
     assert 1 == len(ran)
     assert {77.0, RETRY_SECONDS} == set(found)
+
+
+def test_one_rotation_on_two_nodes(database: str, tmp_path: Path) -> None:
+    """
+    A key that is due is rotated once, however often all nodes look.
+    """
+    with node(database, tmp_path, "a") as one, node(database, tmp_path, "b") as two:
+        keys = session(one)
+        keys.create_key("ed25519", name="due")
+        keys.set_rotation("due", max_uses=1)
+        keys.sign("due", b"m")
+
+        def look() -> bool:
+            for each in (one, two):
+                each.schedulers._worker.hurry()  # noqa: SLF001 (it is an hour till then)
+            return keys.describe("due").versions > 1
+
+        eventually(look)
+        for _ in range(5):
+            look()
+        time.sleep(0.2)
+
+        assert 2 == session(two).describe("due").versions
