@@ -10,6 +10,7 @@ __all__ = [
     "Algorithm",
     "CiphertextEncoding",
     "Cost",
+    "DerivationFunction",
     "Family",
     "HashAlgorithm",
     "KeyFormat",

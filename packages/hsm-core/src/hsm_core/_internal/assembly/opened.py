@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 from hsm_core._internal.background.maintenance import PeriodicMaintenance
 from hsm_core._internal.background.schedulers import Schedulers
@@ -35,11 +35,26 @@ from hsm_core.protocols import HSM, AsyncHSMGateway, KeyStore, SharedState
 from hsm_core.settings import Settings
 
 if TYPE_CHECKING:
-    from hsm_core._internal.assembly.cluster import ClusterNode
     from hsm_core._internal.pipeline.asynchronous import AsyncGateway, Pools
 
 _PATIENCE: Final = 4
 """Multiple of the audit time-out that closing waits for running operations."""
+
+
+class RunningNode(Protocol):
+    """Node of a cluster, as its HSM uses it."""
+
+    def begin(self, log_id: str, policy: Callable[[], str]) -> None:
+        """Begin to beat: the HSM is open."""
+        ...
+
+    def finish(self) -> None:
+        """Write the last records of the node's log."""
+        ...
+
+    def close(self) -> None:
+        """Leave the cluster."""
+        ...
 
 
 class OpenHSM:
@@ -64,7 +79,7 @@ class OpenHSM:
         retention: RetentionSlot,
         desk: PurgeRequests | None,
         new_worker: Callable[[], BackgroundWorker] = BackgroundWorker,
-        cluster: ClusterNode | None = None,
+        cluster: RunningNode | None = None,
         shared: SharedState | None = None,
     ) -> None:
         self.shared = shared

@@ -129,7 +129,7 @@ class AuditVerifier(OfflineVerifier):
             wait: Called at the end of the log, until it raises something.
 
         Raises:
-            HSMError: See `verify`.
+            HSMError: See ``verify``.
         """
         first = self.verify()
         seen = _Seen(look, first.head_seq, first.head_hash)
