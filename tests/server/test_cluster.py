@@ -3,19 +3,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
+import aiohttp
 import pytest
 
 from tests.postgresql import PostgreSQL
-from tests.server.process import Running, Site
+from tests.server.process import Running, Site, client_context
 from tests.server.support import b64
+from tests.server.ui_support import Browser
 from tests.support import overriding
 
 PATIENCE = 60.0
@@ -165,6 +170,41 @@ def wait_for_ready(server: Running, status: int) -> bool:
             return False
         time.sleep(0.1)
     return True
+
+
+@contextlib.asynccontextmanager
+async def browser_at(site: ClusterSite, server: Running) -> AsyncIterator[Browser]:
+    """Give a browser that talks to one server."""
+    host, port = server.address
+    base = f"https://{host}:{port}"
+    connector = aiohttp.TCPConnector(ssl=client_context(site.authority))
+    jar = aiohttp.DummyCookieJar()
+    async with aiohttp.ClientSession(
+        base, connector=connector, cookie_jar=jar
+    ) as client:
+        # A browser needs the application and the HSM only for what is past the network.
+        unused: Any = None
+        yield Browser(unused, unused, client, base, StringIO())
+
+
+async def test_a_console_session_holds_on_every_node(
+    site: ClusterSite, nodes: tuple[Running, Running]
+) -> None:
+    """Behind a load balancer one sign-in serves, and one sign-out ends it."""
+    async with contextlib.AsyncExitStack() as stack:
+        first, second = [
+            await stack.enter_async_context(browser_at(site, server))
+            for server in nodes
+        ]
+        await first.sign_in()
+        second.cookies = dict(first.cookies)
+        page = await second.get("/ui/nodes")
+
+        assert 200 == page.status, page.words
+        assert "Node b answered" in page.words
+        assert "Live nodes" in (await second.get("/ui")).words
+        await second.submit(page, "/ui/sign-out")
+        assert 200 != (await first.get("/ui/nodes")).status
 
 
 def checked(site: ClusterSite, *arguments: str, **changes: str) -> tuple[int, str]:

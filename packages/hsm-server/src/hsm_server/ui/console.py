@@ -17,7 +17,7 @@ from hsm_server.http.middleware import FAILURE_PAGES
 from hsm_server.http.problems import RequestRefusedError
 from hsm_server.http.requests import SAFE_METHODS, add_route
 from hsm_server.http.state import METRICS, VAULT, Exchange, begin_operation
-from hsm_server.ui import approvals, audit, keys, overview, retention, sign_in
+from hsm_server.ui import approvals, audit, keys, nodes, overview, retention, sign_in
 from hsm_server.ui.overview import SAMPLER, FigureSampler
 from hsm_server.ui.rendering import PAGE_HEADERS, STATIC_PATH, serve_asset
 from hsm_server.ui.security import (
@@ -40,6 +40,7 @@ PAGES: Final[tuple[Page, ...]] = (
     *approvals.PAGES,
     *audit.PAGES,
     *retention.PAGES,
+    *nodes.PAGES,
     *sign_in.PAGES,
 )
 """Pages that require sign-in."""
