@@ -18,7 +18,7 @@ def test_it_serves_through_all_acts() -> None:
     require_program("haproxy")
     programs()
     done = subprocess.run(
-        [sys.executable, str(CLUSTER), "--seconds", "1"],
+        [sys.executable, str(CLUSTER), "--seconds", "0.4"],
         capture_output=True,
         text=True,
         timeout=280,
