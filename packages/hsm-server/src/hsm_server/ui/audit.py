@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
@@ -95,18 +96,22 @@ def record_text(entry: AuditEntry) -> str:
 _LIST: Final = f"{HOME}/audit"
 _OUTCOMES: Final = (("", "any"), ("ok", "ok"), (FAILED, "any error"))
 _VERIFIED_AT_ONCE: Final = 5000
+_LOG_ID: Final = re.compile(r"[0-9a-f]{32}")
 
 
 async def _list(view: View) -> web.Response:
     filters, start = _filters(view), view.query.get("start", "")
-    more = {"start_seq": _number("start", start)} if start else {}
+    cursor = view.query.get("cursor", "")
+    more = {"start_seq": _number("start", start)} if start else {"cursor": cursor}
     operation = _operation(filters, limit=PER_PAGE, **more)
     try:
         page = await view.execute(operation)
     except (AuditUnavailableError, AuditTamperedError) as error:
         return await _unavailable(view, error)
     other = filters["outcome"]
-    older = page.next_seq
+    older = {} if page.next_seq is None else {"start": str(page.next_seq)}
+    if page.next_cursor:
+        older = {"cursor": page.next_cursor}
     return view.render(
         "audit/list.html",
         filters=filters,
@@ -114,14 +119,15 @@ async def _list(view: View) -> web.Response:
         outcomes=(
             _OUTCOMES if other in dict(_OUTCOMES) else (*_OUTCOMES, (other, other))
         ),
-        events=[entry.event for entry in page.items],
+        entries=page.items,
         state=await _state(view),
         head_seq=page.head_seq,
         head_hash=page.head_hash,
-        is_newest=not start,
-        reached=older,
+        is_newest=not (start or cursor),
+        is_cluster=any(entry.node for entry in page.items),
+        reached=page.next_seq,
         newest=f"{_LIST}?{_query(filters)}",
-        older="" if older is None else f"{_LIST}?{_query(filters, start=str(older))}",
+        older=f"{_LIST}?{_query(filters, **older)}" if older else "",
         live=f"{_LIST}/live?{_query(filters)}",
     )
 
@@ -151,7 +157,9 @@ async def _unavailable(view: View, error: HSMError) -> web.Response:
 async def _show(view: View) -> web.Response:
     seq = _number("seq", view.request.match_info["seq"])
     try:
-        page = await view.execute(ListAuditEvents(start_seq=seq, limit=1))
+        log_id = _log_of(view.query.get("log", ""))
+        operation = ListAuditEvents(start_seq=seq, limit=1, log_id=log_id)
+        page = await view.execute(operation)
     except (AuditUnavailableError, AuditTamperedError) as error:
         return await _unavailable(view, error)
     entry = next((item for item in page.items if item.event.seq == seq), None)
@@ -162,6 +170,8 @@ async def _show(view: View) -> web.Response:
     return view.render(
         "audit/show.html",
         event=entry.event,
+        node=entry.node,
+        same_log=f"?{urlencode({'log': entry.log_id})}" if entry.log_id else "",
         leaf_hash=entry.leaf_hash,
         record=record_text(entry),
         head_seq=page.head_seq,
@@ -178,7 +188,7 @@ async def _live(view: View) -> web.StreamResponse:
     view.exchange.operation = LIVE_VIEW
 
     def row(entry: AuditEntry) -> bytes:
-        return view.markup("audit/_row.html", event=entry.event).encode()
+        return view.markup("audit/_row.html", entry=entry).encode()
 
     return await answer_live_view(
         view.request, view.visitor, operation, view.exchange, encode=row
@@ -193,7 +203,8 @@ async def _verify(view: View) -> web.Response:
     """Verify the next batch of records; the page requests the one after it."""
     form = await view.form()
     start = _number("start", form.get("start", "0"))
-    operation = VerifyAudit(start_seq=start, limit=_VERIFIED_AT_ONCE)
+    log_id = _log_of(form.get("log", ""))
+    operation = VerifyAudit(start_seq=start, limit=_VERIFIED_AT_ONCE, log_id=log_id)
     template = "audit/_verification.html" if view.is_part else "audit/verify.html"
     try:
         found = await view.execute(operation)
@@ -213,11 +224,24 @@ async def _verify(view: View) -> web.Response:
     return view.render(
         template,
         found=found,
+        log_id=log_id,
         begun_seq=begun,
         checked=checked,
         total=total,
         percent=100 * checked // total if total > 0 else 100,
     )
+
+
+def _log_of(found: str) -> str:
+    """
+    Return the log that a link or a form names, or nothing.
+
+    Raises:
+        InvalidInputError: It has another form.
+    """
+    if found and _LOG_ID.fullmatch(found) is None:
+        raise InvalidInputError("log must be the ID of an audit log.", field="log")
+    return found
 
 
 def _number(name: str, text: str) -> int:
