@@ -207,10 +207,12 @@ class Membership:
             StoreUnavailableError: The database can't be read.
         """
         self.check()
-        with self._database.reading() as connection:
-            standing = fence.read_standing(connection, self.node)
-        if standing.instance != self.instance:
-            raise self._stop(_fenced(self.node))
+        with self._renewing:
+            standing = _standing(self._database, self.node)
+            if standing.instance != self.instance:
+                raise self._stop(_fenced(self.node))
+            # A raise of this process may come late, when its answer was given up.
+            self._epoch = standing.epoch
 
     def lock_fence(self, connection: ServerConnection) -> None:
         """

@@ -522,6 +522,10 @@ class AuthenticatedReader:
         if entry is None:
             raise KeyNotFoundError
         document, digest = self._read(key_id, entry)
+        if self.feed is not None:
+            # It may be ahead of the changes that are applied here. A use that says it
+            # was decided before them would not notice a fail-over that loses them.
+            self.feed.catch_up()
         return self._documents.put(digest, document)
 
     def side_by_side(
