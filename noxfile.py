@@ -574,6 +574,20 @@ def simulate(session: nox.Session) -> None:
 
 
 @nox.session
+def cluster(session: nox.Session) -> None:
+    """
+    Live through 10,000 simulated clusters, and 2,000 histories of real nodes.
+
+    Needs PostgreSQL's programs. Not part of CI, which runs a short form of both.
+    """
+    _install(session, "test")
+    seeds = os.environ.get("FERROHSM_CLUSTER_SEEDS", "10000")
+    session.run("python", "-m", "tests.simulation.cluster", "--seeds", seeds)
+    words = session.posargs or ("--count", os.environ.get("FERROHSM_HISTORIES", "2000"))
+    session.run("python", "-m", "tests.faults.cluster_histories", *words)
+
+
+@nox.session
 def interop(session: nox.Session) -> None:
     """
     Exchange keys and data with OpenSSL's command line, both ways.

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: MIT
+"""Faults of a cluster: a proxy that cuts connections, and protections switched off."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import shutil
+import socket
+import tempfile
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from hsm_core._internal.cluster import following
+from hsm_core._internal.stores.postgresql import audit_rows
+
+_BLOCK = 65536
+_TELLING = (b"COMMIT", b"INSERT INTO records")
+"""What a client sends in the message whose outcome a cut makes unknown."""
+
+
+class Proxy:
+    """
+    Socket that leads to a server, and whose connections can be cut.
+
+    Args:
+        server: Socket of the server.
+
+    Attributes:
+        folder: Where the socket lies, for the URL.
+        cuts: How many connections were cut.
+    """
+
+    def __init__(self, server: Path) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="proxy-", dir="/dev/shm"))
+        self.cuts = 0
+        self._server = server
+        self._is_armed = threading.Event()
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(self.folder / server.name))
+        self._listener.listen(64)
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        """Cut the next connection that commits, when that was sent."""
+        self._is_armed.set()
+
+    def close(self) -> None:
+        """Accept nothing more."""
+        self._listener.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.socket(socket.AF_UNIX)
+                try:
+                    server.connect(str(self._server))
+                except OSError:
+                    client.close()
+                    continue
+                for ends in ((client, server), (server, client)):
+                    threading.Thread(
+                        target=self._pump, args=(*ends, ends[0] is client), daemon=True
+                    ).start()
+
+    def _pump(
+        self, source: socket.socket, sink: socket.socket, is_client: bool
+    ) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(_BLOCK):
+                is_telling = is_client and any(word in data for word in _TELLING)
+                if is_telling and self._is_armed.is_set():
+                    self._is_armed.clear()
+                    self.cuts += 1
+                    if random.random() < 0.8:
+                        sink.sendall(data)
+                    # The client learns nothing; the server reads what was sent.
+                    source.shutdown(socket.SHUT_RDWR)
+                    break
+                sink.sendall(data)
+        for end in (source, sink):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_WR if end is sink else socket.SHUT_RDWR)
+
+
+def _replace_in_group(old: str, new: str) -> None:
+    statement = audit_rows._INSERT_IF  # noqa: SLF001 (what is switched off)
+    assert old in statement
+    audit_rows._INSERT_IF = statement.replace(old, new)  # type: ignore[misc]  # noqa: SLF001
+
+
+def _no_fence() -> None:
+    _replace_in_group(
+        "WHERE node = $9 AND epoch = $10 FOR SHARE",
+        "WHERE node = $9 AND $10::bigint IS NOT NULL",
+    )
+
+
+def _no_later_changes() -> None:
+    _replace_in_group(
+        "AND NOT EXISTS (SELECT 1 FROM changes WHERE revision > $11 "
+        "AND (subject IS NULL OR subject = ANY($13::text[])))",
+        "AND $13::text[] IS NOT NULL",
+    )
+
+
+def _slow_feed() -> None:
+    setattr(following, "listen", lambda _: None)  # noqa: B010 (as if notices were lost)
+    setattr(following, "_POLL_SECONDS", 5.0)  # noqa: B010
+
+
+_OFF: Final[Mapping[str, Callable[[], None]]] = {
+    "fence": _no_fence,
+    "later": _no_later_changes,
+    "feed": _slow_feed,
+}
+
+
+def switch_off(protection: str) -> None:
+    """
+    Switch a protection of this process off, so that tests show that they notice.
+
+    The feed of changes is none: without its notices, polled rarely, it only makes a
+    node slower to know what others have changed.
+    """
+    _OFF[protection]()
