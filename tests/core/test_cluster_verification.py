@@ -31,6 +31,7 @@ from hsm_core.testing import FakeClock, caller
 from tests.core.audit_support import KEY, fill, intent
 from tests.core.cluster_logs import Site, site_on
 from tests.core.hsm_support import session_of
+from tests.core.second_reader import BadLogError, Log, read_cluster
 
 _KEY_ID: Final = "3f0c7e0e-0d3b-4c43-9b7a-2f5b8f1f7c11"
 
@@ -70,7 +71,31 @@ def attacked(url: str) -> Iterator[Database]:
 def verify(url: str, key: bytes | None = KEY) -> dict[str, int]:
     """Verify a cluster; return the number of records of each node."""
     found = ClusterVerifier(read_location(url), key).verify()
+    if key is not None:
+        read = read_second(url)
+        assert read.keys() == {each.log.log_id for each in found}
+        for each in found:
+            # A node that has its log open may have written more.
+            seq, leaf = read[each.log.log_id].head
+            assert seq > each.log.head_seq or leaf == each.log.head_hash
     return {each.node: each.log.records for each in found}
+
+
+def read_second(url: str) -> dict[str, Log]:
+    """Read a cluster by the second reader, in one state."""
+    statements = {
+        "logs": "SELECT log_id, head, pruned_next, pruned_record FROM logs",
+        "records": "SELECT log_id, seq, line FROM records",
+        "facts": "SELECT log_id, first_seq, line FROM facts",
+        "baselines": "SELECT log_id, next_seq, number, line FROM baselines",
+    }
+    with psycopg.connect(url) as connection:
+        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        tables = {
+            name: connection.execute(statement).fetchall()
+            for name, statement in statements.items()
+        }
+    return read_cluster(tables, KEY)
 
 
 def use(site: Site, node: str, generation: int, revision: int, count: int = 1) -> None:
@@ -231,6 +256,10 @@ def test_an_attack_is_named(postgresql: Any, told: str, attack: str) -> None:
     with pytest.raises(AuditTamperedError) as caught:
         verify(postgresql.url(copy))
     assert reason == caught.value.facts["reason"]
+    if reason != "database":
+        with pytest.raises(BadLogError) as found:
+            read_second(postgresql.url(copy))
+        assert reason == found.value.reason
 
 
 def test_an_older_end_with_its_mark_is_named(database: str) -> None:
@@ -299,6 +328,10 @@ def test_what_a_database_that_lies_makes_nodes_record(
     with pytest.raises(AuditTamperedError) as caught:
         verify(database)
     assert reason == caught.value.facts["reason"]
+    if reason == "stale_use":
+        with pytest.raises(BadLogError) as found:
+            read_second(database)
+        assert caught.value.facts["seq"] == found.value.seq
 
 
 def test_a_pause_of_a_node_is_no_silence(database: str) -> None:
