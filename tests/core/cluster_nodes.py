@@ -57,7 +57,7 @@ def session(hsm: OpenHSM) -> Session:
 def events(
     hsm: OpenHSM, wanted: Callable[[AuditEvent], bool] = lambda event: True
 ) -> list[AuditEvent]:
-    """Return the records of a node's own log, in order."""
+    """Return the records of all nodes, in order."""
     page = hsm.act_as(caller()).execute(ListAuditEvents(limit=1000, ascending=True))
     return [item.event for item in page.items if wanted(item.event)]
 

@@ -231,6 +231,25 @@ def test_a_lost_counter_without_a_limit() -> None:
     assert 4 == stored(counters).uses
 
 
+def test_a_counter_removed_behind_an_open_block() -> None:
+    """
+    After a change of its key, a node uses nothing more of a counter that is gone.
+    """
+    counters = SharedCounters()
+    one, two = (accounts_over(counters) for _ in range(2))
+    one.open(KEY, KEY.versions)
+    two.take(use())
+    two.reread(KEY.key_id)
+    two.take(use())
+    one.forfeit(KEY)
+    two.reread("another key")
+    two.reread(KEY.key_id)
+
+    for _ in range(2):
+        with pytest.raises(KeyTamperedError):
+            two.take(use(0))
+
+
 def test_first_values_of_another_node_are_left_alone() -> None:
     """
     A value without a key is one of a change under way elsewhere, for an hour.

@@ -203,7 +203,7 @@ class _Assembly:
         self._slot = RetentionSlot(parts.purges)
         self._dual = self._begin_dual_control()
         if parts.cluster is not None:
-            parts.cluster.database.on_new_timeline(lambda _: self._uses.doubt_blocks())
+            parts.cluster.follow_uses(self._uses)
             parts.cluster.begin_settling(ground, self._approvals, self._dual)
 
     def finish(self) -> OpenHSM:

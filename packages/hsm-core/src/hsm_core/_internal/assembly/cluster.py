@@ -28,12 +28,14 @@ from hsm_core._internal.keyring.journal import Journal, KeyJournal
 from hsm_core._internal.keyring.key_ring import KeyRing
 from hsm_core._internal.keyring.repository import KeyRepository
 from hsm_core._internal.keyring.stored_keys import FollowedFeed, StoreLock
+from hsm_core._internal.keyring.use_counters import UseAccounts
 from hsm_core._internal.lib.concurrency import BackgroundWorker
 from hsm_core._internal.lib.encoding import length_prefixed
 from hsm_core._internal.stores.guard import unwrapped
 from hsm_core._internal.stores.locations import open_database
 from hsm_core._internal.stores.postgresql.audit_logs import ClusterLogs, ReadableLog
 from hsm_core._internal.stores.postgresql.database import ClusterDatabase
+from hsm_core._internal.stores.postgresql.feed import KEY
 from hsm_core._internal.stores.postgresql.records import (
     ClusterApprovalStore,
     ClusterKeyStore,
@@ -121,6 +123,12 @@ class ClusterNode:
         changes.fence = self.membership.lock_fence
         self.membership.applied = lambda: changes.applied.revision
         self.view.changes = changes
+
+    def follow_uses(self, uses: UseAccounts) -> None:
+        """Let use counters go by changes of keys, and by the database's timeline."""
+        self.database.on_new_timeline(lambda _: uses.doubt_blocks())
+        if self.view.changes is not None:
+            self.view.changes.on_change(KEY, lambda change: uses.reread(change.subject))
 
     def begin_settling(
         self, ground: Dependencies, digest: ApprovalSetDigest, dual: DualControl

@@ -129,6 +129,7 @@ class UseAccount:
         is_loaded: Whether what is stored has been read.
         is_closed: Whether it accepts no more uses.
         is_doubtful: Whether the store may have lost its newest block.
+        is_stale: Whether another node may have removed the value.
         last_used_at: Microseconds since 1970, or 0.
         limit: As given.
         stored: Stored form that was read or written last; None if there was none.
@@ -138,7 +139,8 @@ class UseAccount:
     def __init__(self, limit: int, rules: UseRules) -> None:
         self.limit = limit
         self.growing = threading.Lock()
-        self.is_loaded = self.is_closed = self.is_doubtful = self.warned = False
+        self.is_loaded = self.is_closed = self.warned = False
+        self.is_doubtful = self.is_stale = False
         self.last_used_at = 0
         self.stored: bytes | None = None
         self._rules = rules
@@ -183,6 +185,12 @@ class UseAccount:
         """Allow no more uses before the block is added again to what is stored."""
         with self._lock:
             self.is_doubtful = True
+            self._ceiling = -1
+
+    def reread(self) -> None:
+        """Allow no more uses before the stored value is read again."""
+        with self._lock:
+            self.is_stale = True
             self._ceiling = -1
 
     def added(self, value: UseValue) -> UseValue:
@@ -257,7 +265,7 @@ class UseAccount:
         self._ceiling = value.uses
         if self.limit and not self.warned:
             self._ceiling = min(self._ceiling, self._near - 1)
-        if self.is_closed or self.is_doubtful:
+        if self.is_closed or self.is_doubtful or self.is_stale:
             self._ceiling = -1
 
     def is_near(self, uses: int) -> bool:
@@ -331,6 +339,7 @@ class UseAccounts:
         self._on_near_limit = on_near_limit
         self._rules = rules or UseRules()
         self._accounts: dict[str, UseAccount] = {}
+        self._materials: dict[str, set[str]] = {}
         self._fresh: set[str] = set()
         self._orphans: dict[str, float] = {}
         self._is_closed = False
@@ -489,6 +498,19 @@ class UseAccounts:
                     found = max(found, microseconds(use.last_used_at))
         return found
 
+    def reread(self, key_id: str) -> None:
+        """
+        Read the values of a key's materials again before their next use.
+
+        To be called when a key has changed: another node may have removed them, as it
+        does where a count is unknown.
+        """
+        for material_id in self._materials.pop(key_id, ()):
+            account = self._accounts.get(material_id)
+            if account is not None:
+                account.reread()
+                self._materials.setdefault(key_id, set()).add(material_id)
+
     def doubt_blocks(self) -> None:
         """
         Add the newest block of each material again before it is used.
@@ -522,6 +544,7 @@ class UseAccounts:
         if account is None:
             new = UseAccount(self._rules.limit_of(key.algorithm), self._rules)
             account = self._accounts.setdefault(material_id, new)
+            self._materials.setdefault(key.key_id, set()).add(material_id)
         return account
 
     def _take_slowly(self, account: UseAccount, use: Use) -> None:
@@ -534,6 +557,8 @@ class UseAccounts:
         while not account.take(use.uses, use.size, self._clock.now()):
             if account.is_doubtful:
                 self._add_again(account, use)
+            elif account.is_stale:
+                self._read_again(account, use)
             else:
                 self._enlarge(account, use)
 
@@ -571,6 +596,14 @@ class UseAccounts:
                 account.load(value, None)
             else:
                 account.follow(value, stored)
+
+    def _read_again(self, account: UseAccount, use: Use) -> None:
+        account.is_stale = False
+        try:
+            self._follow(account, use)
+        except BaseException:
+            account.reread()
+            raise
 
     def _add_again(self, account: UseAccount, use: Use) -> None:
         """Count the newest block once more, which the store may have lost."""
