@@ -196,8 +196,8 @@ class TestOnce:
             word = f"word-{number}"
 
             made = together(
-                partial(a.create_key, ED25519, idempotency_key=word),
-                partial(b.create_key, ED25519, idempotency_key=word),
+                partial(a.create_key, ED25519, name=word, idempotency_key=word),
+                partial(b.create_key, ED25519, name=word, idempotency_key=word),
             )
             turned = together(
                 partial(a.rotate, key.key_id, idempotency_key=word + "r"),

@@ -40,6 +40,7 @@ from hsm_core._internal.stores.postgresql.feed import (
     find_change,
     head_at,
     keep_account,
+    lock_and_read,
     lock_feed,
     next_position,
     read_account,
@@ -199,8 +200,17 @@ class Changes(ChangeFeed, FollowedFeed):
 
     def follow(self, connection: ServerConnection) -> Position:
         """Apply everything that is committed; see `catch_up`."""
+        return self._follow(connection, read_feed)
+
+    def _follow(
+        self,
+        connection: ServerConnection,
+        read: Callable[
+            [ServerConnection, int], tuple[FeedState, Sequence[StoredChange]]
+        ],
+    ) -> Position:
         start, began = self.applied, time.monotonic()
-        state, changes = read_feed(connection, start.revision)
+        state, changes = read(connection, start.revision)
         self._take(connection, start, state, changes)
         self._read_at = max(self._read_at, began)
         return self.applied
@@ -302,8 +312,7 @@ class Changes(ChangeFeed, FollowedFeed):
 
     def lock(self, connection: ServerConnection, /) -> None:
         """Lock the feed and apply what this node lacks of it; see `ChangeFeed`."""
-        lock_feed(connection)
-        self.follow(connection)
+        self._follow(connection, lock_and_read)
         state = self._verified
         assert state is not None  # noqa: S101 (nobody else can write it now)
         self._mine.state, self._mine.appended = state, []
@@ -426,8 +435,7 @@ class Changes(ChangeFeed, FollowedFeed):
             self._inventory.committing,
             self._database.transaction(join=True) as connection,
         ):
-            lock_feed(connection)
-            self.follow(connection)
+            self._follow(connection, lock_and_read)
             yield
 
     # What is not trusted

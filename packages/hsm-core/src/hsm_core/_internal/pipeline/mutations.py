@@ -55,6 +55,15 @@ from hsm_core.operations import Operation
 from hsm_core.protocols import AuditDraft, AuditTicket, Request
 
 _IDEMPOTENCY_KEY: Final = re.compile(r"[!-~]{1,128}")
+_NOT_REPEATED: Final = (
+    AuditUnavailableError,
+    IdempotencyConflictError,
+    OperationAbortedError,
+    OutcomeUnknownError,
+    StoreUnavailableError,
+)
+"""Errors that don't come of what another node did under the same operation id."""
+
 _MOST_CONFLICTS: Final = 16
 """Number of times that a change is decided again because of another node."""
 _TRIES_AHEAD: Final = 3
@@ -114,12 +123,38 @@ class Mutations:
                 self._journal.checking(request.check),
                 self._services.consents.waiting(wait),
             ):
-                return self._mutate_once(attempt, attempt.operation)
+                sent = attempt.operation
+                try:
+                    return self._mutate_once(attempt, sent)
+                except (_SettledError, HSMError) as error:
+                    if not self._may_be_repetition(request, error):
+                        raise
+                    repeated = self._repeat_elsewhere(attempt, sent)
+                    if repeated is None:
+                        raise
+                    return repeated
         except _SettledError as settled:
             raise settled.error from settled.error.__cause__
         except Exception as error:
             self._record_failure(attempt, error)
             raise
+
+    def _may_be_repetition(
+        self, request: Request, error: _SettledError | HSMError
+    ) -> bool:
+        """Return whether what fails may be done already, by another node."""
+        found = error.error if isinstance(error, _SettledError) else error
+        is_shared = self._services.inventory.feed is not None
+        is_repeatable = request.idempotency_key is not None
+        return is_shared and is_repeatable and not isinstance(found, _NOT_REPEATED)
+
+    def _repeat_elsewhere(
+        self, attempt: RequestContext[Any], sent: Operation[Any]
+    ) -> Any | None:
+        """Answer what another node did under this operation id meanwhile."""
+        handler = self._admission.handler(sent)
+        assert isinstance(handler, MutationHandler)  # noqa: S101 (for the type checker)
+        return self._repeat(attempt, handler, self._admission.digest(sent))
 
     def _mutate_once(self, attempt: RequestContext[Any], sent: Operation[Any]) -> Any:
         handler = self._admission.handler(sent)

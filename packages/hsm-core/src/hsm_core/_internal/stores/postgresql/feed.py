@@ -57,18 +57,17 @@ _WRITE: Final = (
     "approvals_digest = $4, mac = $5 WHERE revision = $6 AND head = $7 "
     "RETURNING revision) "
     "INSERT INTO changes (revision, kind, subject, generation, before, digest, head) "
-    "SELECT $1, $8, $9, $10, $11, $12, $2 FROM moved"
+    "VALUES ((SELECT revision FROM moved), $8, $9, $10, $11, $12, $2) "
+    "RETURNING pg_notify($13, '')"
 )
+"""Fails where the row is not the one that was locked: a change has a revision."""
 _SEAL: Final = "UPDATE cluster SET set_digest = $1, approvals_digest = $2, mac = $3"
-_PUT_BUCKET: Final = (
-    "INSERT INTO account (bucket, value) VALUES ($1, $2) "
-    "ON CONFLICT (bucket) DO UPDATE SET value = $2"
+_KEEP: Final = (
+    "WITH sum AS (INSERT INTO account (bucket, value) VALUES ($1, $2) "
+    "ON CONFLICT (bucket) DO UPDATE SET value = $2) "
+    "INSERT INTO meta (name, value) VALUES ('Account', $3) "
+    "ON CONFLICT (name) DO UPDATE SET value = $3"
 )
-_PUT_SEAL: Final = (
-    "INSERT INTO meta (name, value) VALUES ('Account', $1) "
-    "ON CONFLICT (name) DO UPDATE SET value = $1"
-)
-_NOTIFY: Final = "SELECT pg_notify($1, '')"
 _HEAD: Final = "SELECT head FROM changes WHERE revision = $1"
 _FIND: Final = (
     "SELECT revision, digest FROM changes "
@@ -219,9 +218,7 @@ def read_feed(
     Raises:
         IntegrityError: Something else stands there.
     """
-    rows = run(connection, _READ, (after, MOST_CHANGES)).fetchall()
-    state = _state(rows[0][:5] if rows else None)
-    return state, [_change(row[5:]) for row in rows if row[5] is not None]
+    return _feed(run(connection, _READ, (after, MOST_CHANGES)).fetchall())
 
 
 def read_account(connection: ServerConnection) -> StoredAccount:
@@ -240,42 +237,42 @@ def read_account(connection: ServerConnection) -> StoredAccount:
     return StoredAccount(state, seal, tuple(values))
 
 
+def lock_and_read(
+    connection: ServerConnection, after: int
+) -> tuple[FeedState, list[StoredChange]]:
+    """Lock the row ``cluster``, and read the feed as `read_feed`, in one round trip."""
+    with connection.pipeline():
+        run(connection, _LOCK)
+        # A statement of its own sees what was committed while the first one waited.
+        reading = run(connection, _READ, (after, MOST_CHANGES))
+    return _feed(reading.fetchall())
+
+
 def write_change(
     connection: ServerConnection, before: FeedState, after: FeedState, change: Change
 ) -> None:
-    """
-    Add a change to the feed.
-
-    Raises:
-        IntegrityError: The row ``cluster`` is not the one that was locked.
-    """
-    done = run(
-        connection,
-        _WRITE,
-        (
-            after.position.revision,
-            after.position.head,
-            after.set_digest,
-            after.approvals_digest,
-            after.mac,
-            before.position.revision,
-            before.position.head,
-            change.kind,
-            change.subject or None,
-            change.generation,
-            change.before,
-            change.digest,
-        ),
+    """Add a change to the feed; the row ``cluster`` is locked."""
+    values = (
+        after.position.revision,
+        after.position.head,
+        after.set_digest,
+        after.approvals_digest,
+        after.mac,
+        before.position.revision,
+        before.position.head,
+        change.kind,
+        change.subject or None,
+        change.generation,
+        change.before,
+        change.digest,
+        CHANNEL,
     )
-    if done.rowcount != 1:
-        raise IntegrityError("The state of the cluster was changed unexpectedly.")
-    run(connection, _NOTIFY, (CHANNEL,))
+    run(connection, _WRITE, values)
 
 
 def keep_account(connection: ServerConnection, change: AccountChange) -> None:
     """Write the sum of a bucket and the seal of the account."""
-    connection.execute(_PUT_BUCKET, (change.bucket, change.value))
-    connection.execute(_PUT_SEAL, (change.seal,))
+    connection.execute(_KEEP, (change.bucket, change.value, change.seal))
 
 
 def write_state(connection: ServerConnection, state: FeedState) -> None:
@@ -305,6 +302,11 @@ def find_change(
     """Return revision and digest that a key's generation had; 0 if there is none."""
     row = run(connection, _FIND, (key_id, generation)).fetchone()
     return (row[0], row[1]) if row else (0, "")
+
+
+def _feed(rows: list[Row]) -> tuple[FeedState, list[StoredChange]]:
+    state = _state(rows[0][:5] if rows else None)
+    return state, [_change(row[5:]) for row in rows if row[5] is not None]
 
 
 def _state(row: Row | None) -> FeedState:

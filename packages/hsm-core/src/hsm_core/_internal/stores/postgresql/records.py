@@ -348,12 +348,14 @@ def _write(
     # Last, so that other nodes wait for nothing but these writes.
     if feed is not None:
         feed.lock(connection)
-    if commit.account is not None:
-        keep_account(connection, commit.account())
-    if feed is not None:
-        digest = document_digest(commit.data)
-        change = Change(KEY, key_id, commit.generation, before, digest)
-        feed.append(connection, change)
+    account = commit.account() if commit.account is not None else None
+    with connection.pipeline():
+        if account is not None:
+            keep_account(connection, account)
+        if feed is not None:
+            digest = document_digest(commit.data)
+            change = Change(KEY, key_id, commit.generation, before, digest)
+            feed.append(connection, change)
     failpoint("store.before_document")
 
 
