@@ -22,6 +22,7 @@ from hsm_core.operations import (
     AlgorithmList,
     AlgorithmStatus,
     AuditStatus,
+    ClusterStatus,
     GenerateRandom,
     HSMStatus,
     ListAlgorithms,
@@ -62,6 +63,7 @@ def _status_pairs(status: HSMStatus, *, is_wide: bool) -> list[tuple[str, str]]:
         ("audit head", f"{trail.head_seq} {trail.head_hash}"),
         ("audit starts at", str(trail.first_seq) if trail.first_seq else ""),
         *_schedules(status.schedules),
+        *_cluster(status.cluster),
     ]
     shown = [row for row in status.algorithms if is_wide or row.status != _AVAILABLE]
     return pairs + _providers(status) + [_algorithm(row) for row in shown]
@@ -91,6 +93,27 @@ def _schedules(found: ScheduleStatus) -> list[tuple[str, str]]:
         ("rotation", rotations if found.rotating else ""),
         ("destruction", f"{ends}{held}" if found.destructions else ""),
         ("clock", leapt if found.left_out_seconds else ""),
+    ]
+
+
+def _cluster(found: ClusterStatus) -> list[tuple[str, str]]:
+    """Return what concerns a node of a cluster; nothing on a single machine."""
+    if not found.node:
+        return []
+    standby = (
+        "yes"
+        if found.has_standby
+        else "NONE: an acknowledged change can be lost by fail-over; the HSM then locks"
+    )
+    differ = "; POLICIES DIFFER" if found.policies > 1 else ""
+    ahead = found.clock_difference_seconds
+    apart = f"{ahead:+.1f} s compared with the database's" if abs(ahead) > 1 else ""
+    return [
+        ("node", found.node if found.decides else f"{found.node}: CAN'T DECIDE"),
+        ("live nodes", f"{found.nodes_live}{differ}"),
+        ("revision", f"{found.revision}, read {found.feed_lag_seconds:.1f} s ago"),
+        ("synchronous standby", standby),
+        ("node's clock", apart),
     ]
 
 
