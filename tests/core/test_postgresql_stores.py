@@ -222,7 +222,10 @@ class TestSchema:
         """
         A database that a newer release migrated is refused.
         """
-        self.alter(database, "INSERT INTO ferrohsm_schema (version) VALUES (2)")
+        self.alter(
+            database,
+            "INSERT INTO ferrohsm_schema (version, tables, shape) VALUES (2, '{}', '')",
+        )
 
         with pytest.raises(ConfigurationError, match="schema version 2; this release"):
             store_at(database)
@@ -266,16 +269,35 @@ class TestSchema:
         with pytest.raises(IntegrityError, match="unknown views, triggers"):
             store_at(database)
 
-    def test_a_table_is_gone(self, database: str) -> None:
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            "DROP TABLE blobs",
+            "ALTER TABLE keys DROP COLUMN claim",
+            "ALTER TABLE keys ALTER COLUMN generation TYPE text",
+            "ALTER TABLE uses ALTER COLUMN value DROP NOT NULL",
+            "DROP INDEX keys_claim",
+        ],
+        ids=["table", "column", "type", "constraint", "index"],
+    )
+    def test_changed(self, database: str, statement: str) -> None:
         """
-        A missing table is damage, told as such.
+        A database whose tables were changed is refused before it is used.
         """
-        self.alter(database, "DROP TABLE blobs")
-        store = store_at(database)
+        self.alter(database, statement)
+
+        with pytest.raises(IntegrityError, match="were changed since"):
+            store_at(database)
+
+    def test_a_table_goes(self, pair: Pair) -> None:
+        """
+        A table that disappears while it is used is damage, told as such.
+        """
+        with pair[0].database.transaction() as connection:
+            connection.execute("DROP TABLE blobs")
 
         with pytest.raises(IntegrityError, match="damaged"):
-            create(store, 1)
-        store.close()
+            create(pair[1], 1)
 
     def alter(self, database: str, statement: str) -> None:
         """Make a database's tables, and change them."""

@@ -252,6 +252,12 @@ class KeySetDigest:
         with self._lock:
             self.unverified = set(range(BUCKETS))
 
+    def doubt_all_but(self, present: Iterable[Counted]) -> None:
+        """Require the buckets to be compared again of which these are not the keys."""
+        doubtful = set(range(BUCKETS)) - self.agreeing(present)
+        with self._lock:
+            self.unverified |= doubtful
+
     def _element(self, key: Counted) -> int:
         # A foreign hand may have written any number into an index.
         generation = key.generation % 2**64

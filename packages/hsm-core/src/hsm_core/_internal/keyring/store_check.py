@@ -158,6 +158,9 @@ class Scrubber:
         inventory = self._inventory
         progress.to_compare = inventory.census.keys
         orphans, materials = self._uses.orphans(), set[str]()
+        if inventory.feed is not None:
+            # Rows of a database that nodes share may be removed while it is open.
+            inventory.census.doubt_all_but(inventory.store.digests())
         for bucket in sorted(inventory.census.unverified):
             self._compare_bucket(bucket)
             yield

@@ -1,8 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""Schema of a cluster's database: its version, its migrations, and what it must be."""
+"""
+Schema of a cluster's database: its version, its migrations, and its shape.
+
+The shape of all tables is noted with each migration, so that a database in which a
+column or an index was changed later is refused when it is opened, with a sentence.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from importlib import resources
 from typing import TYPE_CHECKING, Final
 
@@ -11,7 +17,7 @@ from hsm_core._internal.stores.postgresql.connection import (
     postgres_errors,
     roll_back,
 )
-from hsm_core.errors import ConfigurationError, IntegrityError, StoreUnavailableError
+from hsm_core.errors import ConfigurationError, IntegrityError
 
 if TYPE_CHECKING:
     from hsm_core._internal.stores.postgresql.driver import ServerConnection
@@ -24,6 +30,7 @@ _VERSION_TABLE: Final = "ferrohsm_schema"
 _FOLDER: Final = "migrations"
 _CREATE: Final = (
     "CREATE TABLE ferrohsm_schema (version integer PRIMARY KEY, "
+    "tables text[] NOT NULL, shape text NOT NULL, "
     "migrated_at timestamptz NOT NULL DEFAULT now())"
 )
 _TABLES: Final = (
@@ -38,6 +45,19 @@ _ACTIVE: Final = (
     "OR EXISTS (SELECT 1 FROM pg_rewrite AS r WHERE r.ev_class = c.oid)) LIMIT 1"
 )
 """Whatever runs code or hides rows: views, triggers, rules, row security, children."""
+
+
+_SHAPE: Final = (
+    "SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull "
+    "FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid "
+    "WHERE c.relnamespace = current_schema()::regnamespace "
+    "AND c.relname = ANY ($1) AND a.attnum > 0 AND NOT a.attisdropped "
+    "UNION ALL SELECT t.relname, c.relname, i.indisunique::text, i.indisvalid "
+    "FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid "
+    "JOIN pg_class AS t ON t.oid = i.indrelid "
+    "WHERE t.relnamespace = current_schema()::regnamespace AND t.relname = ANY ($1)"
+)
+"""Columns of tables, and names of their indexes, with which of them are unique."""
 
 
 def steps() -> list[str]:
@@ -112,13 +132,41 @@ def _checked_version(connection: ServerConnection, name: str) -> int:
 def _bring_up_to_date(connection: ServerConnection, name: str) -> None:
     scripts = steps()
     found = _checked_version(connection, name)
-    if not found:
+    ours: list[str] = []
+    if found:
+        ours = _check_shape(connection, name)
+    else:
         connection.execute(_CREATE)
     for version, script in enumerate(scripts[found:], found + 1):
+        others = set(_tables(connection)) - set(ours)
         connection.execute(script.encode())
+        ours = sorted(set(_tables(connection)) - others)
         connection.execute(
-            "INSERT INTO ferrohsm_schema (version) VALUES ($1)", (version,)
+            "INSERT INTO ferrohsm_schema (version, tables, shape) VALUES ($1, $2, $3)",
+            (version, ours, _shape(connection, ours)),
         )
+
+
+def _check_shape(connection: ServerConnection, name: str) -> list[str]:
+    """Check that our tables are as they were made, and return their names."""
+    found = connection.execute(
+        "SELECT tables, shape FROM ferrohsm_schema ORDER BY version DESC LIMIT 1"
+    ).fetchone()
+    if found is None or found[1] != _shape(connection, found[0]):
+        raise IntegrityError(
+            f"{name} has tables that were changed since they were made. Restore them, "
+            "or the database from a backup."
+        )
+    return list(found[0])
+
+
+def _tables(connection: ServerConnection) -> list[str]:
+    return [found for (found,) in connection.execute(_TABLES)]
+
+
+def _shape(connection: ServerConnection, tables: list[str]) -> str:
+    rows = sorted(map(repr, connection.execute(_SHAPE, (tables,))))
+    return hashlib.sha256("\n".join(rows).encode()).hexdigest()
 
 
 def _version(connection: ServerConnection, name: str) -> int:
@@ -127,7 +175,7 @@ def _version(connection: ServerConnection, name: str) -> int:
         raise ConfigurationError(
             f"{name} has no schema for tables. Create one, or set search_path."
         )
-    tables = [found for (found,) in connection.execute(_TABLES)]
+    tables = _tables(connection)
     if _VERSION_TABLE in tables:
         found = connection.execute(
             "SELECT count(*), coalesce(max(version), 0) FROM ferrohsm_schema"
@@ -141,19 +189,3 @@ def _version(connection: ServerConnection, name: str) -> int:
             "empty database."
         )
     return 0
-
-
-def check_version(connection: ServerConnection) -> None:
-    """
-    Check that no newer program has migrated the database meanwhile.
-
-    Raises:
-        StoreUnavailableError: One has, or it can't be told.
-    """
-    with postgres_errors():
-        found = connection.execute("SELECT max(version) FROM ferrohsm_schema")
-        version = found.fetchone()
-    if version is None or version[0] != len(steps()):
-        raise StoreUnavailableError(
-            "The database has another schema version; restart this node."
-        )
