@@ -4,32 +4,47 @@
 from __future__ import annotations
 
 import base64
+from contextlib import closing
 from pathlib import Path
 
 import psycopg
 
-from hsm_core.factory import open_hsm
+from hsm_core.factory import OpenHSM, open_hsm
+from hsm_core.operations import ListAuditEvents
 from hsm_core.settings import Settings
+from hsm_core.testing import caller
 from tests.cli.support import Shell
 
 HMAC_KEY = base64.b64encode(b"\x02" * 32).decode()
 
 
+def _node(name: str, url: str, folder: Path) -> OpenHSM:
+    mark = folder / f"{name}.mark"
+    settings = Settings(store=url, node_name=name, node_mark=mark)
+    return open_hsm(
+        settings, master_key=bytes(32), hmac_key=b"\x02" * 32, test_all=False
+    )
+
+
+def test_records_of_all_nodes(bare_shell: Shell, database: str, tmp_path: Path) -> None:
+    """They are listed by time, a page after the other, and each log is verified."""
+    first, second = (_node(name, database, tmp_path) for name in ("a", "b"))
+    with closing(first), closing(second):
+        second.act_as(caller()).execute(ListAuditEvents(limit=1))
+        bare_shell.hsm = first.act_as(caller())
+        page = bare_shell.ok("audit", "events", "--limit", "2", "--json").json
+        more = ("--limit", "1000", "--cursor", page["next_cursor"])
+        table = bare_shell.ok("audit", "events", *more)
+        verified = bare_shell.ok("audit", "verify")
+
+    assert "NODE" == table.lines[0].split()[0]
+    assert {"a", "b"} == {line[:1] for line in table.lines[1:-2]}
+    assert "a, b" in verified.text
+
+
 def test_all_logs(bare_shell: Shell, database: str, tmp_path: Path) -> None:
     """The logs of all nodes are verified together, by the database's address."""
-    nodes = []
-    for name in ("a", "b"):
-        settings = Settings(
-            store=database, node_name=name, node_mark=tmp_path / f"{name}.mark"
-        )
-        nodes.append(
-            open_hsm(
-                settings,
-                master_key=bytes(32),
-                hmac_key=b"\x02" * 32,
-                test_all=False,
-            )
-        )
+    nodes = [_node(name, database, tmp_path) for name in ("a", "b")]
     key = tmp_path / "hmac-key"
     key.write_text(f"{HMAC_KEY}\n")
     key.chmod(0o600)
