@@ -32,14 +32,14 @@ STORAGE: Final = {
     "node_name": Setting(
         "node-name",
         "Name of this node in the audit log and the cluster. Required with "
-        "--store postgresql://…; each running node needs its own.",
+        "a PostgreSQL store; each running node needs its own.",
         metavar="NAME",
     ),
     "node_mark": Setting(
         "node-mark",
         "File of the last change that this node has seen, which tells a database that "
-        "came back older. Keep it on a volume.  [default: data/NODE.mark with --store "
-        "postgresql://…]",
+        "came back older. Keep it on a volume.  [default: data/NODE.mark with a "
+        "PostgreSQL store]",
     ),
     "key_store": Setting(
         "key-store",
