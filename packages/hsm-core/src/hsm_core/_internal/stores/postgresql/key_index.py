@@ -77,9 +77,14 @@ _CLEAR: Final = (
     "usages = NULL, claim = NULL"
 )
 _LEADING: Final = (
-    "SELECT count(*) FROM operations "
-    "WHERE key_id = $1 AND operation_id = ANY ($2::text[])"
+    f"SELECT n, claim, {COLUMNS}, (SELECT array_agg(operation_id) "  # noqa: S608
+    "FROM operations AS o WHERE o.key_id = keys.key_id) FROM keys WHERE key_id = $1"
 )
+"""
+An entry, and which operations lead to it, as of one moment.
+
+Another node may change both between two statements.
+"""
 _TAKE_OPERATIONS: Final = (
     "DELETE FROM operations WHERE operation_id = ANY ($2::text[]) AND key_id <> $1"
 )
@@ -113,12 +118,11 @@ class ClusterKeyRows(KeyEntries):
 
     def leads_to(self, key_id: KeyId, /) -> bool:
         """Return whether all leads to a key that should by its entry."""
-        row = self._database.row(_BY_ID, (key_id,))
-        entry = _readable(row)
-        if row is not None and entry is not None:
-            operations = sorted(set(entry.operations))
-            found = self._database.row(_LEADING, (key_id, operations))
-            if found != (len(operations),) or not self._has_its_name(row[1], entry):
+        found = self._database.row(_LEADING, (key_id,))
+        entry = _readable(found[:-1]) if found is not None else None
+        if found is not None and entry is not None:
+            has_operations = set(entry.operations) <= set(found[-1] or ())
+            if not has_operations or not self._has_its_name(found[1], entry):
                 self._unlisted.add(key_id)
         return key_id not in self._unlisted
 
