@@ -62,13 +62,20 @@ class Proxy:
                 except OSError:
                     client.close()
                     continue
+                ended: list[None] = []
                 for ends in ((client, server), (server, client)):
                     threading.Thread(
-                        target=self._pump, args=(*ends, ends[0] is client), daemon=True
+                        target=self._pump,
+                        args=(*ends, ends[0] is client, ended),
+                        daemon=True,
                     ).start()
 
     def _pump(
-        self, source: socket.socket, sink: socket.socket, is_client: bool
+        self,
+        source: socket.socket,
+        sink: socket.socket,
+        is_client: bool,
+        ended: list[None],
     ) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(_BLOCK):
@@ -85,6 +92,10 @@ class Proxy:
         for end in (source, sink):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_WR if end is sink else socket.SHUT_RDWR)
+        ended.append(None)
+        if len(ended) > 1:
+            source.close()
+            sink.close()
 
 
 def _replace_in_group(old: str, new: str) -> None:

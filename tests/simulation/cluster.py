@@ -207,8 +207,8 @@ class ClusterLife:
                 self._tasks.remove(task)
                 task.work.close()
         for node in self._nodes:
-            # Through a pooler, connections outlive their server.
-            node.is_broken = self._choice.random() < 0.5
+            # Through a pooler, connections may outlive their server.
+            node.is_broken = self._database.off != "head" or self._choice.random() < 0.5
             node.watch.restart()
 
     def _join(self) -> None:
@@ -345,6 +345,10 @@ class ClusterLife:
         if end not in {node.end, node.end + count}:
             raise ViolationError(f"The log of {node.name} grew unnoticed.")
         stood, node.end = end > node.end, end
+        # A document may be of a change that the fail-over has lost.
+        node.cache.clear()
+        for key in KEYS:
+            node.cells[key] += 1
         node.repairs += 1
         yield from self._catch_up(node)
         return bool(stood)

@@ -187,6 +187,16 @@ class Changes(ChangeFeed, FollowedFeed):
 
     # Following
 
+    def forget(self) -> None:
+        """
+        Forget what was read, which may be ahead of what is applied.
+
+        To be called after a lost connection: a fail-over may have undone changes that
+        were read and not yet applied, so that nothing else would tell.
+        """
+        with self._lock:
+            self._inventory.forget_all()
+
     def catch_up(self) -> Position:
         """
         Apply everything that is committed, and return where that is.

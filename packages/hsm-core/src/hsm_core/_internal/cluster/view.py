@@ -90,7 +90,7 @@ class NodeView:
 
     def renew(self) -> None:
         """
-        Raise the node's own epoch; see `Membership.renew`.
+        Raise the node's own epoch, and forget what was read; see `Membership.renew`.
 
         Raises:
             NodeFencedError: Another has raised it.
@@ -98,6 +98,9 @@ class NodeView:
             StoreUnavailableError: It can't be raised now.
         """
         self._membership.renew()
+        found = self._followed
+        if found is not None:
+            found.forget()
         self.on_renewed()
 
     def _look(self) -> FeedPosition:

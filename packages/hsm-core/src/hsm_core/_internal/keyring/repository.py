@@ -360,6 +360,10 @@ class KeyRepository(AuthenticatedReader):
     def follow_all(self, sums: Sums) -> None:
         """Start again from the account of a store that others have changed."""
         self.census.adopt(sums, verified=False)
+        self.forget_all()
+
+    def forget_all(self) -> None:
+        """Read everything from the store again, and let no decision before count."""
         self._documents.clear()
         self.materials.forget_all()
         self.names.doubt()
