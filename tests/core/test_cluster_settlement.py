@@ -10,53 +10,47 @@ import pytest
 
 from hsm_core import operations as ops
 from hsm_core.errors import KeyNotFoundError
-from hsm_core.model import ApprovalState, Phase
+from hsm_core.model import ApprovalState, AuditEvent, Phase
 from tests.core.cluster_nodes import die_at, events, node, open_node, session, verify
 from tests.core.dual_support import approve, ask, ed25519, person, sign
 from tests.core.filesystem_child import was_killed
 from tests.core.node_support import eventually
 
 
-def create_and_die(url: str, folder: Path, name: str) -> None:
-    """Open node "a", and die while it creates a key."""
-    hsm = open_node(url, folder)
-    session(hsm).create_key("ed25519", name="first")
-    die_at(name, lambda: session(hsm).create_key("ed25519", name="second"))
+def create_and_die(url: str, folder: Path, name: str, point: str) -> None:
+    """Open a node, and die while it creates a key of the node's name."""
+    hsm = open_node(url, folder, name)
+    die_at(point, lambda: session(hsm).create_key("ed25519", name=name))
 
 
-@pytest.mark.parametrize(
-    ("failpoint", "code", "exists"),
-    [
-        ("mutation.after_intent", "recovered-aborted", False),
-        ("mutation.after_store", "recovered-committed", True),
-    ],
-)
-def test_a_node_that_dies_in_a_change(
-    database: str, tmp_path: Path, failpoint: str, code: str, *, exists: bool
-) -> None:
+def test_nodes_that_die_in_a_change(database: str, tmp_path: Path) -> None:
     """
-    Another node decides the change and records it, and the dead one agrees later.
+    Another node decides the changes and records them, and a dead one agrees later.
     """
-    assert was_killed(partial(create_and_die, database, tmp_path, failpoint))
+    points = {"early": "mutation.after_intent", "late": "mutation.after_store"}
+    for name, point in points.items():
+        assert was_killed(partial(create_and_die, database, tmp_path, name, point))
     with node(database, tmp_path, "b") as other:
-        eventually(lambda: bool(events(other, lambda event: bool(event.intent_log))))
-        (settled,) = events(other, lambda event: bool(event.intent_log))
-        assert (Phase.OUTCOME, code) == (settled.phase, settled.code)
-        assert "first" == session(other).describe("first").name
-        if exists:
-            assert "second" == session(other).describe("second").name
-        else:
-            with pytest.raises(KeyNotFoundError):
-                session(other).describe("second")
 
-        with node(database, tmp_path) as again:
-            found = events(again, lambda e: e.operation_id == settled.operation_id)
-            own = [event for event in found if not event.intent_log]
-            assert [Phase.INTENT, Phase.OUTCOME] == [event.phase for event in own]
-            assert code == own[-1].code
-            assert exists == (own[-1].generation == 1)
-            assert session(again).sign("first", b"m").signature
-    assert {"a", "b"} == verify(database).keys()
+        def settled() -> list[AuditEvent]:
+            return events(other, lambda event: bool(event.intent_log))
+
+        eventually(lambda: len(settled()) == 2)
+        assert {Phase.OUTCOME} == {event.phase for event in settled()}
+        codes = {event.operation_id: event.code for event in settled()}
+        assert {"recovered-aborted", "recovered-committed"} == set(codes.values())
+        assert "late" == session(other).describe("late").name
+        with pytest.raises(KeyNotFoundError):
+            session(other).describe("early")
+
+        for name in points:
+            with node(database, tmp_path, name) as again:
+                assert session(again).sign("late", b"m").signature
+        own = events(other, lambda e: e.operation_id in codes and not e.intent_log)
+        ends = [event for event in own if event.phase is Phase.OUTCOME]
+        assert codes == {event.operation_id: event.code for event in ends}
+        assert 4 == len(own)
+    assert {"b", *points} == verify(database).keys()
 
 
 POLICY = """
