@@ -2,11 +2,21 @@
 """Tests of the commands around KEM keys, data keys, rewrapping and derivation."""
 
 import base64
+import hmac
 import json
 import stat
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.kdf.x963kdf import X963KDF
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_public_key,
+)
 
 from tests.cli.support import Shell
 
@@ -236,9 +246,38 @@ class TestDerive:
             == shell.ok("mac", "mb", "--text", "hello").text
         )
 
+    @pytest.mark.parametrize("function", ["hkdf", "x9.63", "none"])
+    def test_functions(self, shell: Shell, tmp_path: Path, function: str) -> None:
+        """Another party of the agreement gets the same key by itself."""
+        shell.ok("create", "p256", "--name", "a", "--usage", "derive")
+        own = ec.generate_private_key(ec.SECP256R1())
+        peer = tmp_path / "peer.pem"
+        peer.write_bytes(
+            own.public_key().public_bytes(
+                Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
+            )
+        )
+        info = () if function == "none" else ("--info", "both")
+        shell.ok(
+            *("derive", "hmac-sha256", "--from", "a", "--name", "m", *info),
+            *("--peer", str(peer), "--function", function),
+        )
+        theirs = load_pem_public_key(shell.ok("public-key", "a").text.encode())
+        assert isinstance(theirs, ec.EllipticCurvePublicKey)
+        secret = own.exchange(ec.ECDH(), theirs)
+        key = {
+            "hkdf": HKDF(SHA256(), 32, None, b"both").derive(secret),
+            "x9.63": X963KDF(SHA256(), 32, b"both").derive(secret),
+            "none": secret,
+        }[function]
+
+        mac = shell.ok("mac", "m", "--text", "hello", "--json").json["mac"]
+        assert hmac.digest(key, b"hello", "sha256") == base64.b64decode(mac)
+
     @pytest.mark.parametrize(
         ("words", "message"),
         [
+            (("--function", "x9.63"), "derive by HKDF only"),
             (("--info", "a", "--info-hex", "00"), "mutually exclusive"),
             (("--info-hex", "0"), "pairs of hex digits"),
             (("--peer", "/no/file"), "Can't read the public key"),

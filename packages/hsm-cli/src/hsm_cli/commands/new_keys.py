@@ -24,6 +24,7 @@ from hsm_cli.parameters import (
 )
 from hsm_core.algorithms import (
     Algorithm,
+    DerivationFunction,
     HashAlgorithm,
     KeyFormat,
     KeyUsage,
@@ -134,16 +135,25 @@ def create(
     help="Public key of the other party (PEM or DER); EC and X25519 only.",
 )
 @click.option(
+    "--function",
+    type=choice(DerivationFunction),
+    metavar="NAME",
+    help="HKDF, X9.63 or none. X9.63 and none apply to EC and X25519 only; none takes "
+    "the last bytes of the shared secret, which are not uniform. Default: HKDF.",
+)
+@click.option(
     "--hash",
     "hash_name",
     type=choice(HashAlgorithm),
     metavar="NAME",
-    help="Hash of HKDF; EC and X25519 only. Default: SHA-256.",
+    help="Hash of the function; EC and X25519 only. Default: SHA-256.",
 )
 @click.option(
-    "--info", metavar="TEXT", help="HKDF info: context that is bound to the key."
+    "--info",
+    metavar="TEXT",
+    help="HKDF info, or shared information of X9.63: context that is bound to the key.",
 )
-@click.option("--info-hex", metavar="HEX", help="HKDF info as hex digits.")
+@click.option("--info-hex", metavar="HEX", help="The same context as hex digits.")
 @click.option("--salt", metavar="TEXT", help="HKDF salt.")
 @click.option("--salt-hex", metavar="HEX", help="HKDF salt as hex digits.")
 @new_key_options
@@ -153,6 +163,7 @@ def derive(
     algorithm: str,
     base_key_id: str,
     peer: str | None,
+    function: DerivationFunction | None,
     hash_name: HashAlgorithm | None,
     info: str | None,
     info_hex: str | None,
@@ -161,7 +172,7 @@ def derive(
     **facts: Unpack[NewKey],
 ) -> None:
     """
-    Derive a symmetric key from an HSM key with HKDF.
+    Derive a symmetric key from an HSM key, with HKDF by default.
 
     For an EC or X25519 key, the input is the ECDH shared secret with --peer.
     """
@@ -169,6 +180,7 @@ def derive(
         algorithm=algorithm,
         base_key_id=base_key_id,
         peer_public_key=_peer(peer),
+        function=function,
         hash=hash_name,
         salt=text_or_hex(salt, salt_hex, name="--salt"),
         info=text_or_hex(info, info_hex, name="--info"),
