@@ -16,7 +16,9 @@ from typing import Any, Final
 import pytest
 
 from hsm_core import operations as ops
+from hsm_core._internal.cluster import changes
 from hsm_core._internal.lib.failpoints import install
+from hsm_core._internal.stores.postgresql import feed
 from hsm_core._internal.stores.postgresql.feed import CREDENTIAL, Change
 from hsm_core.algorithms import Algorithm, KeyUsage
 from hsm_core.errors import (
@@ -34,7 +36,7 @@ from hsm_core.model import KeyId
 from hsm_core.session import Session
 from hsm_core.settings import Settings
 from hsm_core.testing import caller
-from tests.core.node_support import Node, eventually, is_locked, nodes_of
+from tests.core.node_support import PATIENCE, Node, eventually, is_locked, nodes_of
 from tests.postgresql import shared_server
 from tests.self_tests import open_tested
 
@@ -313,6 +315,35 @@ class TestFeed:
                 first.changes.catch_up()
 
             assert is_locked(first)
+
+    def test_far_behind(
+        self, nodes: list[Node], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """
+        Of two threads that are far behind, neither takes the other's state for older.
+        """
+        a, b = nodes
+        a.changes.close()
+        monkeypatch.setattr(feed, "MOST_CHANGES", 1)
+        for _ in range(3):
+            b.session.create_key(ED25519)
+        thread = threading.Thread(target=a.session.create_key, args=[ED25519])
+        read, waiting = feed.read_account, [thread]
+
+        def overtaken(connection: Any) -> Any:
+            found = read(connection)
+            if waiting:
+                waiting.pop().start()
+                # It gets ahead, or waits.
+                thread.join(0.5)
+            return found
+
+        monkeypatch.setattr(changes, "read_account", overtaken)
+        a.changes.catch_up()
+        thread.join(PATIENCE)
+
+        assert not is_locked(a)
+        assert 4 == len(list(a.session.keys()))
 
     def test_grown_again(self, database: str) -> None:
         """

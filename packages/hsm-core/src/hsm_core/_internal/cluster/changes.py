@@ -261,10 +261,11 @@ class Changes(ChangeFeed, FollowedFeed):
 
     def _take_all(self, connection: ServerConnection, start: Position) -> None:
         """Start again from the account, which is cheaper or safer than the changes."""
-        stored = read_account(connection)
-        if head_at(connection, start.revision) != start.head:
-            self._refuse("other", stored.state, start)
         with self._lock:
+            # Under the lock: else another thread could be ahead of what is read here.
+            stored = read_account(connection)
+            if head_at(connection, start.revision) != start.head:
+                self._refuse("other", stored.state, start)
             problem = self._problem_of(stored)
             if problem or stored.state.position.revision < self.applied.revision:
                 self._refuse("altered", stored.state, start)
