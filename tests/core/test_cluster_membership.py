@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -16,10 +17,12 @@ from hsm_core._internal.cluster.membership import (
     Membership,
     NodeFencedError,
 )
+from hsm_core._internal.lib.failpoints import install
 from hsm_core._internal.stores.postgresql.connection import read_location
 from hsm_core._internal.stores.postgresql.database import ClusterDatabase
 from hsm_core._internal.time.clock import SystemClock
 from hsm_core.errors import ConfigurationError, InvalidInputError, StoreLockedError
+from tests.core.cluster_nodes import node
 
 PATIENCE = 30.0
 HASTE = Pace(beat=0.1, dead=0.6)
@@ -93,6 +96,29 @@ def test_node_joins_and_leaves(cluster: Cluster) -> None:
     again = cluster.join("b")
     assert again.epoch > second.epoch
     assert states(first) == {"a": "live", "b": "live"}
+
+
+def test_node_beats_while_it_opens(
+    cluster: Cluster, database: str, tmp_path: Path
+) -> None:
+    """A node with a long log is not taken for dead before it is open."""
+    observer = cluster.database("o", "none")
+
+    def beat() -> int:
+        found = observer.row("SELECT beat FROM nodes WHERE node = 'a'")
+        assert found is not None
+        return int(found[0])
+
+    def strike(reached: str) -> None:
+        if reached == "audit.open.after_mark":
+            before = beat()
+            until(lambda: beat() > before + 1)
+
+    with install(strike), node(database, tmp_path):
+        assert {"a": "live"} == {
+            name: "live" if instance else "dead"
+            for name, instance in observer.rows("SELECT node, instance FROM fence")
+        }
 
 
 def test_second_process_of_a_name_is_refused(cluster: Cluster) -> None:

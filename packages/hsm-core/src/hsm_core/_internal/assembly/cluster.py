@@ -120,6 +120,7 @@ class ClusterNode:
             lock: Locks the HSM once the node is none any more.
         """
         self.membership.on_stop = lambda error: lock.set(str(error), {})
+        self.membership.check()
         changes.fence = self.membership.lock_fence
         self.membership.applied = lambda: changes.applied.revision
         self.view.changes = changes
@@ -203,7 +204,6 @@ class ClusterNode:
         """
         self.logs = ClusterLogs(self.database, hmac_key)
         self._heads = HeadsWatch(audit, self._grown)
-        self.membership.on_beat.append(self._heads.record_growth)
 
     def other_logs(self, log_id: str) -> Sequence[ReadableLog]:
         """Return the audit logs of all other nodes, of those that are gone, too."""
@@ -230,7 +230,7 @@ class ClusterNode:
 
     def begin(self, log_id: str, policy: Callable[[], str]) -> None:
         """
-        Begin to beat: the HSM is open.
+        Announce the node and name the growth of other logs: the HSM is open.
 
         Args:
             log_id: ID of its audit log.
@@ -244,8 +244,8 @@ class ClusterNode:
             )
 
         self.membership.facts = facts
+        self.membership.on_beat.append(self._heads.record_growth)
         self._worker.start()
-        self.membership.start()
 
     def close(self) -> None:
         """Leave the cluster, and close the database; once is enough."""
@@ -305,6 +305,8 @@ def join_cluster(settings: Settings, clock: Clock, entropy: Entropy) -> ClusterN
         name = settings.node_name
         membership = Membership.join(database, name, instance, clock=clock)
         stack.callback(membership.close)
+        # To open a long log takes longer than a node may be silent.
+        membership.start()
         node = ClusterNode(database, membership)
         stack.pop_all()
     return node

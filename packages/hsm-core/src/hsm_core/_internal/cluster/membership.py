@@ -85,7 +85,8 @@ class Membership:
         facts: Returns what the node says of itself at each beat.
         applied: Returns the newest revision that it has applied.
         on_dead: Settles what a dead node left, given its name and epoch; called on a
-            thread of its own, again and again until `note_settled`.
+            thread of its own, again and again until `note_settled`. None while the
+            node opens: then others settle.
         on_stop: Called once, when the node was fenced.
         on_beat: Called after each beat.
         clock_difference_seconds: By how much the clock is ahead of the database's.
@@ -109,7 +110,7 @@ class Membership:
         self.instance = instance
         self.facts: Callable[[], NodeFacts] = lambda: NodeFacts(level=level)
         self.applied: Callable[[], int] = _nothing
-        self.on_dead: Callable[[str, int], None] = self.note_settled
+        self.on_dead: Callable[[str, int], None] | None = None
         self.on_stop: Callable[[NodeFencedError], None] = lambda _: None
         self.on_beat: list[Callable[[], object]] = []
         self.clock_difference_seconds = 0.0
@@ -367,13 +368,14 @@ class Membership:
         if self._settler is not None and self._settler.is_alive():
             return
         open_ones = [row for row in others.values() if row.is_unsettled]
-        if not open_ones:
+        on_dead = self.on_dead
+        if not open_ones or on_dead is None:
             return
 
         def settle() -> None:
             for row in open_ones:
                 with suppress(Exception):
-                    self.on_dead(row.node, row.epoch)
+                    on_dead(row.node, row.epoch)
 
         self._settler = threading.Thread(
             target=settle, name="hsm-core-settler", daemon=True
