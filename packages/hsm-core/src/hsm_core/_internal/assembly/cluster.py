@@ -207,7 +207,7 @@ class ClusterNode:
 
     def other_logs(self, log_id: str) -> Sequence[ReadableLog]:
         """Return the audit logs of all other nodes, of those that are gone, too."""
-        names = [name.log_id for name in self.logs.trails()]
+        names = [name.log_id for name in self.logs.names()]
         return [self.logs.log(name) for name in names if name != log_id]
 
     def _grown(self, known: Mapping[str, int]) -> Sequence[LogHead]:

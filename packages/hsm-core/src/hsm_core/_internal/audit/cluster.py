@@ -64,13 +64,11 @@ class NamedLog(Protocol):
     Attributes:
         log_id: 32 hex digits.
         node: Node that writes it.
-        is_trail: Whether it is an audit log, and not a retention ledger.
         stored: Its records.
     """
 
     log_id: str
     node: str
-    is_trail: bool
     stored: StoredLog
 
     def entries(self, start_seq: int, limit: int, /) -> Sequence[tuple[int, bytes]]:
@@ -179,9 +177,8 @@ def verify_logs(
     if hmac_key is not None:
         _check_intents(logs, summaries)
         for log in logs:
-            if log.is_trail:
-                with _about(log):
-                    _Crossing(log, logs, found, summaries).check()
+            with _about(log):
+                _Crossing(log, logs, found, summaries).check()
     return found
 
 
@@ -211,7 +208,7 @@ def _check_intents(logs: Sequence[NamedLog], summaries: Mapping[str, _Summary]) 
             for operation_id, seq in summary.open.items()
             if (log.log_id, operation_id) not in settled
         ]
-        if left and log.is_trail and newest - summary.last_time > _DEAD:
+        if left and newest - summary.last_time > _DEAD:
             with _about(log):
                 raise tampered(Reason.UNSETTLED, min(left))
 

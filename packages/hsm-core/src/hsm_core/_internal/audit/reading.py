@@ -77,7 +77,7 @@ class VerifiableLog(RecordSource, Protocol):
 class LogCatalog(Protocol):
     """Audit logs of all nodes of a cluster."""
 
-    def trails(self) -> Sequence[LogLabel]:
+    def names(self) -> Sequence[LogLabel]:
         """Return all logs, in a fixed order."""
         ...
 

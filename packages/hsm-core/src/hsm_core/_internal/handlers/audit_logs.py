@@ -30,7 +30,7 @@ def label_of(logs: LogCatalog, log_id: str) -> LogLabel:
     Raises:
         InvalidInputError: There is none of this ID.
     """
-    for label in logs.trails():
+    for label in logs.names():
         if label.log_id == log_id:
             return label
     raise unknown_log()
@@ -60,7 +60,7 @@ def merged_page(
     starts = _starts(operation.cursor)
     pages = [
         (label, page_of(label, starts.get(label.log_id)))
-        for label in logs.trails()
+        for label in logs.names()
         if not starts or label.log_id in starts
     ]
     # Within a log, the order of its records counts, whatever its clock did.
@@ -110,7 +110,7 @@ def verify_next(logs: LogCatalog, operation: ops.VerifyAudit) -> ops.AuditVerifi
         InvalidInputError: There is no such log.
         HSMError: See `VerifyAudit`.
     """
-    labels = list(logs.trails())
+    labels = list(logs.names())
     ids = [label.log_id for label in labels]
     if operation.log_id and operation.log_id not in ids:
         raise unknown_log()

@@ -22,16 +22,12 @@ if TYPE_CHECKING:
     from hsm_core._internal.stores.postgresql.database import ClusterDatabase
     from hsm_core._internal.stores.postgresql.driver import ServerConnection
 
-TRAIL: Final = "trail"
-LEDGER: Final = "ledger"
-
 READ_ONE_STATE: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 """Begins a transaction that sees one state of the log while others write."""
 
-_FIND: Final = "SELECT log_id FROM logs WHERE kind = $1 AND node = $2 AND NOT ended"
+_FIND: Final = "SELECT log_id FROM logs WHERE node = $1"
 _CREATE: Final = (
-    "INSERT INTO logs (log_id, kind, node, head) VALUES ($1, $2, $3, $4) "
-    "ON CONFLICT DO NOTHING"
+    "INSERT INTO logs (log_id, node, head) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"
 )
 
 
@@ -61,7 +57,6 @@ class PostgresAuditLog(SharedAuditLog):
         database: ClusterDatabase,
         options: AuditOptions,
         view: ClusterView,
-        kind: str = TRAIL,
     ) -> PostgresAuditLog:
         """
         Open the log of a node, or begin it.
@@ -73,8 +68,6 @@ class PostgresAuditLog(SharedAuditLog):
 
             view: The cluster, as this node sees it.
 
-            kind: Kind of log: `TRAIL` or `LEDGER`.
-
         Raises:
             WrongAuditKeyError: The key is not the log's; no record was written.
             AuditTamperedError: The log is damaged; ``facts`` name the first bad
@@ -85,7 +78,7 @@ class PostgresAuditLog(SharedAuditLog):
         with ExitStack() as stack, log_errors():
             connection = connect(database.location)
             stack.callback(connection.close)
-            log_id = _begin(connection, options, kind)
+            log_id = _begin(connection, options)
             recovered, has_leftovers = _recover(connection, log_id, options.hmac_key)
             medium = PostgresMedium(
                 database,
@@ -124,14 +117,14 @@ def check_known(database: ClusterDatabase, log_id: str, hmac_key: bytes) -> None
         read_head(tables, hmac_key)
 
 
-def _begin(connection: ServerConnection, options: AuditOptions, kind: str) -> str:
+def _begin(connection: ServerConnection, options: AuditOptions) -> str:
     """Return the id of the node's log; begin it if there is none."""
-    row = run(connection, _FIND, (kind, options.node)).fetchone()
+    row = run(connection, _FIND, (options.node,)).fetchone()
     if row is None:
         log_id = options.new_log_id()
         head = head_row(HeadCodec(options.hmac_key, log_id), 0, HeadMark())
-        run(connection, _CREATE, (log_id, kind, options.node, head))
-        row = run(connection, _FIND, (kind, options.node)).fetchone()
+        run(connection, _CREATE, (log_id, options.node, head))
+        row = run(connection, _FIND, (options.node,)).fetchone()
     if row is None:
         raise AuditUnavailableError
     return str(row[0])

@@ -18,7 +18,7 @@ from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.audit.record import MEMBERS, leaf_hash
 from hsm_core._internal.audit.verify import recover, verify_range
 from hsm_core._internal.stores.audit_rows import StoredRows, read_head
-from hsm_core._internal.stores.postgresql.audit import READ_ONE_STATE, TRAIL
+from hsm_core._internal.stores.postgresql.audit import READ_ONE_STATE
 from hsm_core._internal.stores.postgresql.audit_rows import (
     PostgresTables,
     RecordReader,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from hsm_core._internal.stores.postgresql.database import ClusterDatabase
     from hsm_core._internal.stores.postgresql.driver import ServerConnection
 
-_LIST: Final = "SELECT log_id, node, kind, ended FROM logs ORDER BY node, log_id"
+_LIST: Final = "SELECT log_id, node FROM logs ORDER BY node, log_id"
 _GROWTH: Final = (
     "SELECT 1 FROM records WHERE log_id = $1 AND seq >= $2 AND seq < $3 "
     "AND substring(line FROM $4::integer FOR $5::integer) <> $6 LIMIT 1"
@@ -48,14 +48,10 @@ class LogName(msgspec.Struct, frozen=True):
     Attributes:
         log_id: 32 hex digits.
         node: Node that writes it.
-        kind: `TRAIL` or `LEDGER`.
-        ended: Whether another log has taken its place.
     """
 
     log_id: str
     node: str
-    kind: str
-    ended: bool
 
 
 def log_names(connection: ServerConnection) -> list[LogName]:
@@ -233,17 +229,8 @@ class ClusterLogs:
 
     def log_of(self, node: str) -> str:
         """Return the ID of the log that a node writes; empty if there is none."""
-        found = [n.log_id for n in self.trails() if n.node == node and not n.ended]
+        found = [n.log_id for n in self.names() if n.node == node]
         return found[0] if found else ""
-
-    def trails(self) -> list[LogName]:
-        """
-        Return the audit logs of all nodes, without retention ledgers.
-
-        Raises:
-            AuditUnavailableError: They can't be read.
-        """
-        return [name for name in self.names() if name.kind == TRAIL]
 
     def grown(self, known: Mapping[str, int]) -> list[LogHead]:
         """
@@ -299,7 +286,7 @@ class ClusterLogs:
             AuditTamperedError: A record is bad.
             AuditUnavailableError: A log can't be read.
         """
-        ordered = [_ordered(self.log(name.log_id)) for name in self.trails()]
+        ordered = [_ordered(self.log(name.log_id)) for name in self.names()]
         for _, _, log_id, event in heapq.merge(*ordered, key=lambda found: found[:2]):
             yield log_id, event
 

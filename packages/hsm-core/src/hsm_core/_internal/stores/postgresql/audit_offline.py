@@ -21,7 +21,7 @@ from hsm_core._internal.audit.verify import (
     verify_log,
 )
 from hsm_core._internal.stores.audit_rows import StoredRows
-from hsm_core._internal.stores.postgresql.audit import READ_ONE_STATE, TRAIL
+from hsm_core._internal.stores.postgresql.audit import READ_ONE_STATE
 from hsm_core._internal.stores.postgresql.audit_logs import LogName, log_names
 from hsm_core._internal.stores.postgresql.audit_rows import PostgresTables, log_errors
 from hsm_core._internal.stores.postgresql.connection import Location, connect, run
@@ -43,7 +43,6 @@ class _StoredNamedLog:
     ) -> None:
         self.log_id = name.log_id
         self.node = name.node
-        self.is_trail = name.kind == TRAIL
         self._tables = PostgresTables(connection, name.log_id)
         stored = StoredRows(self._tables, hmac_key)
         if stored.head is not None and stored.head.log_id != name.log_id:

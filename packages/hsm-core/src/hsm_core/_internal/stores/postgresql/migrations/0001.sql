@@ -117,13 +117,11 @@ CREATE TABLE nodes (
 CREATE TABLE logs (
     log_id text COLLATE "C" PRIMARY KEY,
     node text COLLATE "C" NOT NULL,
-    kind text COLLATE "C" NOT NULL,
-    ended boolean NOT NULL DEFAULT false,
     head bytea NOT NULL,
     pruned_next bigint,
     pruned_record bigint
 ) WITH (fillfactor = 20);
-CREATE UNIQUE INDEX logs_open ON logs (kind, node) WHERE NOT ended;
+CREATE UNIQUE INDEX logs_node ON logs (node);
 CREATE TABLE records (
     log_id text COLLATE "C" NOT NULL,
     seq bigint NOT NULL,
