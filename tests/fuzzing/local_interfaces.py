@@ -7,6 +7,14 @@ import base64
 import os
 import tempfile
 from pathlib import Path
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
 
 from hsm_cli.interfaces.access import Access
 from hsm_cli.interfaces.sockets import Peer, Stream, StreamEndedError
@@ -15,8 +23,8 @@ from hsm_cli.interfaces.ssh_agent.certificates import read_certificate_file
 from hsm_cli.interfaces.ssh_agent.encoding import MalformedError, string, uint32
 from hsm_cli.interfaces.ssh_agent.identities import Identities
 from hsm_cli.interfaces.ssh_agent.requests import parse_signed
+from hsm_core.session import Session
 from hsm_core.testing import caller, memory_hsm
-from hsm_core.users import User
 from tests.cli.ssh_client import (
     FAILURE,
     Host,
@@ -25,10 +33,13 @@ from tests.cli.ssh_client import (
     file_signature,
     login,
 )
+from tests.core.hsm_support import WRAP, wrap_for
 from tests.fuzzing.stored_forms import NothingReadError
 from tests.fuzzing.target import Target
 
 _OTHER = string("ssh-ed25519") + string(bytes(32))
+_RUNS_OF_AN_HSM: Final = 5000
+"""Inputs after which the HSM is replaced, as its audit log is in memory."""
 
 
 def targets() -> list[Target]:
@@ -40,23 +51,54 @@ def _discard(line: str) -> None:
     """Keep no line of a log."""
 
 
-def _agent_frames() -> Target:
-    gateway = memory_hsm()
-    user = User(gateway.act_as(caller()))
-    user.create("Ed25519", name="key", tags=["ssh-login", "ssh-sign:git"])
-    access = Access("ssh-agent", InMemory(gateway), notify=_discard)
-    identities = Identities((), (), _discard)
-    agent = SSHAgent(access, identities, wait_seconds=0, log=_discard)
-    (offered,) = identities.read(gateway.act_as(caller()))
-    blob = offered.blob
+class _Served:
+    """Agent over an HSM in memory, into which a key is imported."""
 
-    def serve(data: bytes) -> None:
+    def __init__(self, material: bytes) -> None:
+        self._gateway = memory_hsm()
+        session = Session(self._gateway.act_as(caller()))
+        carrier = session.create_key("ML-KEM-768", usages=WRAP).key_id
+        session.import_key(
+            *("Ed25519", carrier, wrap_for(session, carrier, material)),
+            name="key",
+            tags=["ssh-login", "ssh-sign:git"],
+        )
+        access = Access("ssh-agent", InMemory(self._gateway), notify=_discard)
+        identities = Identities((), (), _discard)
+        self.agent = SSHAgent(access, identities, wait_seconds=0, log=_discard)
+        (offered,) = identities.read(self._gateway.act_as(caller()))
+        self.blob = offered.blob
+
+    def close(self) -> None:
+        """Close the HSM."""
+        self._gateway.close()
+
+
+class _Reader:
+    def __init__(self) -> None:
+        self._material = Ed25519PrivateKey.generate().private_bytes(
+            Encoding.DER, PrivateFormat.PKCS8, NoEncryption()
+        )
+        self._served = _Served(self._material)
+        self._runs = 0
+
+    @property
+    def blob(self) -> bytes:
+        """Public key that the agent offers."""
+        return self._served.blob
+
+    def __call__(self, data: bytes) -> None:
+        if self._runs == _RUNS_OF_AN_HSM:
+            self._served.close()
+            self._served, self._runs = _Served(self._material), 0
+        self._runs += 1
         incoming, sent = os.pipe()
         with tempfile.TemporaryFile() as answers:
             os.write(sent, data)
             os.close(sent)
+            stream = Stream(incoming, answers.fileno(), Peer(0, 0, "fuzzer"))
             try:
-                agent.serve(Stream(incoming, answers.fileno(), Peer(0, 0, "fuzzer")))
+                self._served.agent.serve(stream)
             except StreamEndedError:
                 pass
             finally:
@@ -65,13 +107,18 @@ def _agent_frames() -> Target:
             if not answers.read().replace(string(FAILURE), b""):
                 raise NothingReadError
 
+
+def _agent_frames() -> Target:
+    reader = _Reader()
+    blob = reader.blob
+
     def request(data: bytes) -> bytes:
         return string(b"\x0d" + string(blob) + string(data) + uint32(0))
 
     bound = string(Host().binding(b"session")) + request(login(b"session", blob))
     return Target(
         name="ssh-agent",
-        readers=(serve,),
+        readers=(reader,),
         seeds=[
             string(b"\x0b"),
             string(b"\x1b" + string("query")),
