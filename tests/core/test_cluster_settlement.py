@@ -5,10 +5,14 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hsm_core import operations as ops
+from hsm_core._internal.assembly import cluster
+from hsm_core._internal.cluster.settlement import Settlement
+from hsm_core._internal.lib.failpoints import install
 from hsm_core.errors import KeyNotFoundError
 from hsm_core.model import ApprovalState, AuditEvent, Phase
 from tests.core.cluster_nodes import die_at, events, node, open_node, session, verify
@@ -108,3 +112,40 @@ def test_reservations_of_dead_nodes(database: str, tmp_path: Path) -> None:
             asked = ask(person(again, "ada"), sign(key_id))
             assert ApprovalState.PENDING is asked.state
     assert {"b", "n0", "n1", "n2"} == verify(database).keys()
+
+
+def test_settling_late(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    What a node began after it was started again is not settled with what it left.
+    """
+    made: list[Settlement] = []
+
+    def settlement(*parts: Any) -> Settlement:
+        made.append(Settlement(*parts))
+        return made[-1]
+
+    monkeypatch.setattr(cluster, "Settlement", settlement)
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(POLICY)
+    with node(database, tmp_path, "a", policy_config=policy) as other:
+        open_node(database, tmp_path, "b").close()
+        states: list[ApprovalState] = []
+        with node(database, tmp_path, "b", policy_config=policy) as again:
+            key_id = ed25519(again)
+            asked = approve(
+                person(again, "ben"), ask(person(again, "ada"), sign(key_id))
+            )
+
+            def settle_late(reached: str) -> None:
+                if reached == "approval.reserved":
+                    made[0].settle("b", 2)  # Its epoch after the first life.
+                    got = person(other, "ben").execute(
+                        ops.GetApproval(approval_id=asked.approval_id)
+                    )
+                    states.append(got.state)
+
+            with install(settle_late):
+                assert person(again, "ada").execute(sign(key_id)).signature
+        assert [ApprovalState.RESERVED] == states

@@ -166,6 +166,7 @@ class ClusterNode:
         settlement = Settlement(
             self.logs,
             self.jobs.holds,
+            self.membership.is_fenced,
             self.membership.note_settled,
             journals,
             dual.care.settle_reserved_of,

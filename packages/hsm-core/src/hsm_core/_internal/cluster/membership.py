@@ -268,6 +268,16 @@ class Membership:
         with self._database.reading() as connection:
             return read_nodes(connection)
 
+    def is_fenced(self, node: str, epoch: int) -> bool:
+        """
+        Return whether a node is fenced, and was not started again since an epoch.
+
+        Raises:
+            StoreUnavailableError: The database can't be read.
+        """
+        standing = _standing(self._database, node)
+        return standing.epoch == epoch and not standing.instance
+
     def note_settled(self, node: str, epoch: int) -> None:
         """Note that nothing of a dead node is unfinished up to an epoch."""
         self._database.run(lambda connection: note_settled(connection, node, epoch))

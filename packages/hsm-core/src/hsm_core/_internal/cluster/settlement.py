@@ -27,8 +27,8 @@ class DeadLogs(Protocol):
         """Return the ID of the log that a node writes; empty if there is none."""
         ...
 
-    def log(self, log_id: str) -> ReadableTrail:
-        """Return a log, to be read."""
+    def ended_log(self, log_id: str) -> ReadableTrail:
+        """Return a log up to what is its newest record now."""
         ...
 
     def open_intents(self, log_id: str) -> Sequence[AuditEvent]:
@@ -45,6 +45,8 @@ class Settlement:
 
         holds_job: Returns whether this node is to run a job now; `JobLeases.holds`.
 
+        is_fenced: Returns whether a node is still fenced, under an epoch.
+
         note_settled: Notes that nothing of a node is unfinished up to an epoch.
 
         journals: Returns journals of keys and of approvals over given intents, which
@@ -60,6 +62,7 @@ class Settlement:
         self,
         logs: DeadLogs,
         holds_job: Callable[[str], bool],
+        is_fenced: Callable[[str, int], bool],
         note_settled: Callable[[str, int], None],
         journals: Callable[[Sequence[AuditDraft]], Sequence[Journal]],
         settle_reserved: Callable[[ReadableTrail, Callable[[str], bool]], None],
@@ -67,6 +70,7 @@ class Settlement:
     ) -> None:
         self._logs = logs
         self._holds_job = holds_job
+        self._is_fenced = is_fenced
         self._note_settled = note_settled
         self._journals = journals
         self._settle_reserved = settle_reserved
@@ -87,20 +91,21 @@ class Settlement:
         if not self._holds_job(f"settling {node}"):
             return
         log_id = self._logs.log_of(node)
-        if log_id and not self._settle_log(log_id):
-            return  # The HSM is locked, or a key can't be believed yet.
+        if log_id:
+            intents, log = self._logs.open_intents(log_id), self._logs.ended_log(log_id)
+            if not self._is_fenced(node, epoch):
+                return  # It was started again, and settles what it left itself.
+            if not self._settle_log([intent_of(each, log_id) for each in intents], log):
+                return  # The HSM is locked, or a key can't be believed yet.
         self._note_settled(node, epoch)
 
-    def _settle_log(self, log_id: str) -> bool:
-        intents = [
-            intent_of(event, log_id) for event in self._logs.open_intents(log_id)
-        ]
+    def _settle_log(self, intents: Sequence[AuditDraft], log: ReadableTrail) -> bool:
         journals = self._journals(intents)
         for journal in journals:
             journal.settle()
         if any(journal.open for journal in journals):
             return False
-        self._settle_reserved(self._logs.log(log_id), self._was_committed)
+        self._settle_reserved(log, self._was_committed)
         return True
 
     def _was_committed(self, operation_id: str) -> bool:

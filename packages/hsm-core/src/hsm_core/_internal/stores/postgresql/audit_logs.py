@@ -199,6 +199,18 @@ class ReadableLog:
         return AuditHead(seq, leaf_hash(lines[0])) if lines else None
 
 
+class _EndedLog(ReadableLog):
+    """Log up to the record that was its newest when this was made."""
+
+    def __init__(self, database: ClusterDatabase, log_id: str, hmac_key: bytes) -> None:
+        super().__init__(database, log_id, hmac_key)
+        self._end = super().head()
+
+    def head(self) -> AuditHead:
+        """Return position and leaf hash of the newest record then."""
+        return self._end
+
+
 class ClusterLogs:
     """
     All audit logs of a cluster.
@@ -226,6 +238,16 @@ class ClusterLogs:
     def log(self, log_id: str) -> ReadableLog:
         """Return a log, to be read."""
         return ReadableLog(self._database, log_id, self._hmac_key)
+
+    def ended_log(self, log_id: str) -> ReadableLog:
+        """
+        Return a log up to what is its newest record now.
+
+        Raises:
+            AuditTamperedError: The head mark is missing, or was altered.
+            AuditUnavailableError: It can't be read.
+        """
+        return _EndedLog(self._database, log_id, self._hmac_key)
 
     def log_of(self, node: str) -> str:
         """Return the ID of the log that a node writes; empty if there is none."""
