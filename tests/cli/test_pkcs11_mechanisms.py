@@ -543,6 +543,20 @@ def test_a_key_of_one_mechanism(program: Program) -> None:
         assert ck.CKR_MECHANISM_INVALID == caught.value.rv
 
 
+def test_the_keys_of_a_pair_are_for_the_same_mechanisms(program: Program) -> None:
+    """The private key is not for what only the template of the public one names."""
+    one, other = (
+        (ck.CKA_ALLOWED_MECHANISMS, struct.pack(">IIQ", 8, 1, kind))
+        for kind in (ck.CKM_ECDSA, ck.CKM_ECDSA_SHA256)
+    )
+
+    with pytest.raises(CallError) as caught:
+        program.pair(
+            ck.CKM_EC_KEY_PAIR_GEN, [(ck.CKA_EC_PARAMS, data(P256)), one], [other]
+        )
+    assert ck.CKR_TEMPLATE_INCONSISTENT == caught.value.rv
+
+
 def test_a_generic_secret_with_all_usages(program: Program) -> None:
     """A program that asks for every usage gets a key of the purpose of its type."""
     everything: Attributes = [
@@ -638,6 +652,48 @@ def test_bad_values_of_keys(program: Program) -> None:
         assert rv == caught.value.rv
 
 
+def _rsa_parts(**changed: bytes) -> Attributes:
+    """Return an RSA key by its parts; an empty one is left out."""
+    key = rsa.generate_private_key(65537, 2048).private_numbers()
+    parts = {
+        "MODULUS": key.public_numbers.n.to_bytes(256),
+        "PRIVATE_EXPONENT": key.d.to_bytes(256),
+        "PRIME_1": key.p.to_bytes(128),
+        "PRIME_2": key.q.to_bytes(128),
+        **changed,
+    }
+    return [
+        (ck.CKA_CLASS, number(ck.CKO_PRIVATE_KEY)),
+        (ck.CKA_KEY_TYPE, number(ck.CKK_RSA)),
+        (ck.CKA_SIGN, flag(True)),
+        *((getattr(ck, f"CKA_{k}"), data(v)) for k, v in parts.items() if v),
+    ]
+
+
+def test_an_rsa_key_without_primes(program: Program) -> None:
+    """Programs may leave the primes out: they follow from the exponents."""
+    key = program.created(_rsa_parts(PRIME_1=b"", PRIME_2=b""))
+
+    assert 256 == len(program.sign(mechanism(ck.CKM_SHA256_RSA_PKCS), key, b"hello"))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"PRIME_1": b"\xff" * 1_000_000, "PRIME_2": b"\xff" * 999_999},
+        {"PRIVATE_EXPONENT": b"\xff" * 1_000_000, "PRIME_1": b""},
+        {"PRIVATE_EXPONENT": b"\x7f" * 256, "PRIME_1": b""},
+        {"MODULUS": b"\xff" * 256, "PRIME_1": b""},
+        {"PRIME_1": b"\1"},
+    ],
+)
+def test_bad_parts_of_rsa_keys(program: Program, changed: dict[str, bytes]) -> None:
+    """Parts of any length are refused before anything is computed with them."""
+    with pytest.raises(CallError) as caught:
+        program.created(_rsa_parts(**changed))
+    assert ck.CKR_ATTRIBUTE_VALUE_INVALID == caught.value.rv
+
+
 def test_keys_by_value_need_the_right_to_import(tmp_path: Path) -> None:
     """Who may not import keys can't create them from their value."""
     with running_token(tmp_path) as token, token.client() as client:
@@ -693,6 +749,26 @@ def test_ecdh(program: Program, curve: str, kdf: int) -> None:
 
     mac = program.sign(mechanism(ck.CKM_SHA256_HMAC), key, b"hello")
     assert hmac.digest(expected, b"hello", "sha256") == mac
+
+
+def test_ecdh_takes_the_version_of_its_handle(token: Token, program: Program) -> None:
+    """After a rotation, a program that has the old handle derives nothing."""
+    hsm = token.access.hsm(Caller())
+    public, private = program.pair(
+        ck.CKM_EC_KEY_PAIR_GEN,
+        [(ck.CKA_EC_PARAMS, data(P256)), (ck.CKA_LABEL, data(b"rotated"))],
+        [(ck.CKA_DERIVE, flag(True)), (ck.CKA_TOKEN, flag(True))],
+    )
+    _, point = agreed(program.public_key(public))
+    hsm.execute(RotateKey(key_id="rotated"))
+    parameter = b"\1" + ulong(ck.CKD_NULL) + block(b"") + block(point)
+
+    with pytest.raises(CallError) as caught:
+        program.call(
+            *(62, "uMuaA", mechanism(ck.CKM_ECDH1_DERIVE, parameter), ulong(private)),
+            template([(ck.CKA_KEY_TYPE, number(ck.CKK_AES))]),
+        )
+    assert ck.CKR_KEY_FUNCTION_NOT_PERMITTED == caught.value.rv
 
 
 def agreed(public: object) -> tuple[bytes, bytes]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -165,12 +166,7 @@ def creation(object_class: int, template: Template, *others: Template) -> Creati
         tags.append(SESSION_KEY)
     if template.get(ck.CKA_ALWAYS_AUTHENTICATE) is True:
         tags.append(ALWAYS_AUTHENTICATE)
-    allowed = {
-        kind
-        for found in (template, *others)
-        for kind in _mechanisms(found.get(ck.CKA_ALLOWED_MECHANISMS))
-    }
-    if allowed:
+    if allowed := _mechanisms_of((template, *others)):
         tags.append(mechanisms_tag(tuple(sorted(allowed))))
     wanted, refused = _one_purpose(usages, template.get(ck.CKA_KEY_TYPE))
     return Creation(
@@ -254,8 +250,21 @@ def _denied_by(object_class: int, template: Template) -> set[KeyUsage]:
     return set(table.values()) - left
 
 
-def _mechanisms(value: Value | None) -> tuple[int, ...]:
-    return value if isinstance(value, tuple) else ()
+def _mechanisms_of(templates: Iterable[Template]) -> frozenset[int]:
+    """
+    Return the mechanisms that a new key is for; none if it is for all.
+
+    Raises:
+        CryptokiError: The templates of a pair name different ones.
+    """
+    values = (found.get(ck.CKA_ALLOWED_MECHANISMS) for found in templates)
+    named = {frozenset(value) for value in values if isinstance(value, tuple) and value}
+    if len(named) > 1:
+        raise CryptokiError(
+            ck.CKR_TEMPLATE_INCONSISTENT,
+            "Both keys of a pair have the same CKA_ALLOWED_MECHANISMS.",
+        )
+    return named.pop() if named else frozenset()
 
 
 def _text(template: Template, kind: int) -> bytes:

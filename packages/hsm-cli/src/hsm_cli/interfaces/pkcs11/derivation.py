@@ -26,7 +26,7 @@ from hsm_core.algorithms import (
     HashAlgorithm,
 )
 from hsm_core.errors import InvalidInputError
-from hsm_core.operations import DeriveKey
+from hsm_core.operations import DeriveKey, DescribeKey
 
 if TYPE_CHECKING:
     from hsm_cli.interfaces.pkcs11.objects import KeyObject
@@ -71,6 +71,8 @@ def derive_key(
     base.require_mechanism(mechanism.kind)
     require_no_login(base)
     algorithm, wanted = _wanted(session, base, function, found)
+    # The HSM derives from the current version.
+    base.require_version(session.hsm.execute(DescribeKey(key_id=base.key_id)).version)
 
     def make(fitting: Creation) -> KeyInfo:
         return session.hsm.execute(

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import math
+import secrets
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -48,6 +50,9 @@ _PARTS: Final = frozenset(
     }
 )
 """Attributes that are the key itself."""
+
+_TRIES: Final = 30
+"""Attempts to find the primes of an RSA key; each finds them in half of all cases."""
 
 _COUNTERPARTS: Final = {
     KeyUsage.SIGN: KeyUsage.VERIFY,
@@ -191,11 +196,17 @@ def _rsa(template: Template) -> tuple[Algorithm, RSAPrivateKey]:
     )
     sized = {**template, ck.CKA_MODULUS_BITS: modulus.bit_length()}
     algorithm = algorithm_of_pair(Family.RSA, sized)
+    if private >= modulus:
+        raise ValueError
     if ck.CKA_PRIME_1 in template and ck.CKA_PRIME_2 in template:
-        primes = (_number(template, ck.CKA_PRIME_1), _number(template, ck.CKA_PRIME_2))
+        first, second = (
+            _number(template, kind) for kind in (ck.CKA_PRIME_1, ck.CKA_PRIME_2)
+        )
     else:
-        primes = rsa.rsa_recover_prime_factors(modulus, exponent, private)
-    first, second = primes
+        first, second = _primes(modulus, exponent * private - 1)
+    # What follows computes with numbers of any length.
+    if first >= modulus or second >= modulus or first * second != modulus:
+        raise ValueError
     numbers = rsa.RSAPrivateNumbers(
         p=first,
         q=second,
@@ -206,6 +217,32 @@ def _rsa(template: Template) -> tuple[Algorithm, RSAPrivateKey]:
         public_numbers=rsa.RSAPublicNumbers(exponent, modulus),
     )
     return algorithm, numbers.private_key()
+
+
+def _primes(modulus: int, multiple: int) -> tuple[int, int]:
+    """
+    Return the factors of a modulus, in bounded time for every input.
+
+    Standard:
+        Handbook of Applied Cryptography, section 8.2.2 (i).
+
+    Args:
+        modulus: Product of two primes.
+
+        multiple: Multiple of the order of its group.
+    """
+    if pow(2, multiple, modulus) != 1:
+        raise ValueError
+    twos = (multiple & -multiple).bit_length() - 1
+    for _ in range(_TRIES):
+        root = pow(secrets.randbelow(modulus), multiple >> twos, modulus)
+        for _ in range(twos):
+            square = root * root % modulus
+            if square == 1 and root not in {1, modulus - 1}:
+                factor = math.gcd(root - 1, modulus)
+                return factor, modulus // factor
+            root = square
+    raise ValueError
 
 
 def _ec(template: Template) -> tuple[Algorithm, EllipticCurvePrivateKey]:
