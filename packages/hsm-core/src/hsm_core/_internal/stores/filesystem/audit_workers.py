@@ -12,6 +12,7 @@ way to report a fault.
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -269,6 +270,8 @@ def _write(output: IO[bytes], result: _Result) -> None:
 
 def _work(source: IO[bytes], output: IO[bytes]) -> None:
     """Check the segments of the order that is read, until nobody wants the results."""
+    # A core dump would hold the key.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     order = _ORDERS.decode(source.read())
     for task in order.tasks:
         path = Path(task.path)
