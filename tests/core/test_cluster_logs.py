@@ -62,6 +62,30 @@ def test_idle_logs_come_to_rest(database: str) -> None:
         assert [2, 1] == before == [log.head().seq for log in site.logs.values()]
 
 
+def test_idle_logs_are_looked_at_once(database: str) -> None:
+    """An idle node that names a busy one for months costs the busy one nothing."""
+    with site_on(database, "a", "b") as site:
+        log_id = site.logs["b"].log_id
+        for number in range(3):
+            fill(site.logs["a"], 1 + number)
+            site.watches["b"].record_growth(now=True)
+        known = {site.logs["a"].log_id: 2**62, log_id: 1}
+        assert [] == site.all.grown(known)
+        with site.database.transaction() as connection:
+            connection.execute(
+                "UPDATE records SET line = (SELECT line FROM records "
+                "WHERE log_id <> $1 AND seq = 1) WHERE log_id = $1 AND seq < 3",
+                (log_id,),
+            )
+
+        assert [] == site.all.grown(known)
+        assert [] == site.all.grown({**known, log_id: 2})
+        fill(site.logs["b"], 1)
+        assert [5] == [head.size for head in site.all.grown(known)]
+        assert [5] == [head.size for head in site.all.grown({**known, log_id: 0})]
+        assert [] == site.all.grown({**known, log_id: 5})
+
+
 def test_all_logs_are_read_in_order_of_revision(database: str) -> None:
     """A record without a revision follows those before it in its log."""
     with site_on(database, "a", "b") as site:

@@ -122,16 +122,20 @@ class ReadableLog:
         mark = self.mark().mark
         return AuditHead(mark.seq, mark.leaf_hash)
 
-    def has_grown(self, size: int) -> bool:
+    def has_grown(self, size: int, end: int) -> bool:
         """
-        Return whether it has more records than so many, other than those of heads.
+        Return whether records of a range are other than those of heads.
+
+        Args:
+            size: The first record.
+
+            end: The record behind the last one.
 
         Raises:
             AuditUnavailableError: It can't be read.
         """
         kind = (MEMBERS + 1, len(_HEADS_KIND), _HEADS_KIND)
         with log_errors():
-            end = self.head().seq + 1
             values = (self.log_id, size, end, *kind)
             return self._database.row(_GROWTH, values) is not None
 
@@ -224,6 +228,7 @@ class ClusterLogs:
     def __init__(self, database: ClusterDatabase, hmac_key: bytes) -> None:
         self._database = database
         self._hmac_key = hmac_key
+        self._quiet: dict[str, tuple[int, int]] = {}
 
     def names(self) -> list[LogName]:
         """
@@ -267,17 +272,21 @@ class ClusterLogs:
         """
         found = []
         for name in self.names():
-            before = known.get(name.log_id, 0)
-            log = self.log(name.log_id)
-            if before < 2**62 and log.has_grown(before):
-                head = log.head()
-                found.append(
-                    LogHead(
-                        log_id=name.log_id,
-                        size=head.seq + 1,
-                        leaf_hash=head.leaf_hash,
-                    )
-                )
+            log_id, before = name.log_id, known.get(name.log_id, 0)
+            if before == 2**62:
+                continue
+            log = self.log(log_id)
+            head = log.head()
+            # An idle node names the others for months: each record is looked at once.
+            start, end = self._quiet.get(log_id, (0, 0))
+            if not start <= before <= end:
+                start = end = before
+            size = head.seq + 1
+            if log.has_grown(end, size):
+                leaf = head.leaf_hash
+                found.append(LogHead(log_id=log_id, size=size, leaf_hash=leaf))
+            else:
+                self._quiet[log_id] = start, size
         return found
 
     def open_intents(self, log_id: str) -> list[AuditEvent]:
