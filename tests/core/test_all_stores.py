@@ -11,7 +11,7 @@ import pytest
 
 import hsm_core
 from hsm_core.errors import ConfigurationError
-from hsm_core.secret_input import split_password
+from hsm_core.secret_input import database_problem, split_password
 from hsm_core.settings import ApprovalStoreKind, AuditStoreKind, KeyStoreKind, Settings
 
 DATABASE = "postgresql://ada@db.example/hsm"
@@ -95,7 +95,8 @@ def test_no_second_setting_for_a_store(settings: dict[str, Any], field: str) -> 
     [
         "postgresql://ada:secret-7@db.example/hsm",
         "postgresql://db.example/hsm?user=ada&password=secret-7",
-        "postgresql://db.example/hsm?sslpassword=secret-7",
+        "postgresql://db.example/hsm?pass%77ord=secret-7",
+        "postgresql://ada:1#secret-7@db.example/hsm",
     ],
 )
 def test_settings_hold_no_password(store: str) -> None:
@@ -116,9 +117,46 @@ def test_settings_hold_no_password(store: str) -> None:
         ("postgresql:///x?host=/y&password=p", ("postgresql:///x?host=/y", "p")),
         ("postgresql://ada@db/x?password=p&a=b", ("postgresql://ada@db/x?a=b", "p")),
         ("postgresql://db/x?passfile=/y", ("postgresql://db/x?passfile=/y", "")),
+        ("postgresql://a:p#b?c@db/x?d=e", ("postgresql://a@db/x?d=e", "p#b?c")),
+        ("postgresql://a:p@s@db/x", ("postgresql://a@db/x", "p@s")),
+        ("postgresql://db/x?password=p#q&a=b", ("postgresql://db/x?a=b", "p#q")),
+        ("postgresql://db/x?password=p&password=q", ("postgresql://db/x", "p")),
+        ("postgresql://db/x?pass%77ord=p", ("postgresql://db/x", "p")),
         ("sqlite:/a:b@c/d", ("sqlite:/a:b@c/d", "")),
+        ("sqlite:/a?password=p", ("sqlite:/a?password=p", "")),
     ],
 )
 def test_a_password_is_split_off(url: str, parts: tuple[str, str]) -> None:
     """The rest of the address stays as it was."""
     assert parts == split_password(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://ada:secret/7@db.example/hsm",
+        "postgresql://ada:12/secret-7@db.example/hsm",
+        "postgresql://ada:a@b/secret-7@db.example/hsm",
+        "postgresql://db.example/hsm?sslpassword=secret-7&sslkey=/y",
+    ],
+)
+def test_an_address_whose_password_cannot_be_found(url: str) -> None:
+    """It is refused with what to write instead, and not repeated."""
+    with pytest.raises(ConfigurationError, match="store must") as caught:
+        Settings(store=url, node_name="a")
+
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://",
+        "postgresql:///hsm?host=/run/postgresql",
+        "postgresql://ada@[2001:db8::1]:5432,db.example:5433/hsm",
+        "postgresql://ada%40x:p@db.example?user=a@b",
+    ],
+)
+def test_an_address_of_libpq(url: str) -> None:
+    """Sockets, several hosts and numbers are addresses, too."""
+    assert "" == database_problem(url)

@@ -121,7 +121,17 @@ def test_a_password_in_the_configuration_file(starts: list[Start], mode: int) ->
     assert PASSWORD not in result.output
 
 
-@pytest.mark.parametrize("store", [WITH_PASSWORD, f"{ADDRESS}?password={PASSWORD}"])
+@pytest.mark.parametrize(
+    "store",
+    [
+        WITH_PASSWORD,
+        f"{ADDRESS}?password={PASSWORD}",
+        f"{ADDRESS}?sslpassword={PASSWORD}",
+        f"postgresql://ada:a#{PASSWORD}@db.example/hsm",
+        f"postgresql://ada:a?{PASSWORD}@db.example/hsm",
+        f"postgresql://ada:a/{PASSWORD}@db.example/hsm",
+    ],
+)
 @pytest.mark.parametrize("command", ["config", "check", "serve"])
 def test_it_is_never_shown(starts: list[Start], command: str, store: str) -> None:
     """No command prints it, whatever else is wrong."""

@@ -29,6 +29,7 @@ from hsm_core.errors import ConfigurationError, UnsafeFileModeError
 
 __all__ = [
     "MAX_SECRET_FILE_BYTES",
+    "database_problem",
     "fingerprint",
     "is_literal_secret",
     "is_open_to_others",
@@ -46,8 +47,14 @@ _FINGERPRINT_BYTES: Final = 6
 _TEXT: Final = "text:"
 _USER: Final = re.compile(r"(://)[^/?#\s]*@")
 _QUERY: Final = re.compile(r"(://[^?#\s]*\?)[^#\s]*")
-_USER_OF_URL: Final = re.compile(r"([a-z][a-z0-9+.-]*://)([^/?#]*)@")
-_PASSWORDS: Final = re.compile(r"([?&])(?:ssl)?password=([^&#]*)&?")
+# libpq takes all up to an @ before the first / as user and password, ? and # too.
+_USER_OF_URL: Final = re.compile(r"([a-z][a-z0-9+.-]*://)([^/?#]*|[^/@]*)@")
+_HOST: Final = r"(?:\[[0-9A-Fa-f:.%]*\]|[^][:@/?,]*)(?::\d*)?"
+_DATABASE: Final = re.compile(
+    rf"postgresql://(?:[^][:@/?]*@)?{_HOST}(?:,{_HOST})*(?:/[^@?]*)?(?:\?.*)?",
+    re.DOTALL,
+)
+_PASSWORDS: Final = frozenset({"password", "sslpassword"})
 _DESCRIPTOR: Final = re.compile(r"fd:(0|[1-9][0-9]{0,6})\Z")
 
 
@@ -81,15 +88,49 @@ def split_password(url: str) -> tuple[str, str]:
     if user := _USER_OF_URL.match(url):
         name, _, found = user[2].partition(":")
         url = f"{user[1]}{name}@{url[user.end() :]}"
-    if in_query := _PASSWORDS.search(url):
-        found = found or in_query[2]
-        url = _PASSWORDS.sub(r"\1", url).rstrip("?&")
-    if "%" in found:
-        # It is slow to load.
-        from urllib.parse import unquote
+    address, _, query = url.partition("?")
+    kept = []
+    for part in query.split("&"):
+        name, _, value = part.partition("=")
+        name = _percent_decoded(name)
+        if "://" not in address or name not in _PASSWORDS:
+            kept.append(part)
+        elif name == "password":
+            found = found or value
+    query = "&".join(kept)
+    return f"{address}?{query}" if query else address, _percent_decoded(found)
 
-        found = unquote(found)
-    return url, found
+
+def database_problem(url: str) -> str:
+    """
+    Return what is wrong with the address of a database, or an empty text.
+
+    In an address of another form, nobody could tell the password from the rest.
+
+    Example:
+        >>> database_problem("postgresql://ada@db.example/hsm?sslmode=verify-full")
+        ''
+    """
+    if any(
+        _percent_decoded(part.partition("=")[0]) == "sslpassword"
+        for part in url.partition("?")[2].split("&")
+    ):
+        return "must not contain sslpassword. Use a key file without a passphrase."
+    if _DATABASE.fullmatch(split_password(url)[0]) is None:
+        return (
+            "must be postgresql://USER@HOST:PORT/DATABASE. Write each of / : ? # @ % "
+            "in user and password as % and two hexadecimal digits, such as %2F for /."
+        )
+    return ""
+
+
+def _percent_decoded(text: str) -> str:
+    if "%" not in text:
+        return text
+    # It is slow to load.
+    from urllib.parse import unquote
+
+    return unquote(text)
 
 
 def fingerprint(secret: bytes) -> str:

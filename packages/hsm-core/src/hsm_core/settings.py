@@ -15,7 +15,7 @@ from msgspec.structs import fields, force_setattr
 
 from hsm_core.errors import ConfigurationError
 from hsm_core.model import Record
-from hsm_core.secret_input import split_password
+from hsm_core.secret_input import database_problem, split_password
 
 __all__ = [
     "APPROVAL_DAYS",
@@ -302,6 +302,8 @@ class Settings(Record, frozen=True, kw_only=True):
             )
         if found["folder"] is not None:
             return _in_sqlite(Path(found["folder"]))
+        if problem := database_problem(self.store):
+            raise ConfigurationError(f"store {problem}", field="store")
         if split_password(self.store)[1]:
             raise ConfigurationError(
                 "store must not contain a password. Set PGPASSWORD, or name a "

@@ -40,7 +40,7 @@ from hsm_core.operations import (
     VerifyAudit,
     following_range,
 )
-from hsm_core.secret_input import split_password
+from hsm_core.secret_input import database_problem, split_password
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -379,6 +379,8 @@ def _verify_files(
 def _verify_cluster(
     invocation: Invocation, store: str, hmac_key: str | None, approver_keys: Path | None
 ) -> None:
+    if problem := database_problem(store):
+        raise click.UsageError(f"--store {problem}")
     if split_password(store)[1]:
         raise click.UsageError(
             "--store must not contain a password. Set PGPASSWORD, or name a password "

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple, TypeVar, get_type_hints
 from urllib.parse import SplitResult, urlsplit
 
 from hsm_core.model import Record
+from hsm_core.secret_input import database_problem
 
 R = TypeVar("R", bound=Record)
 
@@ -226,7 +227,11 @@ def parse_all_stores(text: str) -> str:
     Raises:
         ValueError: It has another form.
     """
-    if text.startswith(("postgresql://", "sqlite:", "@", "fd:")):
+    if text.startswith("postgresql://"):
+        if problem := database_problem(text):
+            raise ValueError(problem)
+        return text
+    if text.startswith(("sqlite:", "@", "fd:")):
         return text
     raise ValueError(
         "must be postgresql://USER@HOST/DATABASE, sqlite:DIR or @FILE with one of them."
