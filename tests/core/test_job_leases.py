@@ -13,6 +13,7 @@ import pytest
 
 from hsm_core._internal.cluster import fence
 from hsm_core._internal.cluster.jobs import RETRY_SECONDS, JobLeases, chosen
+from hsm_core._internal.cluster.node_rows import enter
 from hsm_core._internal.stores.postgresql.connection import read_location
 from hsm_core._internal.stores.postgresql.database import ClusterDatabase
 from tests.core.cluster_nodes import node, session
@@ -93,6 +94,22 @@ def test_a_holder_is_waited_for(opened: ClusterDatabase) -> None:
     second = two.join()
 
     assert not second.holds(job)
+    assert not first.holds(job)
+    assert second.holds(job)
+
+
+def test_a_node_that_opens_is_not_chosen(opened: ClusterDatabase) -> None:
+    """
+    A job of a node that still opens its log is another's until it is open.
+    """
+    job = next(name for name in map(str, range(99)) if chosen(name, "ab") == "b")
+    first, second = Member(opened, "a").join(), Member(opened, "b").join()
+    with opened.transaction() as connection:
+        enter(connection, "b", 1)
+    assert first.holds(job)
+    with opened.transaction() as connection:
+        connection.execute("UPDATE nodes SET log_id = 'x'")
+
     assert not first.holds(job)
     assert second.holds(job)
 

@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 RETRY_SECONDS: Final = 10.0
 """After how many seconds a node asks again for a job that another has."""
 
-_LIVE: Final = "SELECT node FROM fence WHERE instance IS NOT NULL"
+_LIVE: Final = (
+    "SELECT node FROM fence WHERE instance IS NOT NULL AND NOT EXISTS "
+    "(SELECT 1 FROM nodes WHERE nodes.node = fence.node AND nodes.log_id = '')"
+)
+"""Without nodes that are opening, which run no jobs yet."""
 _TAKE: Final = (
     "INSERT INTO leases (name, node, epoch) VALUES ($1, $2, $3) "
     "ON CONFLICT (name) DO UPDATE SET node = $2, epoch = $3 "
@@ -81,7 +85,7 @@ class JobLeases:
         def work(connection: ServerConnection) -> bool:
             node, epoch = self._member.node, self._member.epoch
             live = [name for (name,) in connection.execute(_LIVE).fetchall()]
-            if chosen(job, live) != node:
+            if chosen(job, {*live, node}) != node:
                 connection.execute(_GIVE_BACK, (job, node))
                 return False
             return connection.execute(_TAKE, (job, node, epoch)).rowcount > 0

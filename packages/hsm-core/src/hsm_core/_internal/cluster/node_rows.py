@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 _ENTER: Final = (
     "INSERT INTO nodes (node, beat, level) VALUES ($1, 1, $2) ON CONFLICT (node) "
-    "DO UPDATE SET beat = nodes.beat + 1, level = excluded.level, applied = 0"
+    "DO UPDATE SET beat = nodes.beat + 1, level = excluded.level, applied = 0, "
+    "log_id = ''"
 )
 _BEAT: Final = (
     "UPDATE nodes SET beat = beat + 1, applied = $2, level = $3, version = $4, "
@@ -51,7 +52,7 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
         level: Level of its program.
         version: Version of its program.
         policy: Hash of the policy that is in force there.
-        log_id: ID of its audit log.
+        log_id: ID of its audit log; empty while it opens.
     """
 
     level: int = 0
