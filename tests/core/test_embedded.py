@@ -114,6 +114,24 @@ def test_two_first_openings_at_once_make_one_root(tmp_path: Path) -> None:
         hsm.audit.verify()
 
 
+def test_the_durability_of_records_may_be_a_string(tmp_path: Path) -> None:
+    """What is neither of the two is refused, and is not the weaker one."""
+    path, strict, unknown = tmp_path / "keys", "strict", "Strict"
+    with hsm_core.open(
+        path,
+        root=ROOT,
+        create=True,
+        audit_sync=strict,  # type: ignore[arg-type]
+    ) as hsm:
+        found = hsm.gateway.act_as(caller()).execute(ops.Status()).audit
+        assert found is not None
+        assert "strict" == found.sync
+
+    with pytest.raises(errors.ConfigurationError, match="strict or bounded") as caught:
+        hsm_core.open(path, root=ROOT, audit_sync=unknown)  # type: ignore[arg-type]
+    assert "audit_sync" == caught.value.facts["field"]
+
+
 def test_an_auditor_verifies_with_the_audit_key(tmp_path: Path) -> None:
     """The written audit key proves the audit log, and is not the root key."""
     with hsm_core.open(tmp_path / "keys", root=ROOT, create=True) as hsm:

@@ -254,6 +254,12 @@ class Settings(Record, frozen=True, kw_only=True):
     retention_max_purges: Annotated[int, Meta(ge=1, le=100_000)] = 100
 
     def __post_init__(self) -> None:
+        try:
+            force_setattr(self, "audit_sync", AuditSync(self.audit_sync))
+        except ValueError:
+            raise ConfigurationError(
+                f"audit_sync must be {' or '.join(AuditSync)}.", field="audit_sync"
+            ) from None
         if self.store:
             self._set_all_stores()
         elif KeyStoreKind.POSTGRESQL in {
