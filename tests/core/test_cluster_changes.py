@@ -25,6 +25,7 @@ from hsm_core.errors import (
     AccessDeniedError,
     HSMError,
     IdempotencyConflictError,
+    IntegrityError,
     KeyNotFoundError,
     KeyStateError,
     KeyTamperedError,
@@ -315,6 +316,24 @@ class TestFeed:
                 first.changes.catch_up()
 
             assert is_locked(first)
+
+    def test_altered_column(self, nodes: list[Node], database: str) -> None:
+        """
+        A column of another type refuses changes, and nodes follow when it is undone.
+        """
+        a, b = nodes
+        retype = "ALTER TABLE cluster ALTER COLUMN mac TYPE {} USING {}(mac, 'hex')"
+        sql(database, retype.format("text", "encode"))
+        with pytest.raises(IntegrityError, match="altered"):
+            a.changes.catch_up()
+        with pytest.raises(HSMError):
+            a.session.create_key(ED25519)
+        sql(database, retype.format("bytea", "decode"))
+        made = b.session.create_key(ED25519)
+
+        revision = b.changes.applied.revision
+        eventually(lambda: a.changes.applied.revision == revision)
+        assert made.key_id == a.session.describe(made.key_id).key_id
 
     def test_far_behind(
         self, nodes: list[Node], monkeypatch: pytest.MonkeyPatch

@@ -20,7 +20,6 @@ from hsm_core._internal.stores.postgresql.connection import (
     postgres_errors,
 )
 from hsm_core._internal.stores.postgresql.feed import listen
-from hsm_core.errors import HSMError
 
 if TYPE_CHECKING:
     from hsm_core._internal.stores.postgresql.driver import ServerConnection
@@ -63,8 +62,9 @@ class FeedFollower:
 
     def _run(self) -> None:
         while not self._closing.is_set():
-            # A lost connection, or an HSM that was locked: both are shown elsewhere.
-            with suppress(HSMError):
+            # A lost connection, an HSM that was locked, or a row that nobody expects:
+            # requests meet them too, and whatever it was, it may be over.
+            with suppress(Exception):
                 self._follow()
             self._closing.wait(_PAUSE_SECONDS)
 

@@ -313,6 +313,8 @@ def _state(row: Row | None) -> FeedState:
     if row is None:
         raise IntegrityError("The state of the cluster is missing in the database.")
     revision, head, set_digest, approvals_digest, mac = row
+    if not all(isinstance(v, bytes) for v in (head, set_digest, approvals_digest, mac)):
+        raise IntegrityError("The state of the cluster was altered in the database.")
     return FeedState(
         position=Position(revision, head),
         set_digest=set_digest,
