@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The goals P1 to P16, and what measures each."""
+"""The goals P1 to P17, and what measures each."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from tests.bench.rows import (
     https,
     many_keys,
     post_quantum,
+    programs,
     signing,
     trail,
 )
@@ -50,6 +51,7 @@ GOALS: Final = (
     Goal("P14", "SLH-DSA", post_quantum.slh_dsa),
     Goal("P15", "starts", commands.starts),
     Goal("P16", "cost as an HSM grows", growth.flatness),
+    Goal("P17", "PKCS#11", programs.pkcs11),
 )
 
 

@@ -108,12 +108,12 @@ class TestReport:
 
 def test_unknown_goal() -> None:
     """A row that does not exist is not passed over in silence."""
-    with pytest.raises(ValueError, match="no goal P17"):
-        chosen(["P1", "P17"])
+    with pytest.raises(ValueError, match="no goal P18"):
+        chosen(["P1", "P18"])
 
 
 def test_published_page_has_every_row() -> None:
-    """The page in the documentation tells of all sixteen goals."""
+    """The page in the documentation tells of all seventeen goals."""
     text = (REPOSITORY / "docs" / "reference" / "benchmarks.md").read_text()
 
     assert [goal.number for goal in GOALS] == list(

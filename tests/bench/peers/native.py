@@ -16,8 +16,13 @@ class AbsentError(Exception):
 
 
 def compiled(name: str, folder: Path, *libraries: str) -> ctypes.CDLL:
+    """Compile ``name.c`` and load it; see `compiled_file`."""
+    return ctypes.CDLL(str(compiled_file(name, folder, *libraries)))
+
+
+def compiled_file(name: str, folder: Path, *libraries: str) -> Path:
     """
-    Compile ``name.c`` to a shared library and load it.
+    Compile ``name.c`` to a shared library, and return its path.
 
     Args:
         name: Of the file, without its ending.
@@ -44,4 +49,4 @@ def compiled(name: str, folder: Path, *libraries: str) -> ctypes.CDLL:
     )
     if done.returncode:
         raise AbsentError(f"{name}.c does not compile: are all headers installed?")
-    return ctypes.CDLL(str(library))
+    return library
