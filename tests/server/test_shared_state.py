@@ -88,6 +88,23 @@ def test_the_database_makes_no_value(cluster: Cluster) -> None:
     assert cluster.first.read("kind", "there") is None
 
 
+def test_a_clock_that_is_ahead_removes_nothing_early(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Otherwise a spent token would count again on nodes whose clocks are right."""
+    cluster.first.add("kind", "lasting", b"one", time.time() + 600)
+    cluster.first.add("kind", "expired", b"one", time.time() - 600)
+    with opened(cluster.url, "ahead", tmp_path) as node:
+        assert node.shared is not None
+        now = time.time()
+        monkeypatch.setattr("time.time", lambda: now + 3600)
+        node.shared.add("kind", "new", b"one", now + 600)
+        monkeypatch.undo()
+
+    assert b"one" == cluster.first.read("kind", "lasting")
+    assert cluster.first.read("kind", "expired") is None
+
+
 def sessions_of(shared: SharedState, now: float = 0.0) -> Sessions:
     """Return the sessions of a node, two of each principal."""
     started = time.time() + now

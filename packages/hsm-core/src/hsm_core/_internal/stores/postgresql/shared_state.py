@@ -23,7 +23,10 @@ _REPLACE: Final = (
 _READ: Final = "SELECT value FROM shared WHERE kind = $1 AND id = $2"
 _REMOVE: Final = "DELETE FROM shared WHERE kind = $1 AND id = $2"
 _CLEAR: Final = "DELETE FROM shared WHERE kind = $1"
-_SWEEP: Final = "DELETE FROM shared WHERE expires < $1"
+_SWEEP: Final = (
+    "DELETE FROM shared "
+    "WHERE expires < least($1, extract(epoch FROM clock_timestamp())::bigint - $2)"
+)
 _KEEP_OF_OWNER: Final = (
     "DELETE FROM shared WHERE kind = $1 AND id IN (SELECT id FROM shared "
     "WHERE kind = $1 AND owner = $2 AND id <> $3 ORDER BY expires DESC OFFSET $4)"
@@ -119,10 +122,16 @@ class PostgresSharedState:
         )
 
     def _sweep(self) -> None:
-        """Remove expired values now and then."""
+        """
+        Remove expired values now and then.
+
+        They have expired by the database's clock, too: a node whose clock is ahead
+        would let a spent token count again on the others.
+        """
         now = time.monotonic()
         if now - self._swept_at < _SWEEP_SECONDS:
             return
         self._swept_at = now
         before = int(time.time()) - _GRACE_SECONDS
-        self._database.run(lambda connection: connection.execute(_SWEEP, (before,)))
+        values = (before, _GRACE_SECONDS)
+        self._database.run(lambda connection: connection.execute(_SWEEP, values))
