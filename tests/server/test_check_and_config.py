@@ -266,7 +266,7 @@ class TestCheck:
         result = files.run("check")
 
         assert 2 == result.exit_code
-        assert "Nobody could sign in" in result.stdout
+        assert "a way to authenticate" in result.stdout
 
     def test_what_changes(self, files: Desk) -> None:
         """Settings that differ from a former file are listed, secrets without value."""

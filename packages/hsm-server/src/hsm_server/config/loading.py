@@ -84,8 +84,9 @@ def check_sign_in(values: Mapping[str, Any]) -> None:
     """
     if not any(map(values.get, SIGN_IN)):
         raise ConfigurationError(
-            "Nobody could sign in. Set auth-jwt-secret, auth-jwt-config, "
-            "auth-jwt-jwks-url, token-issuers or client-cert-identities."
+            "Missing option: a way to authenticate. Set auth-jwt-secret (environment "
+            "variable FERROHSM_JWT_SECRET), auth-jwt-config, auth-jwt-jwks-url, "
+            "token-issuers or client-cert-identities."
         )
 
 
