@@ -33,7 +33,7 @@ from hsm_core.errors import (
     PreconditionFailedError,
     StoreUnavailableError,
 )
-from hsm_core.model import KeyId
+from hsm_core.model import KeyId, KeyState
 from hsm_core.session import Session
 from hsm_core.settings import Settings
 from hsm_core.testing import caller
@@ -508,6 +508,32 @@ def _is_tampered(session: Session, key_id: str) -> bool:
 
 def _settings(url: str, name: str, folder: Path) -> Settings:
     return Settings(store=url, node_name=name, node_mark=folder / name)
+
+
+def test_destroyed_between_two_looks(
+    nodes: list[Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A node that looks for a name while another destroys its key does not put it back.
+    """
+    first, second = nodes
+    made = first.session.create_key(ED25519, name="release")
+    first.session.revoke(made.key_id)
+    second.session.describe(made.key_id)
+    look, looked = second.inventory.store.entry, []
+
+    def entry(reference: str) -> Any:
+        if reference == "release" and not looked:
+            looked.append(first.session.destroy(made.key_id))
+        return look(reference)
+
+    monkeypatch.setattr(second.inventory.store, "entry", entry)
+    with pytest.raises(KeyStateError):
+        second.session.destroy(made.key_id)
+    assert looked
+    for node in nodes:
+        assert KeyState.DESTROYED is node.session.describe(made.key_id).state
+        assert () == node.problems()
 
 
 def test_storm(database: str) -> None:

@@ -562,6 +562,7 @@ class AuthenticatedReader:
 
     def _list_again(self, document: KeyDocument) -> None:
         """Restore a key's index entries, unless it has changed."""
+        # Another node may change it meanwhile: an older entry must not replace its own.
         with self.quiet():
             entry = self.store.entry(document.key_id)
             if entry is not None and entry.generation == document.generation:
@@ -585,7 +586,7 @@ class AuthenticatedReader:
             self._check_facts(entry, document)
             name = name_of(document)
             if name and self.store.entry(name) is None:
-                self._correct(index_of(document, entry.digest))
+                self._list_again(document)
 
     def _read(self, key_id: KeyId, entry: IndexEntry) -> tuple[KeyDocument, str]:
         with suppress(KeyTamperedError):
@@ -624,9 +625,8 @@ class AuthenticatedReader:
 
     def _check_facts(self, entry: IndexEntry, document: KeyDocument) -> None:
         """Correct index facts that differ from the document."""
-        true = index_of(document, entry.digest)
-        if _facts(entry) != _facts(true):
-            self._correct(true)
+        if _facts(entry) != _facts(index_of(document, entry.digest)):
+            self._list_again(document)
 
     def condemn(
         self, key_id: KeyId, error: KeyTamperedError, entry: IndexEntry | None = None
