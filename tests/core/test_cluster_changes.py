@@ -520,7 +520,8 @@ def test_destroyed_between_two_looks(
     made = first.session.create_key(ED25519, name="release")
     first.session.revoke(made.key_id)
     second.session.describe(made.key_id)
-    look, looked = second.inventory.store.entry, []
+    look = second.inventory.store.entry
+    looked: list[object] = []
 
     def entry(reference: str) -> Any:
         if reference == "release" and not looked:
