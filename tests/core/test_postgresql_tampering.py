@@ -4,12 +4,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from hsm_core import operations as ops
-from hsm_core.errors import HSMLockedError, KeyRingTamperedError, KeyTamperedError
+from hsm_core._internal.cluster.changes import Changes
+from hsm_core.errors import (
+    AuditUnavailableError,
+    HSMLockedError,
+    KeyRingTamperedError,
+    KeyTamperedError,
+    UnavailableError,
+)
 from hsm_core.factory import OpenHSM
 from hsm_core.session import Session
 from hsm_core.settings import Settings
@@ -169,6 +177,30 @@ def test_account(
 
     with open_tested(settings) as again, pytest.raises(HSMLockedError):
         Session(again.act_as(caller())).describe("pay")
+
+
+@pytest.mark.parametrize("is_noticed", [True, False])
+def test_a_change_is_gone(
+    hsm: OpenHSM, execute: Execute, monkeypatch: pytest.MonkeyPatch, is_noticed: bool
+) -> None:
+    """
+    Without the newest change nothing is recorded: uses end, and the HSM is locked.
+    """
+    if not is_noticed:
+        monkeypatch.setattr(Changes, "check_head", lambda _: None)
+    session = Session(hsm.act_as(caller()))
+    key_id = session.create_key("aes").key_id
+    session.encrypt(key_id, b"text")
+    execute("DELETE FROM changes WHERE revision = (SELECT revision FROM cluster)")
+
+    with ThreadPoolExecutor(2) as pool:
+        for use in [pool.submit(session.encrypt, key_id, b"text") for _ in range(2)]:
+            assert isinstance(use.exception(timeout=60), UnavailableError)
+    if is_noticed:
+        with pytest.raises(HSMLockedError, match="another copy"):
+            session.describe(key_id)
+    with pytest.raises(AuditUnavailableError):
+        hsm.close()
 
 
 def test_key_ring(hsm: OpenHSM, execute: Execute, database: str) -> None:

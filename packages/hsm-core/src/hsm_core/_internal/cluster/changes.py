@@ -208,6 +208,21 @@ class Changes(ChangeFeed, FollowedFeed):
         with self._database.reading() as connection:
             return self.follow(connection)
 
+    def check_head(self) -> None:
+        """
+        Check that the database still has the change that was applied last.
+
+        No use can be recorded without it, however often it is decided again.
+
+        Raises:
+            HSMLockedError: It has not.
+            StoreUnavailableError: It can't be read.
+        """
+        applied = self.applied
+        with self._database.reading() as connection:
+            if head_at(connection, applied.revision) != applied.head:
+                self._refuse("other", read_account(connection).state, applied)
+
     def follow(self, connection: ServerConnection) -> Position:
         """Apply everything that is committed; see `catch_up`."""
         return self._follow(connection, read_feed)

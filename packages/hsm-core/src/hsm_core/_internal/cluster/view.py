@@ -87,6 +87,7 @@ class NodeView:
             self._newest = self._look()
         else:
             found.catch_up()
+            found.check_head()
 
     def renew(self) -> None:
         """

@@ -17,6 +17,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeVar
 
+from msgspec.structs import replace
+
 from hsm_core._internal.audit.medium import GroupRefusedError
 from hsm_core._internal.handlers.base import (
     Answer,
@@ -232,13 +234,13 @@ class Pipeline:
         and stands. One whose version was revoked or destroyed meanwhile does not, and
         is tried again.
         """
+        if tries >= _TRIES:
+            return self._give_up(outcome)
         if outcome.decided is None:
             return self.compute(request)
         context, answer = outcome.decided
         outcome.hold = None  # The context has it, too.
         try:
-            if tries == _TRIES:
-                raise GenerationConflictError
             stands = self._still_stands(context, answer)
         except Exception as error:
             self._admission.settle_approval(context, done=False)
@@ -253,6 +255,19 @@ class Pipeline:
             return self._outcome(request, context, answer)
         self._admission.settle_approval(context, done=False)
         return self.compute(request)
+
+    def _give_up(self, outcome: Outcome) -> Outcome:
+        """Refuse a use that could not be recorded, whatever else changes."""
+        if outcome.decided is not None:
+            context, _ = outcome.decided
+            self._admission.settle_approval(context, done=False)
+            error = GenerationConflictError()
+            return Outcome(
+                error=error, draft=context.draft(Phase.SINGLE, code=code_of(error))
+            )
+        draft = outcome.draft
+        free = None if draft is None else replace(draft, subjects=())
+        return Outcome(error=outcome.error, draft=free)
 
     def _still_stands(self, context: RequestContext[Any], answer: Answer[Any]) -> bool:
         services, engine = self._services, context.policy
