@@ -53,6 +53,17 @@ def opened(database: str) -> Iterator[ClusterDatabase]:
     found.close()
 
 
+def test_successor_of_the_same_name(opened: ClusterDatabase) -> None:
+    """
+    A process that still runs after another took its name takes no lease from it.
+    """
+    former, present = Member(opened, "a"), Member(opened, "a")
+    its, ours = former.join(), present.join()
+    assert ours.holds("rotation")
+    assert not its.holds("rotation")
+    assert (present.epoch,) == opened.row("SELECT epoch FROM leases")
+
+
 def test_jobs_move_when_nodes_come_and_die(opened: ClusterDatabase) -> None:
     """
     Every job has one node; those of a dead one go to others, and back to who returns.

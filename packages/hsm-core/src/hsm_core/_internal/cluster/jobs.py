@@ -14,6 +14,7 @@ import hashlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, Protocol
 
+from hsm_core._internal.cluster import fence
 from hsm_core._internal.lib.concurrency import Task
 from hsm_core._internal.stores.postgresql.database import ClusterDatabase
 
@@ -76,7 +77,8 @@ class JobLeases:
         """
         Return whether this node is to run a job now.
 
-        To be called before each run, by the thread that runs it.
+        To be called before each run, by the thread that runs it. A process that was
+        fenced has no lease, and takes none from its successor of the same name.
 
         Raises:
             StoreUnavailableError: The database can't be asked.
@@ -84,6 +86,8 @@ class JobLeases:
 
         def work(connection: ServerConnection) -> bool:
             node, epoch = self._member.node, self._member.epoch
+            if not fence.lock(connection, node, epoch):
+                return False
             live = [name for (name,) in connection.execute(_LIVE).fetchall()]
             if chosen(job, {*live, node}) != node:
                 connection.execute(_GIVE_BACK, (job, node))
