@@ -135,6 +135,23 @@ def test_one_process(tmp_path: Path) -> None:
     opened(tmp_path / "mark").close()
 
 
+def test_more_logs_than_have_room(tmp_path: Path) -> None:
+    """
+    A mark that grows too large is reported, and keeps what it said before.
+    """
+    mark = opened(tmp_path / "mark")
+    mark.note_logs({OWN: end(1)})
+    mark.sync()
+    mark.note_logs({f"{number:032x}": end(number) for number in range(12_000)})
+    mark.sync()
+    assert "can't be written: File too large" in mark.failure
+    mark.close()
+
+    again = opened(tmp_path / "mark")
+    assert {OWN: end(1)} == (again.before or LastSeen()).logs
+    again.close()
+
+
 def test_a_mark_that_can_not_be_written(tmp_path: Path) -> None:
     """
     A failure is shown, costs no answer, and is over with the next sync that works.

@@ -11,6 +11,7 @@ is intact after a power failure, and a killed process loses nothing.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hmac
 import os
@@ -241,10 +242,13 @@ class LastSeenMark:
     def _write(self) -> None:
         payload = msgspec.msgpack.encode(self._seen)
         body = _HEAD.pack(self._counter, len(payload)) + payload
+        stored = body + self._mac(body)
         place = _FIRST_SLOT + self._counter % 2 * _SLOT
         self._is_synced = False
         try:
-            os.pwrite(self._file, body + self._mac(body), place)
+            if len(stored) > _SLOT:
+                raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+            os.pwrite(self._file, stored, place)
         except OSError as error:
             self._fail(error)
         else:
