@@ -25,7 +25,7 @@ from hsm_server.tls.sources import first_state
 from hsm_server.vault.gatekeeper import Gatekeeper
 from hsm_server.vault.local_vault import LocalVault
 from tests.contract.hsm_ways import Connect, running_loop
-from tests.e2e.certificates import make_authority
+from tests.e2e.certificates import Pair, make_authority
 from tests.e2e.tokens import mint
 
 SECRET = b"tests only: 32 bytes or more of it"
@@ -38,10 +38,12 @@ async def _stop(listener: Listener) -> None:
 
 
 @contextmanager
-def serve_and_connect(gateway: AsyncHSMGateway, folder: Path) -> Iterator[Connect]:
-    """Serve an HSM, and give a function that reaches it as a caller."""
-    authority = make_authority(folder / "certificates")
-    server = authority.issue("server", server=True)
+def serving(
+    gateway: AsyncHSMGateway,
+    server: Pair,
+    loop: asyncio.AbstractEventLoop,
+) -> Iterator[int]:
+    """Serve an HSM with a certificate on a running loop, and give the port."""
     logger = make_logger(io.StringIO(), LogLevel.INFO, LogFormat.JSON)
     settings, metrics = ServerSettings(), Metrics()
     gatekeeper = Gatekeeper(
@@ -55,10 +57,24 @@ def serve_and_connect(gateway: AsyncHSMGateway, folder: Path) -> Iterator[Connec
     context = AdapterContext(first_state(TLSSettings(pairs=(pair,))))
     bound = socket.create_server(("127.0.0.1", 0))
     bound.setblocking(False)
-    port = bound.getsockname()[1]
     listener = Listener(app, [bound], context)
-    with running_loop() as loop, ExitStack() as clients:
-        asyncio.run_coroutine_threadsafe(listener.start(), loop).result()
+    asyncio.run_coroutine_threadsafe(listener.start(), loop).result()
+    try:
+        yield bound.getsockname()[1]
+    finally:
+        asyncio.run_coroutine_threadsafe(_stop(listener), loop).result()
+
+
+@contextmanager
+def serve_and_connect(gateway: AsyncHSMGateway, folder: Path) -> Iterator[Connect]:
+    """Serve an HSM, and give a function that reaches it as a caller."""
+    authority = make_authority(folder / "certificates")
+    server = authority.issue("server", server=True)
+    with (
+        running_loop() as loop,
+        serving(gateway, server, loop) as port,
+        ExitStack() as clients,
+    ):
 
         def connect(caller: Caller) -> HSM:
             token = mint(SECRET, caller.principal, [r.value for r in caller.roles])
@@ -71,8 +87,4 @@ def serve_and_connect(gateway: AsyncHSMGateway, folder: Path) -> Iterator[Connec
                 )
             )
 
-        try:
-            yield connect
-        finally:
-            clients.close()
-            asyncio.run_coroutine_threadsafe(_stop(listener), loop).result()
+        yield connect

@@ -200,6 +200,7 @@ USES: Final = {
     ),
     "sign a batch": Case("signer/sign/batch", {"items": [MESSAGE] * 20}),
     "a batch with a fault": Case("signer/sign/batch", {"items": [MESSAGE, {}]}),
+    "a revision": Case("signer/sign", MESSAGE, {"FerroHSM-Revision": "7"}),
     "MAC": Case("mac/mac", MESSAGE),
     "MAC batch": Case("mac/mac/batch", {"items": [MESSAGE] * 3}),
     "encrypt": Case("sealer/encrypt", AAD),
@@ -271,6 +272,9 @@ NORMAL: Final = {
     ),
     "a claim that is none": Case(
         "signer/sign", MESSAGE, {"FerroHSM-Interface": "a" * 129}
+    ),
+    "a revision that is none": Case(
+        "signer/sign", MESSAGE, {"FerroHSM-Revision": "-1"}
     ),
     "a faulty host": Case("signer/sign", MESSAGE, {"Host": "a b"}),
     "an unknown field of the head": Case("signer/sign", MESSAGE, {"X-Else": "1"}),

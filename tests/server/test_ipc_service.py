@@ -38,6 +38,8 @@ PIECE_BYTES = 256 * 1024
 class Stub:
     """A gateway that answers when a test says so."""
 
+    revision = 0
+
     def __init__(self) -> None:
         self.batches: list[list[CoreRequest]] = []
         self.futures: list[asyncio.Future[Any]] = []

@@ -562,6 +562,8 @@ class TestPauses:
 class Fixed:
     """A gateway whose trail is one page."""
 
+    revision = 0
+
     def __init__(self, page: AuditPage) -> None:
         self._page = page
 

@@ -79,7 +79,8 @@ def test_every_parameter_is_described(kind: type[Operation[Any]]) -> None:
     assert fields == places["path"] | places["query"] | in_body
     assert not places["query"] & in_body
     mutates = kind.effect is Effect.MUTATION
-    headers = {"FerroHSM-Interface"} | ({"Idempotency-Key"} if mutates else set())
+    always = {"FerroHSM-Interface", "FerroHSM-Revision"}
+    headers = always | ({"Idempotency-Key"} if mutates else set())
     if kind.effect is not Effect.CONSENT:
         headers |= {"FerroHSM-Approval"}
     if mutates and "key_id" in places["path"]:

@@ -20,6 +20,8 @@ from tests.server.support import API, SECRET, b64, mint, open_api
 class Broken:
     """A gateway whose every operation raises the same."""
 
+    revision = 0
+
     def __init__(self, error: BaseException, *, but: type[Any] | None = None) -> None:
         self.error = error
         self.refusals: list[tuple[str, str]] = []

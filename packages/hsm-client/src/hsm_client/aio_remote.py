@@ -15,6 +15,7 @@ from hsm_client.defaults import DEFAULT_TIMEOUT_SECONDS
 from hsm_client.exchange import (
     MAX_ANSWER_BYTES,
     Pause,
+    SeenRevision,
     UnsentError,
     View,
     authorization,
@@ -80,6 +81,7 @@ class AsyncRemoteHSM:
         self._attempts = attempts
         self._interface = interface_header(interface)
         self._pause = pause
+        self._seen = SeenRevision()
 
     async def __aenter__(self) -> Self:
         return self
@@ -126,7 +128,8 @@ class AsyncRemoteHSM:
             headers = await self._credentials()
         except HSMError as error:
             raise UnsentError(error) from None
-        return await self._transport.send(step, headers)
+        headers |= self._seen.header
+        return self._seen.note(await self._transport.send(step, headers))
 
     async def follow(
         self,

@@ -30,7 +30,7 @@ from hsm_client.transport import (
     parse_retry_after,
 )
 from hsm_core.errors import TransportError
-from hsm_core.rest import RESULT_HEADER
+from hsm_core.rest import RESULT_HEADER, REVISION_HEADER, parse_revision
 
 _CHUNK_BYTES: Final = 64 * 1024
 
@@ -152,6 +152,7 @@ class AsyncTransport:
             body=body.getvalue(),
             result_fields=response.headers.get(RESULT_HEADER, ""),
             retry_after_seconds=parse_retry_after(response.headers.get("Retry-After")),
+            revision=parse_revision(response.headers.get(REVISION_HEADER, "")) or 0,
         )
 
     def _failure(self, error: Exception) -> TransportError:

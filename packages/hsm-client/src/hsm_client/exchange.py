@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from collections.abc import Generator, Iterator
 from typing import Final, TypeAlias, TypeVar
 
@@ -38,7 +39,12 @@ from hsm_core.errors import (
 )
 from hsm_core.model import AuditEntry
 from hsm_core.operations import Effect, ListAuditEvents, Operation
-from hsm_core.rest import APPROVAL_HEADER, INTERFACE_HEADER, is_interface_claim
+from hsm_core.rest import (
+    APPROVAL_HEADER,
+    INTERFACE_HEADER,
+    REVISION_HEADER,
+    is_interface_claim,
+)
 
 R = TypeVar("R")
 
@@ -201,6 +207,31 @@ def _pause(attempt: int, answer: Answer | None = None) -> Pause:
         spread = 0.5 + os.urandom(1)[0] / 256
         wish = _FIRST_PAUSE_SECONDS * 2 ** (attempt - 1) * spread
     return Pause(wish)
+
+
+class SeenRevision:
+    """
+    Highest revision that a cluster's responses have named; thread-safe.
+
+    Sent with each request, it lets another node apply the changes first that the client
+    knows of.
+    """
+
+    def __init__(self) -> None:
+        self._highest = 0
+        self._lock = threading.Lock()
+
+    @property
+    def header(self) -> dict[str, str]:
+        """Header of the next request; none without a cluster."""
+        return {REVISION_HEADER: str(self._highest)} if self._highest else {}
+
+    def note(self, answer: Answer) -> Answer:
+        """Remember the revision of a response, and return the response."""
+        if answer.revision > self._highest:
+            with self._lock:
+                self._highest = max(self._highest, answer.revision)
+        return answer
 
 
 class View:

@@ -129,6 +129,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         result_fields: Value of `RESULT_HEADER`, or empty.
         retry_after_seconds: Value of Retry-After, or None.
+        revision: Value of `REVISION_HEADER`; 0 if it has none.
     """
 
     status: int
@@ -136,6 +137,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes
     result_fields: str = ""
     retry_after_seconds: float | None = None
+    revision: int = 0
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}>"

@@ -15,6 +15,7 @@ from hsm_client.defaults import DEFAULT_TIMEOUT_SECONDS
 from hsm_client.exchange import (
     MAX_ANSWER_BYTES,
     Pause,
+    SeenRevision,
     UnsentError,
     View,
     authorization,
@@ -111,6 +112,7 @@ class RemoteHSM:
         self._attempts = attempts
         self._interface = interface_header(interface)
         self._pause = pause
+        self._seen = SeenRevision()
 
     def __enter__(self) -> Self:
         return self
@@ -195,7 +197,8 @@ class RemoteHSM:
             headers = self._credentials()
         except HSMError as error:
             raise UnsentError(error) from None
-        return self._transport.send(step, headers)
+        headers |= self._seen.header
+        return self._seen.note(self._transport.send(step, headers))
 
     def follow(
         self,

@@ -27,7 +27,7 @@ from hsm_client.https import (
 )
 from hsm_client.messages import EVENTS, Answer, Request
 from hsm_core.errors import ConfigurationError, TransportError
-from hsm_core.rest import RESULT_HEADER
+from hsm_core.rest import RESULT_HEADER, REVISION_HEADER, parse_revision
 
 
 def open_tls_context(
@@ -235,6 +235,7 @@ class Transport:
             body=body,
             result_fields=response.getheader(RESULT_HEADER, ""),
             retry_after_seconds=parse_retry_after(response.getheader("Retry-After")),
+            revision=parse_revision(response.getheader(REVISION_HEADER, "")) or 0,
         )
 
     def _read_body(self, response: HTTPResponse) -> bytes:

@@ -7,6 +7,7 @@ The route of an operation is `Operation.route`.
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from hsm_core.operations import Route
@@ -17,8 +18,10 @@ __all__ = [
     "INTERFACE_HEADER",
     "REQUEST_CODES",
     "RESULT_HEADER",
+    "REVISION_HEADER",
     "Route",
     "is_interface_claim",
+    "parse_revision",
 ]
 
 APPROVAL_HEADER: Final = "FerroHSM-Approval"
@@ -29,6 +32,9 @@ INTERFACE_HEADER: Final = "FerroHSM-Interface"
 
 RESULT_HEADER: Final = "FerroHSM-Result"
 """Header of a raw response with the other fields of the result, as ASCII JSON."""
+
+REVISION_HEADER: Final = "FerroHSM-Revision"
+"""Header of a cluster: what a node has applied, and what a client has seen."""
 
 API_PREFIX: Final = "/api/v1"
 """Base path of all routes."""
@@ -44,6 +50,14 @@ REQUEST_CODES: Final = {
     "internal": 500,
 }
 """Codes of requests that never became an operation, with their status."""
+
+
+_REVISION: Final = re.compile(r"0|[1-9][0-9]{0,14}")
+
+
+def parse_revision(text: str) -> int | None:
+    """Return a value of `REVISION_HEADER`, at most 15 digits; None if it is none."""
+    return int(text) if _REVISION.fullmatch(text) else None
 
 
 def is_interface_claim(text: str) -> bool:

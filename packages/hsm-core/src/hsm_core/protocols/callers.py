@@ -40,6 +40,8 @@ class Request(msgspec.Struct, frozen=True):
             of a change or a consent is recorded: raises the error with which the
             caller's credential would be refused by then. It must not wait, nor touch
             the audit log.
+        revision: For an event loop on a node of a cluster: number of a change that it
+            applies first. A number above all changes is ignored.
     """
 
     caller: Caller
@@ -48,6 +50,7 @@ class Request(msgspec.Struct, frozen=True):
     approval_id: str = ""
     expected_generation: int = 0
     check: Callable[[], None] | None = None
+    revision: int = 0
 
 
 class HSM(Protocol):
@@ -232,6 +235,11 @@ class HSMGateway(Protocol):
 
 class AsyncHSMGateway(Protocol):
     """`HSMGateway` for an event loop."""
+
+    @property
+    def revision(self) -> int:
+        """Number of the newest change of the cluster that is applied here, or 0."""
+        ...
 
     def asks_for_single_use(self) -> bool:
         """See `HSMGateway.asks_for_single_use`."""

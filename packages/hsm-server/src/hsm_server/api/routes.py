@@ -37,7 +37,7 @@ from hsm_server.http.requests import (
     SAFE_METHODS,
     RequestReader,
     add_route,
-    check_interface_claim,
+    check_claims,
     expected_generation,
     header_given_once,
     is_known,
@@ -100,7 +100,7 @@ async def _answer_live(
     visitor = api_visitor_of(request)
     try:
         operation = reader.read_view(request)
-        check_interface_claim(request)
+        check_claims(request)
     except HSMError:
         await request.app[VAULT].greet(visitor, known=exchange.know)
         raise
@@ -118,7 +118,7 @@ async def _read(
     vault = request.app[VAULT]
     try:
         operation = await reader.read(request)
-        check_interface_claim(request)
+        check_claims(request)
         return operation, {
             "idempotency_key": header_given_once(
                 request, "Idempotency-Key", "idempotency_key"

@@ -10,7 +10,12 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
-from hsm_core.rest import INTERFACE_HEADER, is_interface_claim
+from hsm_core.rest import (
+    INTERFACE_HEADER,
+    REVISION_HEADER,
+    is_interface_claim,
+    parse_revision,
+)
 from hsm_server.http.state import SOURCES, exchange_of
 from hsm_server.limits.guard import credential_digest
 from hsm_server.limits.proxies import SourceAddresses
@@ -43,6 +48,7 @@ def visitor_of(request: web.Request, interface: str = "rest") -> Visitor:
         address=address_of(request),
         interface=interface,
         interface_claimed=_claim(request.headers.getall(INTERFACE_HEADER, [])),
+        revision=_revision(request.headers.getall(REVISION_HEADER, [])),
         request_id=exchange.request_id if exchange is not None else "",
     )
 
@@ -78,6 +84,11 @@ def _credential(request: web.Request) -> str:
 def _claim(given: list[str]) -> str:
     """Return what a client says of itself; the API refuses what is no claim."""
     return given[0] if len(given) == 1 and is_interface_claim(given[0]) else ""
+
+
+def _revision(given: list[str]) -> int:
+    """Return what a client has seen; the API refuses what is no revision."""
+    return (parse_revision(given[0]) or 0) if len(given) == 1 else 0
 
 
 def address_of(request: web.Request) -> str:

@@ -22,7 +22,13 @@ from aiohttp.http_parser import RawRequestMessage
 
 from hsm_core import wire
 from hsm_core.operations import OPERATIONS, Effect, Operation
-from hsm_core.rest import API_PREFIX, INTERFACE_HEADER, is_interface_claim
+from hsm_core.rest import (
+    API_PREFIX,
+    INTERFACE_HEADER,
+    REVISION_HEADER,
+    is_interface_claim,
+    parse_revision,
+)
 from hsm_server.http.credentials import (
     bearer_of,
     certificate_of,
@@ -70,6 +76,7 @@ _ROUTES: Final[dict[str, type[Operation[Any]]]] = {
 """Operations by the rest of their path after the key."""
 
 _INTERFACE: Final = INTERFACE_HEADER.lower().encode()
+_REVISION: Final = REVISION_HEADER.lower().encode()
 _IGNORED: Final = frozenset(
     {b"accept-encoding", b"accept-language", b"content-length", b"user-agent"}
 )
@@ -82,6 +89,7 @@ _KNOWN: Final = _IGNORED | {
     b"traceparent",
     b"x-request-id",
     _INTERFACE,
+    _REVISION,
 }
 """Header fields of the fast path; each may be given once."""
 
@@ -142,6 +150,7 @@ def _is_plain(fields: dict[bytes, bytes]) -> bool:
             _INTERFACE not in fields
             or is_interface_claim(fields[_INTERFACE].decode("latin-1"))
         )
+        and parse_revision(fields.get(_REVISION, b"0").decode("latin-1")) is not None
     )
 
 
@@ -236,6 +245,7 @@ class FastPath:
             certificate=certificate,
             address=self._sources.source_of(peer_address(requester.transport), ()),
             interface_claimed=head.fields.get(_INTERFACE, b"").decode("latin-1"),
+            revision=int(head.fields.get(_REVISION, b"0")),
             request_id=given if REQUEST_ID.fullmatch(given) else secrets.token_hex(8),
         )
 
@@ -299,6 +309,8 @@ class Use:
         """Send the response to the client, count and log it."""
         exchange = self._exchange()
         exchange.principal, exchange.quota = reply.principal, reply.quota
+        if reply.principal:
+            exchange.revision = self._app[VAULT].revision
         response = self._response(reply, exchange)
         note_caller(self._app, self._visitor.address, self._shown, exchange)
         self._note_end(exchange, response.status)

@@ -27,7 +27,7 @@ from hsm_core.errors import (
     RateLimitedError,
 )
 from hsm_core.operations import OPERATIONS, ApprovalInfo
-from hsm_core.rest import API_PREFIX
+from hsm_core.rest import API_PREFIX, REVISION_HEADER
 from hsm_core.wire import asked_approval
 from hsm_server.http.credentials import address_of, shown_by, source_of
 from hsm_server.http.problems import (
@@ -45,6 +45,7 @@ from hsm_server.http.state import (
     SETTINGS,
     SOURCES,
     TRACING,
+    VAULT,
     Exchange,
     exchange_of,
     start_exchange,
@@ -237,6 +238,8 @@ async def _answer(
         response = await handler(request)
     except Exception as error:
         response = answer_failure(request, error, exchange)
+    if exchange.principal:
+        exchange.revision = request.app[VAULT].revision
     note_caller(request.app, address, shown, exchange)
     return response
 
@@ -264,6 +267,8 @@ async def set_common_headers(
     if exchange is not None and exchange.quota is not None:
         response.headers.update(exchange.quota.headers)
     if exchange is not None:
+        if exchange.revision:
+            response.headers[REVISION_HEADER] = str(exchange.revision)
         response.headers[REQUEST_ID_HEADER] = exchange.request_id
 
 

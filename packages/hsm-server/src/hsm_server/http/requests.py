@@ -34,7 +34,12 @@ from hsm_core.errors import (
 )
 from hsm_core.model import Integrity, KeyInfo
 from hsm_core.operations import DescribeKey, Effect, ListAuditEvents, Operation
-from hsm_core.rest import INTERFACE_HEADER, is_interface_claim
+from hsm_core.rest import (
+    INTERFACE_HEADER,
+    REVISION_HEADER,
+    is_interface_claim,
+    parse_revision,
+)
 from hsm_core.settings import CIPHERTEXT_OVERHEAD_BYTES
 from hsm_server.config.settings import HTTPLimits
 from hsm_server.http.problems import RequestRefusedError, problem_response
@@ -341,13 +346,20 @@ def header_given_once(request: web.Request, name: str, field: str) -> str | None
     return given[0] if given else None
 
 
-def check_interface_claim(request: web.Request) -> None:
+def check_claims(request: web.Request) -> None:
     """
-    Check what a client says of itself, if it does.
+    Check what a client says of itself, and has seen of a cluster.
 
     Raises:
-        InvalidInputError: It is too long, or holds other characters than ASCII's.
+        InvalidInputError: A header is repeated or malformed.
     """
+    seen = header_given_once(request, REVISION_HEADER, "revision")
+    if seen is not None and parse_revision(seen) is None:
+        raise InvalidInputError(
+            f"{REVISION_HEADER} must be a number of 1 to 15 digits, as a response had "
+            "it. Leave it out otherwise.",
+            field="revision",
+        )
     given = header_given_once(request, INTERFACE_HEADER, "interface")
     if given is not None and not is_interface_claim(given):
         raise InvalidInputError(

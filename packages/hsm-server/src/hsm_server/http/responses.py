@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 from aiohttp import web
 
+from hsm_core.rest import REVISION_HEADER
 from hsm_server.http.state import Exchange
 
 REQUEST_ID_HEADER: Final = "X-Request-Id"
@@ -64,10 +65,13 @@ class Parts(NamedTuple):
             closes: Whether the connection closes after it.
         """
         quota = "" if exchange.quota is None else _lines(exchange.quota.headers)
+        revision = ""
+        if exchange.revision:
+            revision = f"{REVISION_HEADER}: {exchange.revision}\r\n"
         head = (
             f"{_head(self.status, self.content_type, tuple(self.headers.items()))}"
             f"Content-Length: {len(self.body)}\r\nDate: {_date(int(time.time()))}\r\n"
-            f"{_CLOSING if closes else _COMMON}{quota}"
+            f"{_CLOSING if closes else _COMMON}{quota}{revision}"
             f"{REQUEST_ID_HEADER}: {exchange.request_id}\r\n\r\n"
         )
         return head.encode("latin-1") + self.body

@@ -203,6 +203,7 @@ class Exchange:
         code: ``ok``, or the code of the problem.
         principal: The authenticated principal, once known.
         quota: The rest of their rate limit, if limited.
+        revision: Newest change that a node of a cluster has applied; or 0.
         is_turned_away: Whether it was rejected early because of its address.
     """
 
@@ -211,6 +212,7 @@ class Exchange:
     code: str = "ok"
     principal: str = ""
     quota: Quota | None = None
+    revision: int = 0
     is_turned_away: bool = False
 
     def know(self, principal: str) -> None:

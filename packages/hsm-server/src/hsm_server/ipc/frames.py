@@ -21,7 +21,7 @@ from hsm_core.wire import ErrorRecord
 from hsm_server.limits.buckets import Quota
 from hsm_server.vault.access import Visitor
 
-PROTOCOL: Final = 7
+PROTOCOL: Final = 8
 """Protocol version; must be equal on both sides."""
 
 HEADER_BYTES: Final = 4
@@ -124,6 +124,7 @@ class Answer(_Frame, frozen=True, tag="answer"):
         quota: The rest of the caller's rate limit, if limited.
         payload: Field of the result that the chunks hold, which is empty in *result*;
             empty if they hold the result's beginning.
+        revision: Newest change of the cluster that the node has applied; or 0.
     """
 
     id: Id
@@ -133,6 +134,7 @@ class Answer(_Frame, frozen=True, tag="answer"):
     error: ErrorRecord | None = None
     quota: Quota | None = None
     payload: Annotated[str, Meta(max_length=64)] = ""
+    revision: int = 0
 
 
 class Chunk(_Frame, frozen=True, tag="chunk"):

@@ -246,6 +246,7 @@ class FrontEnd:
                         frame.approval_id,
                         frame.expected_generation,
                         check,
+                        frame.visitor.revision,
                     )
             case Purpose.GREET:
                 self._outbox.send(Answer(frame.id, caller.principal))
@@ -347,7 +348,12 @@ class FrontEnd:
         except Exception as failure:
             self._send_error(number, principal, failure, quota)
             return
-        answer = msgspec.structs.replace(answer, result=sent.packed, payload=sent.field)
+        answer = msgspec.structs.replace(
+            answer,
+            result=sent.packed,
+            payload=sent.field,
+            revision=self._gateway.revision,
+        )
         self._outbox.send(answer, sent)
 
     def _send_error(
@@ -361,7 +367,10 @@ class FrontEnd:
             self._dependencies.on_unexpected(error)
             error = HSMError()
         record = wire.error_record(error)
-        self._outbox.send(Answer(number, principal, error=record, quota=quota))
+        revision = self._gateway.revision
+        self._outbox.send(
+            Answer(number, principal, error=record, quota=quota, revision=revision)
+        )
 
 
 def _is_refusal(frame: Request) -> bool:

@@ -440,6 +440,7 @@ class RemoteVault:
         self._on_trouble = on_trouble
         self._link: VaultLink | None = None
         self._greeted: OrderedDict[bytes, float] = OrderedDict()
+        self._revision = 0
 
     def attach(self, end: socket.socket) -> None:
         """Use a new connection; what waits for the former one is given up."""
@@ -447,6 +448,12 @@ class RemoteVault:
         if former is not None:
             former.close()
         self._link = VaultLink(end, self._on_trouble)
+        self._revision = 0
+
+    @property
+    def revision(self) -> int:
+        """See `VaultAccess.revision`."""
+        return self._revision
 
     @property
     def is_linked(self) -> bool:
@@ -535,6 +542,7 @@ class RemoteVault:
         """Return the reply in an answer."""
         if isinstance(answer, HSMError):
             return Reply(error=answer)
+        self._revision = max(self._revision, answer.revision)
         principal, quota = answer.principal, answer.quota
         try:
             if answer.error is not None:
@@ -613,6 +621,7 @@ class RemoteVault:
         chunks: Iterator[memoryview] = NOTHING.chunks,
     ) -> tuple[Answer, bytes]:
         answer, payload = await self._open_link().ask(request, kind, chunks)
+        self._revision = max(self._revision, answer.revision)
         if answer.principal:
             known(answer.principal)
         if answer.quota is not None:

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
 from enum import StrEnum
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Annotated, Any, Protocol, TypeAlias, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from hsm_core.model import Line, Record
 from hsm_core.operations import (
@@ -51,6 +52,7 @@ class Visitor(Record, frozen=True, kw_only=True):
         request_id: Request ID, also in log and response.
         session: Secret of a console session, instead of a credential.
         is_background: Whether a page polls by itself, which does not extend a session.
+        revision: Newest change of the cluster that the client has seen.
         nonce: Marks the credential as an ID token, which must contain the nonce and is
             accepted once.
     """
@@ -63,6 +65,7 @@ class Visitor(Record, frozen=True, kw_only=True):
     request_id: Line = ""
     session: str = ""
     is_background: bool = False
+    revision: Annotated[int, Meta(ge=0, lt=10**15)] = 0
     nonce: str = ""
 
 
@@ -137,6 +140,11 @@ class VaultAccess(Protocol):
     Every method raises `AuthenticationError` for an invalid credential, which is
     counted and recorded, and `UnavailableError` if the vault does not respond.
     """
+
+    @property
+    def revision(self) -> int:
+        """Newest change that the node had applied for the last response; or 0."""
+        ...
 
     async def greet(self, visitor: Visitor, /, *, known: Known) -> None:
         """

@@ -94,6 +94,11 @@ class LocalVault:
         self._gatekeeper = gatekeeper
         self._begun: list[_Begun] = []
 
+    @property
+    def revision(self) -> int:
+        """See `VaultAccess.revision`."""
+        return self._gateway.revision
+
     async def greet(self, visitor: Visitor, /, *, known: Known) -> None:
         """See `VaultAccess.greet`."""
         known((await self._gatekeeper.admit(visitor)).principal)
@@ -115,7 +120,13 @@ class LocalVault:
         known(caller.principal)
         self._charge(caller, operation, told)
         request = Request(
-            caller, operation, idempotency_key, approval_id, expected_generation, check
+            caller,
+            operation,
+            idempotency_key,
+            approval_id,
+            expected_generation,
+            check,
+            visitor.revision,
         )
         (answer,) = self._gateway.execute_many([request])
         result: R = await answer
@@ -129,7 +140,8 @@ class LocalVault:
             caller, check = self._gatekeeper.authenticate(visitor, spends=True)
         except AuthenticationError:
             return None
-        begun = _Begun(Request(caller, operation, check=check), replied)
+        request = Request(caller, operation, check=check, revision=visitor.revision)
+        begun = _Begun(request, replied)
         begun.quota = self._gatekeeper.charge(caller, operation)
         if not self._begun:
             asyncio.get_running_loop().call_soon(self._execute)

@@ -175,6 +175,7 @@ class OpenHSM:
                     LiveViews(self._services, self._gate),
                     self._recogniser,
                     timeout_seconds=self._settings.audit_timeout_seconds,
+                    feed=self._services.inventory.feed,
                 )
             return self._asynchronous
 

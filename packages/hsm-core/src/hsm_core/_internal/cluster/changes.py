@@ -109,6 +109,11 @@ class Changes(ChangeFeed, FollowedFeed):
         self._moved.append(call)
 
     @property
+    def revision(self) -> int:
+        """Number of the newest change that was applied here."""
+        return self.applied.revision
+
+    @property
     def approvals_digest(self) -> bytes:
         """Set digest of all approvals, 32 bytes."""
         return _bytes(self._approvals)

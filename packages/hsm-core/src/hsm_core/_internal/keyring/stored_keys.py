@@ -233,6 +233,11 @@ def tampering(
 class FollowedFeed(Protocol):
     """Feed of the changes of a store that other nodes change too."""
 
+    @property
+    def revision(self) -> int:
+        """Number of the newest change that was applied here."""
+        ...
+
     def start(self) -> str:
         """
         Adopt set digest and position of the store; return what is wrong with them.

@@ -22,6 +22,7 @@ import msgspec
 
 from hsm_core._internal.audit.medium import GroupRefusedError
 from hsm_core._internal.handlers.base import Speed
+from hsm_core._internal.keyring.stored_keys import FollowedFeed
 from hsm_core._internal.keyring.use_counters import NoRoomError
 from hsm_core._internal.lib.concurrency import Gate
 from hsm_core._internal.pipeline.authorisation import checked_caller
@@ -53,6 +54,7 @@ R = TypeVar("R")
 _MOST_WAITING: Final = 1024
 _MOST_SLOW: Final = 64
 _SLOW_THREADS: Final = 2
+_CATCHING_UP_SECONDS: Final = 2.0
 _CHANGES: Final = frozenset({Effect.CONSENT, Effect.MUTATION, Effect.USE})
 
 
@@ -180,6 +182,8 @@ class AsyncGateway:
         recogniser: Knows people by their certificates.
 
         timeout_seconds: How long an answer waits for the trail.
+
+        feed: Changes of all nodes of a cluster; None on a single machine.
     """
 
     def __init__(
@@ -192,6 +196,7 @@ class AsyncGateway:
         recogniser: Recogniser,
         *,
         timeout_seconds: float,
+        feed: FollowedFeed | None = None,
     ) -> None:
         self._pipeline = pipeline
         self._refusals = refusals
@@ -200,6 +205,13 @@ class AsyncGateway:
         self._followers = followers
         self._recogniser = recogniser
         self._waits = DurabilityWaits(timeout_seconds)
+        self._feed = feed
+        self._catching_up: asyncio.Task[object] | None = None
+
+    @property
+    def revision(self) -> int:
+        """See `AsyncHSMGateway.revision`."""
+        return 0 if self._feed is None else self._feed.revision
 
     def act_as(self, caller: Caller, /) -> AsyncBoundHSM:
         """Return the HSM as this caller sees it."""
@@ -282,6 +294,8 @@ class AsyncGateway:
     def _admit(self, request: Request, group: _Group) -> asyncio.Future[Any]:
         """Check the caller of a request, and begin it."""
         try:
+            if self._feed is not None and request.revision > self._feed.revision:
+                return self._after_catching_up(request, self._feed)
             outcome = self._by_plan(request)
             if outcome is not None:
                 return group.add(request, outcome)
@@ -292,6 +306,59 @@ class AsyncGateway:
             failed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
             failed.set_exception(error)
             return failed
+
+    def _after_catching_up(
+        self, request: Request, feed: FollowedFeed
+    ) -> asyncio.Future[Any]:
+        """Begin a request when this node has applied what its client has seen."""
+        revision = request.revision
+        request = msgspec.structs.replace(request, revision=0)
+
+        async def execute() -> Any:
+            await self._catch_up(feed, revision)
+            return await self.execute(request)
+
+        self._gate.enter()
+        task = asyncio.get_running_loop().create_task(execute())
+        task.add_done_callback(lambda _: self._gate.leave())
+        return task
+
+    async def _catch_up(self, feed: FollowedFeed, revision: int) -> None:
+        """
+        Apply all changes. Then a revision above them is nobody's, and not waited for.
+
+        Raises:
+            OverloadedError: It took too long; nothing was done.
+            HSMError: The changes can't be read, or are not those that were followed.
+        """
+        try:
+            async with asyncio.timeout(_CATCHING_UP_SECONDS):
+                # One that runs already may have begun before the change was made.
+                if self._catching_up is not None:
+                    await asyncio.wait([self._catching_up])
+                if feed.revision < revision:
+                    await asyncio.shield(self._begin_catching_up(feed))
+        except TimeoutError:
+            raise OverloadedError(
+                "This node of the cluster has not yet applied the changes that the "
+                "client has seen. Try again later.",
+                revision=revision,
+            ) from None
+
+    def _begin_catching_up(self, feed: FollowedFeed) -> asyncio.Task[object]:
+        """Read the changes, one thread at a time for all requests that wait."""
+        task = self._catching_up
+        if task is None:
+            reading = self._pools.run(feed.catch_up, Lane.CHANGES)
+            task = asyncio.get_running_loop().create_task(reading)
+            self._catching_up = task
+            task.add_done_callback(self._end_catching_up)
+        return task
+
+    def _end_catching_up(self, task: asyncio.Task[object]) -> None:
+        self._catching_up = None
+        if not task.cancelled():
+            task.exception()  # Who waited for it may have gone.
 
     def _by_plan(self, request: Request) -> Outcome | None:
         """Compute a quick use by its plan; its caller was checked before."""

@@ -175,7 +175,8 @@ def openapi_document(limits: HTTPLimits) -> bytes:
             "description": (
                 "Software HSM: keys never leave the server. Byte strings are "
                 "standard base64. Every response carries X-Request-Id; send one "
-                "to set it. A key_id can also be the unique name of a key."
+                "to set it. Responses of a cluster to authenticated requests carry "
+                "FerroHSM-Revision. A key_id can also be the unique name of a key."
             ),
             "license": {"name": "MIT", "identifier": "MIT"},
         },

@@ -11,7 +11,7 @@ import msgspec
 
 from hsm_core.algorithms import Algorithm
 from hsm_core.operations import DescribeKey, Effect, Operation, Route
-from hsm_core.rest import APPROVAL_HEADER, INTERFACE_HEADER
+from hsm_core.rest import APPROVAL_HEADER, INTERFACE_HEADER, REVISION_HEADER
 from hsm_server.config.settings import HTTPLimits
 from hsm_server.http.requests import takes_condition
 
@@ -176,6 +176,12 @@ _INTERFACE: Final = _header(
     "no permission depends on it.",
     pattern="^[!-~]([ -~]{0,126}[!-~])?$",
 )
+_REVISION: Final = _header(
+    REVISION_HEADER,
+    "Highest value of this header in a response of the cluster so far. Another node "
+    "applies that change first. A single machine ignores it.",
+    pattern="^(0|[1-9][0-9]{0,14})$",
+)
 _IDEMPOTENCY_KEY: Final = _header(
     "Idempotency-Key",
     "Idempotency key. Repeating it with the same request returns the same "
@@ -222,6 +228,7 @@ def _query(route: Route, schema: Schema) -> Iterator[Schema]:
 
 def _headers(cls: type[Operation[Any]]) -> Iterator[Schema]:
     yield _INTERFACE
+    yield _REVISION
     if cls.route.events:
         yield _EVENT_ID
     if cls.effect is not Effect.CONSENT:
