@@ -709,6 +709,33 @@ def test_keys_by_value_need_the_right_to_import(tmp_path: Path) -> None:
     assert ck.CKR_FUNCTION_REJECTED == caught.value.rv
 
 
+def test_attempts_to_import_leave_no_key(tmp_path: Path) -> None:
+    """The key that they are wrapped for is made once, and ends with the program."""
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(
+        "version: 1\nextends: default\nrules:\n  - {name: no, effect: deny, "
+        "match: {operations: [GetPublicKey]}}\n"
+    )
+    wanted: Attributes = [
+        (ck.CKA_CLASS, number(ck.CKO_SECRET_KEY)),
+        (ck.CKA_KEY_TYPE, number(ck.CKK_AES)),
+        (ck.CKA_VALUE, data(bytes(range(32)))),
+    ]
+    roles = ("operator", "administrator")
+    with running_token(tmp_path, roles=roles, policy=policy) as token:
+        hsm = token.access.hsm(Caller())
+        with token.client() as client:
+            program = Program(client)
+            for _ in range(3):
+                with pytest.raises(CallError) as caught:
+                    program.created(wanted)
+                assert ck.CKR_FUNCTION_REJECTED == caught.value.rv
+            made = hsm.execute(ListKeys()).items
+            client.call(2, "")
+
+        assert [1, 0] == [len(made), len(hsm.execute(ListKeys()).items)]
+
+
 @pytest.mark.parametrize("curve", ["P-256", "P-384", "X25519"])
 @pytest.mark.parametrize("kdf", [ck.CKD_NULL, ck.CKD_SHA256_KDF])
 def test_ecdh(program: Program, curve: str, kdf: int) -> None:

@@ -72,6 +72,7 @@ class Transport:
 
     def __init__(self, application: Application) -> None:
         self._application = application
+        self._key_id = ""
         self._public: PublicKey | None = None
 
     def public_key(self) -> PublicKey:
@@ -83,19 +84,23 @@ class Transport:
         """
         if self._public is None:
             hsm = self._application.hsm
-            made = hsm.execute(
-                CreateKey(
-                    algorithm=_TRANSPORT, usages=(KeyUsage.UNWRAP,), tags=(SESSION_KEY,)
+            if not self._key_id:
+                made = hsm.execute(
+                    CreateKey(
+                        algorithm=_TRANSPORT,
+                        usages=(KeyUsage.UNWRAP,),
+                        tags=(SESSION_KEY,),
+                    )
                 )
-            )
-            self._public = hsm.execute(GetPublicKey(key_id=made.key_id))
+                self._key_id = made.key_id
+            self._public = hsm.execute(GetPublicKey(key_id=self._key_id))
         return self._public
 
     def end(self) -> None:
         """Destroy it, as the user logs out or the application ends."""
-        if self._public is None:
+        key_id, self._key_id, self._public = self._key_id, "", None
+        if not key_id:
             return
-        key_id, self._public = self._public.key_id, None
         try:
             self._application.hsm.execute(DestroyKey(key_id=key_id))
         except HSMError as error:
