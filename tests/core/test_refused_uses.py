@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +15,11 @@ from hsm_core._internal.audit.record import event_of
 from hsm_core._internal.keyring.key_ring import RootKey
 from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core._internal.stores.memory.records import MemoryKeyStore, MemoryUseCounters
-from hsm_core.errors import AuthenticationError, KeyNotFoundError
+from hsm_core.errors import (
+    AuthenticationError,
+    GenerationConflictError,
+    KeyNotFoundError,
+)
 from hsm_core.model import KeyId, Phase
 from hsm_core.protocols import Request
 from hsm_core.session import Session
@@ -104,6 +109,41 @@ def test_use_of_a_key_that_changes_often(node: Node) -> None:
     node.change_next(times=4)
     node.session.sign(node.key, b"m")
     assert node.uses() == [(node.key, "ok", 4)]
+
+
+@pytest.mark.parametrize("key_exists", [True, False])
+def test_use_of_a_key_that_never_rests(node: Node, key_exists: bool) -> None:
+    """A use ends however often its key changes, and so does its refusal."""
+    if not key_exists:
+        node.key = KeyId("00000000-0000-4000-8000-000000000000")
+    node.change_next(times=1000)
+    expected = GenerationConflictError if key_exists else KeyNotFoundError
+    with pytest.raises(expected):
+        node.hsm.act_as(caller()).execute(sign(node.key))
+    assert [expected.code] == [code for _, code, _ in node.uses()]
+
+
+def test_cancelled_use_is_decided_again_in_silence(node: Node) -> None:
+    """What becomes of a use that nobody waits for is not reported by the loop."""
+    reported: list[dict[str, Any]] = []
+
+    async def cancel() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: reported.append(context))
+        gateway = node.hsm.act_as_async()
+        await asyncio.gather(*gateway.execute_many([Request(caller(), sign(node.key))]))
+        node.change_next(times=1000)
+        (answer,) = gateway.execute_many([Request(caller(), sign(node.key))])
+        answer.cancel()
+        while len(node.uses()) < 2:
+            await asyncio.sleep(0.01)
+        while asyncio.all_tasks(loop) != {asyncio.current_task()}:
+            await asyncio.sleep(0.01)
+        gc.collect()
+        await asyncio.sleep(0)
+
+    asyncio.run(cancel())
+    assert not reported
 
 
 def test_refusal_of_a_use_is_decided_again(node: Node) -> None:

@@ -414,11 +414,13 @@ class AsyncGateway:
 
         def answered(done: asyncio.Task[object]) -> None:
             self._gate.leave()
+            # Taken even if nobody waits for it: else the event loop logs it.
+            error = None if done.cancelled() else done.exception()
             if answer.done():
                 return
             if done.cancelled():
                 answer.cancel()
-            elif (error := done.exception()) is not None:
+            elif error is not None:
                 answer.set_exception(error)
             else:
                 answer.set_result(done.result())
