@@ -347,9 +347,10 @@ def test_a_pause_of_a_node_is_no_silence(database: str) -> None:
     assert {"a": 3, "b": 4} == verify(database)
 
 
-def test_short_lives_of_a_node_are_no_silence(database: str) -> None:
-    """A node that dies again and again soon after its start has named nobody."""
-    clock, start = FakeClock(), AuditDraft(phase=Phase.SINGLE, kind="system.start")
+@pytest.mark.parametrize("kind", ["system.start", "system.resume"])
+def test_short_lives_of_a_node_are_no_silence(database: str, kind: str) -> None:
+    """A node that starts again and again, or often can't write, has named nobody."""
+    clock, start = FakeClock(), AuditDraft(phase=Phase.SINGLE, kind=kind)
     with site_on(database, "a", "b", clock=clock) as site:
         use(site, "a", 1, 0)
         for _ in range(8):

@@ -47,7 +47,7 @@ _DEAD: Final = 30_000_000
 _FACTS_KEPT: Final = 4096
 _LOOKED_AT: Final = 16
 _HEADS_KIND: Final = b'"kind":"%b"' % HEADS.encode()
-_START_KIND: Final = b'"kind":"system.start"'
+_START_KINDS: Final = (b'"kind":"system.start"', b'"kind":"system.resume"')
 _REVISION: Final = re.compile(rb',"revision":([0-9]+)')
 _KIND: Final = re.compile(rb'"kind":"([A-Za-z]+)"')
 _USES: Final = frozenset(
@@ -283,7 +283,7 @@ class _Crossing:
             for entry in lines:
                 self._seq += 1
                 stored.facts.check(entry, self._seq)
-                if entry.startswith(_START_KIND, MEMBERS):
+                if entry.startswith(_START_KINDS, MEMBERS):
                     self._restart()
                 self._step(entry[TIME])
                 if entry.startswith(_HEADS_KIND, MEMBERS):
@@ -376,7 +376,7 @@ class _Crossing:
                 return
 
     def _restart(self) -> None:
-        """Give a node that starts the time of a new one to name the others."""
+        """Give a node that starts or can write again a new time to name the others."""
         self._time = 0
         self._uncovered = {
             log_id: waiting._replace(since=None)
