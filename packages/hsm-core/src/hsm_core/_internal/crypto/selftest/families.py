@@ -11,6 +11,7 @@ from functools import partial
 from typing import Final
 
 from hsm_core._internal.crypto.parameters import signature_parameters
+from hsm_core._internal.crypto.pyca.symmetric import x963
 from hsm_core._internal.crypto.selftest.cases import (
     MESSAGE,
     Case,
@@ -302,12 +303,25 @@ def check_wrap(case: Case) -> None:
 
 
 def check_derivation(case: Case) -> None:
-    """Derive a key."""
+    """Derive by HKDF; by X9.63 with its hash, as the standard library's hash does."""
     known = case.known
-    derived = case.private().derive(
-        known["salt"], known["info"], len(known["derived_key"])
-    )
+    length = len(known["derived_key"])
+    derived = case.private().derive(known["salt"], known["info"], length)
     case.expect("derived_key", derived)
+    hashed = spec(case.algorithm).hashes[0]
+    derived = x963(hashed, known["key"], info=known["info"], length=length)
+    if not hmac.compare_digest(_x963(case, length), derived):
+        raise failure(case.algorithm, "derived a wrong key by X9.63")
+
+
+def _x963(case: Case, length: int) -> bytes:
+    """Return what SEC 1, section 3.6.1, derives."""
+    known, name = case.known, f"sha{8 * spec(case.algorithm).key_bytes}"
+    derived = b""
+    for counter in range(1, length // hashlib.new(name).digest_size + 2):
+        block = known["key"] + counter.to_bytes(4, "big") + known["info"]
+        derived += hashlib.new(name, block).digest()
+    return derived[:length]
 
 
 def pair_aead(pair: Pair) -> None:
