@@ -12,7 +12,7 @@ from typing import Final
 
 OPTIONAL: Final = {
     "hsm_core": frozenset(
-        {"boto3", "botocore", "oqs", "pqcrypto", "pytest", "sqlite_utils"}
+        {"boto3", "botocore", "oqs", "pqcrypto", "psycopg", "pytest", "sqlite_utils"}
     ),
     "hsm_client": frozenset({"aiohttp", "yarl"}),
     "hsm_server": frozenset({"opentelemetry"}),

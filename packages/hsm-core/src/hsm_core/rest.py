@@ -34,7 +34,7 @@ RESULT_HEADER: Final = "FerroHSM-Result"
 """Header of a raw response with the other fields of the result, as ASCII JSON."""
 
 REVISION_HEADER: Final = "FerroHSM-Revision"
-"""Header of a cluster: what a node has applied, and what a client has seen."""
+"""Header with the revision that a node of a cluster has applied, or a client seen."""
 
 API_PREFIX: Final = "/api/v1"
 """Base path of all routes."""
