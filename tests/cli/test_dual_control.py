@@ -235,7 +235,10 @@ def test_wait_for_a_request(two: Two) -> None:
 
 
 @pytest.mark.parametrize(
-    "opened", AuditStoreKind, indirect=True, ids=lambda kind: kind.value
+    "opened",
+    [AuditStoreKind.FILE, AuditStoreKind.SQLITE],
+    indirect=True,
+    ids=lambda kind: kind.value,
 )
 def test_signed(two: Two, opened: OpenHSM, tmp_path: Path) -> None:
     """A signature is demanded, made, kept, and checked without the server."""

@@ -50,10 +50,16 @@ BOB = Caller(principal="bob", roles=frozenset({Role.AUDITOR}))
 LATE = {"approval_required", "conflict"}
 """What is told where a request seems to have expired."""
 
-NOT_HERE = {ops.BackUpStores, ops.BeginLedger, ops.RecoverKey}
+NOT_HERE = {
+    ops.BackUpStores,
+    ops.BeginLedger,
+    ops.ListNodes,
+    ops.RecoverKey,
+    ops.RetireNode,
+}
 """
-Only databases are copied; only a key that was changed is recovered; and only the place
-of a ledger that is lost is taken by a new one.
+Only databases are copied; only a key that was changed is recovered; only the place of a
+ledger that is lost is taken by a new one; and only clusters have nodes.
 """
 
 

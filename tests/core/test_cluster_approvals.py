@@ -141,6 +141,7 @@ def test_an_older_record_is_refused_by_all(nodes: list[Node]) -> None:
             approve(person(node.hsm, "eve"), asked)
         assert (asked.approval_id,) == dual_of(node).care.compare()
     assert (asked.approval_id,) == dual_of(one).care.forget("because")
+    two.changes.catch_up()
     assert not dual_of(two).care.compare()
     assert 0 == dual_of(two).care.status.findings
 

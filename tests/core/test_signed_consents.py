@@ -59,7 +59,9 @@ approvers:
 ONE = f"bob: ['{line(BOB)}']"
 
 
-@pytest.fixture(params=AuditStoreKind, ids=lambda kind: kind.value)
+@pytest.fixture(
+    params=[AuditStoreKind.FILE, AuditStoreKind.SQLITE], ids=lambda kind: kind.value
+)
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenHSM]:
     """Give an HSM with its trail on disk, in either form, under such a policy."""
     (tmp_path / "policy.yaml").write_text(policy(ONE))
