@@ -18,6 +18,7 @@ from hsm_core._internal.cluster.membership import (
     NodeFencedError,
 )
 from hsm_core._internal.lib.failpoints import install
+from hsm_core._internal.stores.postgresql.audit_logs import ClusterLogs, LogName
 from hsm_core._internal.stores.postgresql.connection import read_location
 from hsm_core._internal.stores.postgresql.database import ClusterDatabase
 from hsm_core._internal.time.clock import SystemClock
@@ -119,6 +120,31 @@ def test_node_beats_while_it_opens(
             name: "live" if instance else "dead"
             for name, instance in observer.rows("SELECT node, instance FROM fence")
         }
+
+
+def test_node_beats_while_naming_hangs(
+    cluster: Cluster, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A statement about the other logs that hangs costs no beat, and so no name."""
+    observer = cluster.database("o", "none")
+    hangs, goes_on = threading.Event(), threading.Event()
+    names = ClusterLogs.names
+
+    def hang(logs: ClusterLogs) -> list[LogName]:
+        hangs.set()
+        assert goes_on.wait(PATIENCE)
+        return names(logs)
+
+    def beat() -> int:
+        ((found,),) = observer.rows("SELECT beat FROM nodes WHERE node = 'a'")
+        return int(found)
+
+    with node(database, tmp_path):
+        monkeypatch.setattr(ClusterLogs, "names", hang)
+        assert hangs.wait(PATIENCE)
+        before = beat()
+        until(lambda: beat() > before + 2)
+        goes_on.set()
 
 
 def test_second_process_of_a_name_is_refused(cluster: Cluster) -> None:

@@ -53,6 +53,7 @@ from hsm_core.settings import Settings
 
 _INSTANCE_BYTES: Final = 4
 _SYNC_SECONDS: Final = 0.5
+_NAMING_SECONDS: Final = 0.5
 
 
 class ClusterNode:
@@ -86,6 +87,8 @@ class ClusterNode:
         self.seen: SeenDatabase | None = None
         self._was_here = membership.epoch > 1
         self._worker = BackgroundWorker()
+        # Of its own: it waits for the database, and neither beat nor mark may.
+        self._naming = BackgroundWorker()
 
     def watch(self, path: Path, ring: KeyRing, log_id: str) -> None:
         """
@@ -245,11 +248,13 @@ class ClusterNode:
             )
 
         self.membership.facts = facts
-        self.membership.on_beat.append(self._heads.record_growth)
+        self._naming.every(_NAMING_SECONDS, self._heads.record_growth)
+        self._naming.start()
         self._worker.start()
 
     def close(self) -> None:
         """Leave the cluster, and close the database; once is enough."""
+        self._naming.stop(_SYNC_SECONDS)
         self.membership.close()
         self._worker.stop(_SYNC_SECONDS)
         if self.seen is not None:

@@ -88,7 +88,6 @@ class Membership:
             thread of its own, again and again until `note_settled`. None while the
             node opens: then others settle.
         on_stop: Called once, when the node was fenced.
-        on_beat: Called after each beat.
         clock_difference_seconds: By how much the clock is ahead of the database's.
         rows: All nodes at the last beat, by name.
         cluster_level: Level of the cluster then.
@@ -112,7 +111,6 @@ class Membership:
         self.applied: Callable[[], int] = _nothing
         self.on_dead: Callable[[str, int], None] | None = None
         self.on_stop: Callable[[NodeFencedError], None] = lambda _: None
-        self.on_beat: list[Callable[[], object]] = []
         self.clock_difference_seconds = 0.0
         self.rows: Sequence[NodeRow] = ()
         self.cluster_level = 0
@@ -331,10 +329,6 @@ class Membership:
             except Exception:
                 # Time without a connection does not count.
                 self._watch.restart()
-                continue
-            for call in self.on_beat:
-                with suppress(Exception):
-                    call()
 
     def _beat(self) -> None:
         began = time.monotonic()

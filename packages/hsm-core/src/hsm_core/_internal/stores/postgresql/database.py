@@ -129,11 +129,8 @@ class ClusterDatabase:
     @contextmanager
     def _connection(self) -> Iterator[ServerConnection]:
         self.check_usable()
-        connection = self._pool.take()
-        try:
+        with self._pool.lent() as connection:
             yield connection
-        finally:
-            self._pool.give_back(connection)
 
     # Reading
 

@@ -10,7 +10,8 @@ idle ones with it, which lead to the same server.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from hsm_core._internal.stores.postgresql.connection import PATIENCE_SECONDS
@@ -37,9 +38,12 @@ class ConnectionPool:
         self._idle: list[ServerConnection] = []
         self._is_closed = False
 
-    def take(self) -> ServerConnection:
+    @contextmanager
+    def lent(self) -> Iterator[ServerConnection]:
         """
-        Return a connection in no transaction, which nobody else has.
+        Lend a connection in no transaction, which nobody else has.
+
+        One that is lost or in a transaction in the end is closed.
 
         Raises:
             ConfigurationError: The server does not keep what it acknowledges.
@@ -50,23 +54,23 @@ class ConnectionPool:
         try:
             with self._lock:
                 found = self._idle.pop() if self._idle else None
-            return self._connect() if found is None else found
-        except BaseException:
-            self._room.release()
-            raise
-
-    def give_back(self, connection: ServerConnection) -> None:
-        """Take a connection back; one that is lost or in a transaction is closed."""
-        try:
-            connection.is_fresh = False
-            if connection.is_idle and not self._is_closed:
-                with self._lock:
-                    self._idle.append(connection)
-                return
-            connection.abandon()
-            self.drain()
+            connection = self._connect() if found is None else found
+            try:
+                yield connection
+            finally:
+                self._take_back(connection)
         finally:
             self._room.release()
+
+    def _take_back(self, connection: ServerConnection) -> None:
+        connection.is_fresh = False
+        with self._lock:
+            is_kept = connection.is_idle and not self._is_closed
+            if is_kept:
+                self._idle.append(connection)
+        if not is_kept:
+            connection.abandon()
+            self.drain()
 
     def drain(self) -> None:
         """Close all idle connections."""
@@ -77,5 +81,6 @@ class ConnectionPool:
 
     def close(self) -> None:
         """Close all connections; one that is in use when it is given back."""
-        self._is_closed = True
+        with self._lock:
+            self._is_closed = True
         self.drain()
