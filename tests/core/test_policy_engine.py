@@ -208,6 +208,59 @@ def test_a_night_belongs_to_the_day_it_begins_on() -> None:
     assert [False, True, True, False, False, False] == found
 
 
+NIGHT = "time: {from: 02:00, to: 03:00}"
+
+
+@pytest.mark.parametrize(
+    ("rule", "found"),
+    [
+        (f"effect: deny, match: {{{NIGHT}}}", "clock:r0"),
+        (
+            f"effect: deny, match: {{operations: [Sign]}}, except: {{{NIGHT}}}",
+            "clock:r0",
+        ),
+        (f"effect: require-approval, match: {{{NIGHT}}}", "clock:r0"),
+        (f"effect: deny, match: {{{NIGHT}, tags: [prod]}}", "clock:r0"),
+        (
+            f"effect: deny, match: {{{NIGHT}, tags: [other]}}",
+            f"role:{Role.OPERATOR}",
+        ),
+        (
+            f"effect: deny, match: {{{NIGHT}, operations: [ComputeMac]}}",
+            f"role:{Role.OPERATOR}",
+        ),
+        (f"effect: allow, match: {{{NIGHT}}}", f"role:{Role.OPERATOR}"),
+    ],
+)
+def test_without_the_time(rule: str, found: str) -> None:
+    """Where nobody knows the time, a timed rule denies what it is about at any time."""
+    rules = engine(rule).without_time()
+
+    decision = rules.decide(SIGN, person(), key(), at=NOON)
+
+    assert found == decision.rule
+    assert found.startswith("role:") is decision.allowed
+
+
+def test_without_the_time_nothing_is_allowed_by_it() -> None:
+    """What a timed rule alone would allow is denied, and the rule is named."""
+    rules = engine(f"effect: allow, match: {{{NIGHT}, operations: [Sign]}}")
+    someone = person("eve", Role.AUDITOR)
+
+    found = rules.without_time()
+
+    assert "clock:r0" == found.decide(SIGN, someone, key(), at=NOON).rule
+    assert "default-deny" == rules.decide(SIGN, someone, key(), at=NOON).rule
+    assert rules.policy_hash == found.policy_hash
+
+
+def test_a_policy_without_windows_needs_no_time() -> None:
+    """It is the same engine."""
+    rules = engine("effect: deny, match: {operations: [ComputeMac]}")
+
+    assert rules is rules.without_time()
+
+
 @pytest.mark.parametrize("at", [-(2**62), -1, 0, 2**62, 2**63])
 def test_any_instant(at: int) -> None:
     """No clock is so wrong that the policy can't speak."""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
@@ -31,6 +31,7 @@ from hsm_core._internal.keyring.stored_keys import FollowedFeed, StoreLock
 from hsm_core._internal.keyring.use_counters import UseAccounts
 from hsm_core._internal.lib.concurrency import BackgroundWorker
 from hsm_core._internal.lib.encoding import length_prefixed
+from hsm_core._internal.policy.in_force import PolicyHolder
 from hsm_core._internal.stores.guard import unwrapped
 from hsm_core._internal.stores.locations import open_database
 from hsm_core._internal.stores.postgresql.audit_logs import ClusterLogs, ReadableLog
@@ -232,22 +233,27 @@ class ClusterNode:
         """
         self._heads.record_growth(now=True)
 
-    def begin(self, log_id: str, policy: Callable[[], str]) -> None:
+    def begin(self, log_id: str, policy: PolicyHolder) -> None:
         """
         Announce the node and name the growth of other logs: the HSM is open.
 
         Args:
             log_id: ID of its audit log.
 
-            policy: Returns the hash of the policy that is in force.
+            policy: The policy that is in force.
         """
 
         def facts() -> NodeFacts:
             return NodeFacts(
-                level=LEVEL, version=__version__, policy=policy(), log_id=log_id
+                level=LEVEL,
+                version=__version__,
+                policy=policy.policy_hash(),
+                log_id=log_id,
             )
 
         self.membership.facts = facts
+        self.membership.on_clock = policy.doubt_clock
+        policy.doubt_clock(self.membership.is_clock_wrong)
         self._naming.every(_NAMING_SECONDS, self._heads.record_growth)
         self._naming.start()
         self._worker.start()

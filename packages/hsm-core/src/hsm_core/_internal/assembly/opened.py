@@ -25,7 +25,11 @@ from hsm_core._internal.pipeline.refusals import (
     record_stopped,
     record_system,
 )
-from hsm_core._internal.policy.in_force import PolicyReloader, Recogniser
+from hsm_core._internal.policy.in_force import (
+    PolicyHolder,
+    PolicyReloader,
+    Recogniser,
+)
 from hsm_core._internal.retention.decisions import PurgeRequests
 from hsm_core._internal.retention.service import Retention, RetentionSlot
 from hsm_core.errors import AuditTamperedError, AuditUnavailableError
@@ -44,7 +48,7 @@ _PATIENCE: Final = 4
 class RunningNode(Protocol):
     """Node of a cluster, as its HSM uses it."""
 
-    def begin(self, log_id: str, policy: Callable[[], str]) -> None:
+    def begin(self, log_id: str, policy: PolicyHolder) -> None:
         """Begin to beat: the HSM is open."""
         ...
 
@@ -114,7 +118,7 @@ class OpenHSM:
         self._begin(store_check)
         retention.begin(self._pipeline.execute, desk or self.desk, new_worker)
         if cluster is not None:
-            cluster.begin(services.audit.log_id, services.policy.policy_hash)
+            cluster.begin(services.audit.log_id, services.policy)
 
     def _begin(self, store_check: StoreCheck) -> None:
         """Begin the recurring work."""

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Final
 from hsm_core._internal.cluster import fence
 from hsm_core._internal.cluster.death_watch import PACE, DeathWatch, Pace
 from hsm_core._internal.cluster.node_rows import (
-    Beating,
     NodeFacts,
     NodeRow,
     beat,
@@ -28,6 +27,7 @@ from hsm_core._internal.cluster.node_rows import (
     raise_level,
     read_level,
     read_nodes,
+    read_time,
 )
 from hsm_core._internal.stores.postgresql.connection import TransactionConflictError
 from hsm_core._internal.stores.postgresql.database import ClusterDatabase
@@ -50,6 +50,8 @@ LEVEL: Final = 1
 
 _LOOK_SECONDS: Final = 0.1
 _JOIN_ATTEMPTS: Final = 3
+_WRONG_SECONDS: Final = 30.0
+"""Beyond such a difference of clocks, a rule with a time window can't be decided."""
 
 
 class NodeFencedError(UnavailableError):
@@ -88,6 +90,7 @@ class Membership:
             thread of its own, again and again until `note_settled`. None while the
             node opens: then others settle.
         on_stop: Called once, when the node was fenced.
+        on_clock: Called with whether the clock is wrong, after each beat.
         clock_difference_seconds: By how much the clock is ahead of the database's.
         rows: All nodes at the last beat, by name.
         cluster_level: Level of the cluster then.
@@ -111,6 +114,7 @@ class Membership:
         self.applied: Callable[[], int] = _nothing
         self.on_dead: Callable[[str, int], None] | None = None
         self.on_stop: Callable[[NodeFencedError], None] = lambda _: None
+        self.on_clock: Callable[[bool], None] = lambda _: None
         self.clock_difference_seconds = 0.0
         self.rows: Sequence[NodeRow] = ()
         self.cluster_level = 0
@@ -174,15 +178,23 @@ class Membership:
             if before.instance and before.instance != instance:
                 with database.reading() as connection:
                     fence.end_sessions(connection, node, before.instance)
-            return cls(
+            member = cls(
                 database, node, instance, epoch, level=level, clock=clock, pace=pace
             )
+            with database.reading() as connection:
+                member._compare_clocks(read_time(connection))
+            return member
         raise StoreUnavailableError("The database does not answer.")
 
     @property
     def epoch(self) -> int:
         """Epoch of this process's transactions; changes by `renew` alone."""
         return self._epoch
+
+    @property
+    def is_clock_wrong(self) -> bool:
+        """Whether the clock differs too much from the database's to decide by it."""
+        return abs(self.clock_difference_seconds) > _WRONG_SECONDS
 
     def check(self) -> None:
         """
@@ -343,7 +355,8 @@ class Membership:
             raise self._stop(_fenced(self.node))
         self.rows, self.cluster_level = beating.rows, beating.level
         self.beaten_at = ended
-        self._compare_clocks(beating)
+        self._compare_clocks(beating.time)
+        self.on_clock(self.is_clock_wrong)
         if beating.level > facts.level:
             raise self._stop(NodeFencedError(_LEVEL_SENTENCE % beating.level))
         if all(row.level > beating.level for row in beating.rows if row.is_live):
@@ -355,8 +368,8 @@ class Membership:
             self._fence(others[node])
         self._settle(others)
 
-    def _compare_clocks(self, beating: Beating) -> None:
-        ahead = self._clock.now() - beating.time
+    def _compare_clocks(self, database_time: int) -> None:
+        ahead = self._clock.now() - database_time
         self.clock_difference_seconds = ahead / 1_000_000
 
     def _fence(self, row: NodeRow) -> None:

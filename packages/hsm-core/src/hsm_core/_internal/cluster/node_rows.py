@@ -160,6 +160,12 @@ def read_nodes(connection: ServerConnection) -> list[NodeRow]:
     ]
 
 
+def read_time(connection: ServerConnection) -> int:
+    """Return the database's clock, microseconds since 1970."""
+    found = connection.execute(_FACTS).fetchone()
+    return int(found[1]) if found else 0
+
+
 def note_settled(connection: ServerConnection, node: str, epoch: int) -> None:
     """Note that nothing of a node is unfinished up to an epoch."""
     connection.execute(_SETTLED, (node, epoch))

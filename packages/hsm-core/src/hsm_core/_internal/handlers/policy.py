@@ -59,7 +59,7 @@ def show_policy(
 ) -> ops.PolicyInfo:
     """Return the policy in force, and whether the present file is it."""
     holder = services.policy
-    policy = holder.engine.policy
+    policy = holder.loaded.policy
     return ops.PolicyInfo(
         policy=policy.policy_hash,
         source=holder.source,
@@ -94,7 +94,7 @@ class ExplainPolicyHandler(Handler[ops.ExplainPolicy, ops.PolicyExplanation]):
         Raises:
             InvalidInputError: The answer depends on a key that is not named.
         """
-        operation, engine = context.operation, self._services.policy.engine
+        operation, engine = context.operation, self._services.policy.loaded
         caller = _known(
             operation.token_claims,
             Caller(

@@ -21,7 +21,7 @@ from hsm_core._internal.keyring.documents import is_key_id, key_facts
 from hsm_core._internal.keyring.use_counters import NoRoomError
 from hsm_core._internal.lib.cells import Snapshot
 from hsm_core._internal.policy.engine import decide_on
-from hsm_core._internal.policy.facts import joined
+from hsm_core._internal.policy.facts import CLOCK, joined
 from hsm_core.errors import (
     AccessDeniedError,
     ApprovalRequiredError,
@@ -267,10 +267,11 @@ def _refusal(context: RequestContext[Any], decision: Decision, field: str) -> HS
     """Return the error for a denial because of the key, or the one in a field."""
     if not decision.may_describe and (field or context.key_id):
         return _missing(field)
-    return AccessDeniedError(
-        f"The policy denies {type(context.operation).__name__} (rule {decision.rule}).",
-        rule=decision.rule,
-    )
+    kind = type(context.operation).__name__
+    sentence = f"The policy denies {kind} (rule {decision.rule})."
+    if decision.rule.startswith(CLOCK):
+        sentence += " The clock of this node is wrong."
+    return AccessDeniedError(sentence, rule=decision.rule)
 
 
 class ApprovalDesk:

@@ -12,6 +12,7 @@ import msgspec
 from hsm_core import policies
 from hsm_core._internal.policy.changes import decide_update, freed, freeing
 from hsm_core._internal.policy.facts import (
+    CLOCK,
     DEFAULT_DENY,
     SYSTEM_GRANTS,
     StatedFacts,
@@ -94,12 +95,25 @@ class RuleEngine:
     Args:
         policy: What to enforce; by default the built-in one.
 
+        knows_time: Whether the clock is right. If not, rules with time windows allow
+            nothing, and deny what they would deny or ask approval for at some time.
+
     Attributes:
         policy: The same.
     """
 
-    def __init__(self, policy: Policy | None = None) -> None:
+    def __init__(
+        self, policy: Policy | None = None, *, knows_time: bool = True
+    ) -> None:
         self.policy = policy or policies.built_in_policy(PolicyProfile.DEFAULT)
+        rules = self.policy.rules
+        timed = () if knows_time else tuple(rule for rule in rules if rule.is_timed)
+        self._lapsed = [rule for rule in timed if rule.effect is RuleEffect.ALLOW]
+        self._decided = tuple(
+            _at_any_time(rule) if rule in timed else rule
+            for rule in rules
+            if rule not in self._lapsed
+        )
         # A policy never changes; one that takes its place has an engine of its own.
         # So the twins of each operation are looked up once, and not for each request.
         self._granted: dict[tuple[str, frozenset[Role]], str | None] = {}
@@ -115,7 +129,7 @@ class RuleEngine:
     def _about(self, kind: str, effect: RuleEffect) -> Iterator[HeldRule]:
         """Give the rules about an operation, and those about a twin of it."""
         own = Form(kind, kind)
-        for rule in self.policy.rules:
+        for rule in self._decided:
             if rule.effect is not effect:
                 continue
             if rule.match.names(kind):
@@ -210,7 +224,7 @@ class RuleEngine:
         if granted is None or (
             self._twins.get(kind) and self.ungranted(kind, caller, sides, at)
         ):
-            return _denial(DEFAULT_DENY, may_describe=False)
+            return _denial(self._missing(question), may_describe=False)
         demands: tuple[ApprovalDemand, ...] = ()
         if rules[RuleEffect.REQUIRE_APPROVAL]:
             asking = self._applying(RuleEffect.REQUIRE_APPROVAL, question, sides)
@@ -224,6 +238,19 @@ class RuleEngine:
             rule=asking_rule(demands) if demands else granted,
             approvals=demands,
         )
+
+    def without_time(self) -> RuleEngine:
+        """Return an engine of the same policy for a node whose clock is wrong."""
+        is_timed = any(rule.is_timed for rule in self.policy.rules)
+        return RuleEngine(self.policy, knows_time=False) if is_timed else self
+
+    def _missing(self, question: _Question) -> str:
+        """Return what to record where nothing allows a request."""
+        kind, caller = question.kind, question.caller
+        for rule in self._lapsed:
+            if rule.match.names(kind) and rule.match.caller.fulfilled_by(caller):
+                return CLOCK + rule.name
+        return DEFAULT_DENY
 
     def ungranted(
         self, kind: str, caller: Caller, sides: tuple[KeyFacts, ...], at: int
@@ -340,6 +367,21 @@ class RuleEngine:
             done = msgspec.structs.replace(question, kind=_WITHDRAWABLE[question.kind])
             return self._allowed_by(done, sides)
         return None
+
+
+def _at_any_time(rule: PolicyRule) -> PolicyRule:
+    """Return a rule that denies whatever a timed one says something of at some time."""
+    exclusion = rule.exclusion
+    if exclusion is not None and exclusion.window is not None:
+        exclusion = None
+    return msgspec.structs.replace(
+        rule,
+        name=CLOCK + rule.name,
+        effect=RuleEffect.DENY,
+        match=msgspec.structs.replace(rule.match, window=None),
+        exclusion=exclusion,
+        demand=None,
+    )
 
 
 def _holds_for(rule: PolicyRule, twin: Form) -> bool:

@@ -104,6 +104,9 @@ def _default_usages(algorithm: str) -> frozenset[str]:
 DEFAULT_DENY: Final = "default-deny"
 """Pseudo-rule of a request that no role or rule grants."""
 
+CLOCK: Final = "clock:"
+"""Before the name of a rule with a time window, while nobody knows the time."""
+
 _APPROVAL: Final = "approval:"
 _ALLOWING: Final = ("role:", "allow:", SYSTEM_PREFIX)
 

@@ -31,7 +31,8 @@ class PolicyHolder:
         loaded_at: When it was read, in microseconds since 1970.
 
     Attributes:
-        engine: The engine in force.
+        loaded: The engine that was put in force last.
+        engine: The engine in force: the same, or without time while the clock is wrong.
         source: The same.
         loaded_at: When the policy in force was read.
         problem: Why the file that lies there now is not in force; else empty.
@@ -40,7 +41,9 @@ class PolicyHolder:
     """
 
     def __init__(self, engine: RuleEngine, source: str, loaded_at: int) -> None:
-        self.engine = engine
+        self.loaded = self.engine = engine
+        self._is_clock_wrong = False
+        self._lock = threading.Lock()
         self.source = source
         self.loaded_at = loaded_at
         self.problem = ""
@@ -53,9 +56,21 @@ class PolicyHolder:
 
     def replace(self, engine: RuleEngine, loaded_at: int, *, problem: str = "") -> None:
         """Put another engine in force, for what begins from now on."""
-        self.engine = engine
         self.loaded_at = loaded_at
         self.problem = problem
+        with self._lock:
+            self._use(engine)
+
+    def doubt_clock(self, is_wrong: bool) -> None:
+        """Decide without time from now on, or with it again."""
+        with self._lock:
+            if is_wrong is not self._is_clock_wrong:
+                self._is_clock_wrong = is_wrong
+                self._use(self.loaded)
+
+    def _use(self, engine: RuleEngine) -> None:
+        self.loaded = engine
+        self.engine = engine.without_time() if self._is_clock_wrong else engine
         self.changes.bump()
 
     def refuse(self, problem: str) -> None:
@@ -260,7 +275,7 @@ class PolicyReloader:
             AuditUnavailableError: It can't be recorded.
         """
         holder = self._holder
-        former = holder.engine, holder.loaded_at, holder.problem
+        former = holder.loaded, holder.loaded_at, holder.problem
         draft = _draft("system.policy-loaded", engine.policy_hash, text)
 
         def change() -> list[AuditDraft]:
@@ -271,7 +286,7 @@ class PolicyReloader:
         try:
             self._audit.append(change, durable=True, reserved=True).wait()
         except AuditUnavailableError:
-            if holder.engine is engine:
+            if holder.loaded is engine:
                 holder.replace(former[0], former[1], problem=former[2])
             raise
         self._owed = []
