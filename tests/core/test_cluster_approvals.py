@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -12,7 +14,8 @@ import pytest
 from hsm_core import errors
 from hsm_core import operations as ops
 from hsm_core._internal.approvals.maintenance import DualControl, prune_approvals
-from hsm_core.model import ApprovalState
+from hsm_core._internal.lib.failpoints import install
+from hsm_core.model import ApprovalDemand, ApprovalState, KeyInfo
 from tests.core.dual_support import (
     TWO_PEOPLE,
     DemandingPolicy,
@@ -22,7 +25,7 @@ from tests.core.dual_support import (
     person,
     sign,
 )
-from tests.core.node_support import Node, nodes_of
+from tests.core.node_support import PATIENCE, Node, nodes_of
 
 
 @pytest.fixture
@@ -34,10 +37,11 @@ def nodes(database: str) -> Iterator[list[Node]]:
         yield found
 
 
-def demand(node: Node) -> None:
-    """Put a policy in force that demands."""
+def demand(node: Node, **demands: ApprovalDemand) -> None:
+    """Put a policy in force that demands, by default for signatures."""
     services: Any = node.hsm._services  # noqa: SLF001 (no file says this)
-    services.policy.replace(DemandingPolicy(Sign=TWO_PEOPLE), 0)
+    policy = DemandingPolicy(**(demands or {"Sign": TWO_PEOPLE}))
+    services.policy.replace(policy, 0)
 
 
 def dual_of(node: Node) -> DualControl:
@@ -100,6 +104,56 @@ def test_used_once_by_all_nodes(nodes: list[Node]) -> None:
     assert {"approval_required", "conflict"} >= set(refused)
     assert not dual_of(nodes[0]).care.compare()
     assert not dual_of(nodes[1]).care.compare()
+
+
+@pytest.mark.parametrize(
+    "point",
+    ["approval.reserved", "mutation.after_intent", "mutation.after_outcome", ""],
+)
+def test_one_change_on_two_nodes(nodes: list[Node], point: str) -> None:
+    """
+    A change that was approved, sent to two nodes under one key, answers the same.
+
+    The second node gets it when the first has reached a point, or at the same moment.
+    """
+    for node in nodes:
+        demand(node, RotateKey=TWO_PEOPLE)
+    key_id = ed25519(nodes[0].hsm)
+    rotate = ops.RotateKey(key_id=key_id)
+    for number in range(1 if point else 5):
+        approve(person(nodes[1].hsm, "ben"), ask(person(nodes[0].hsm, "ada"), rotate))
+        answers = both(nodes, rotate, f"once-{number}", point)
+
+        assert [number + 2] * 2 == [answer.version for answer in answers]
+        found = person(nodes[0].hsm, "ben").execute(ops.ListApprovals()).items
+        assert [ApprovalState.CONSUMED] * (number + 1) == [a.state for a in found]
+
+
+def both(
+    nodes: list[Node], rotate: ops.RotateKey, once: str, point: str
+) -> list[KeyInfo]:
+    """Execute a change on two nodes, the second when the first is at a point."""
+    reached, is_first = threading.Event(), threading.local()
+
+    def pause(name: str) -> None:
+        if name == point and getattr(is_first, "here", False):
+            reached.set()
+            time.sleep(0.5)
+
+    def first() -> KeyInfo:
+        is_first.here = True
+        return send(nodes[0])
+
+    def second() -> KeyInfo:
+        assert not point or reached.wait(PATIENCE)
+        return send(nodes[1])
+
+    def send(node: Node) -> KeyInfo:
+        return person(node.hsm, "ada").execute(rotate, idempotency_key=once)
+
+    with install(pause), ThreadPoolExecutor(2) as pool:
+        found = [pool.submit(first), pool.submit(second)]
+        return [each.result() for each in found]
 
 
 def test_a_node_that_starts_later(nodes: list[Node], database: str) -> None:

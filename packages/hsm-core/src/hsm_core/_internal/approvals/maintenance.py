@@ -479,6 +479,7 @@ def open_dual_control(
         entropy,
         policy,
         last_used_at=last_used_at,
+        is_done=lambda name: ground.inventory.store.find_operation(name) is not None,
         most_open=settings.approval_requests,
     )
     care = ApprovalMaintenance(register, ledger, steps, audit, consents, others)

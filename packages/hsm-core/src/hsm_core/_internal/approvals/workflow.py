@@ -98,8 +98,10 @@ class ApprovalContext(Protocol):
     Attributes:
         others: Documents of the further keys, by field.
         named_approval: Approval named by the caller, or empty.
+        operation_id: ID of the operation; empty if it has none yet.
     """
 
+    operation_id: str
     caller: Caller
     document: KeyDocument | None
     others: Mapping[str, KeyDocument]
@@ -141,6 +143,8 @@ class ApprovalWorkflow:
         last_used_at: Returns the time of a key's last use, in microseconds since 1970,
             or 0.
 
+        is_done: Returns whether an operation was committed or aborted, by its ID.
+
         most_open: Maximum number of open requests per person, over all spellings of the
             name.
     """
@@ -155,6 +159,7 @@ class ApprovalWorkflow:
         policy: PolicyHolder,
         *,
         last_used_at: Callable[[KeyDocument], int],
+        is_done: Callable[[str], bool],
         most_open: int,
     ) -> None:
         self.people = people
@@ -165,6 +170,7 @@ class ApprovalWorkflow:
         self._entropy = entropy
         self._policy = policy
         self._last_used_at = last_used_at
+        self._is_done = is_done
         self._most_open = most_open
         self._requesters = Locks()
         self._reserved = Locks()
@@ -252,14 +258,7 @@ class ApprovalWorkflow:
             hold.stack.enter_context(self.held(approval.approval_id))
             try:
                 approval = self._reviewed(asked, self._register.get(hold.approval_id))
-                if approval.state is _S.GRANTED:
-                    self._register.change(
-                        hold.approval_id,
-                        lambda found, now: states.reserved(
-                            found, operation_id, digest, asked.caller.principal
-                        ),
-                        step=step_of("system.approval-reserved", asked.caller),
-                    )
+                if approval.state is _S.GRANTED and self._reserve(hold, digest):
                     failpoint("approval.reserved")
                     return hold
             except UnavailableError:
@@ -272,6 +271,30 @@ class ApprovalWorkflow:
             # Another operation has used it, or it came to an end, since it was found.
             hold.stack.close()
         raise ConflictError("The approval is being changed by others. Try again.")
+
+    def _reserve(self, hold: ApprovalReservation, digest: str) -> bool:
+        """Return whether an approval is reserved now; False if it moved meanwhile."""
+        caller = hold.caller
+        try:
+            self._register.change(
+                hold.approval_id,
+                lambda found, now: states.reserved(
+                    found, hold.operation_id, digest, caller.principal
+                ),
+                step=step_of("system.approval-reserved", caller),
+            )
+        except ConflictError:
+            return False  # Another node was quicker.
+        return True
+
+    def is_reserved_for(self, approval_id: str, operation_id: str) -> bool:
+        """
+        Return whether an operation has reserved an approval, or consumed it.
+
+        Raises:
+            HSMError: There is no such approval, or it can't be read or believed.
+        """
+        return self._register.get(approval_id).operation_id == operation_id
 
     def state_of(self, approval_id: str) -> Approval:
         """
@@ -375,6 +398,8 @@ class ApprovalWorkflow:
             return self._named(asked, digest)
         with self._requesters.held(identity(asked.caller.principal)):
             found = self.find(asked.caller.principal, digest)
+            if found is None and self._is_done(asked.operation_id):
+                raise ConflictError("Another node has executed the operation.")
             return found or self._ask(asked, digest)
 
     def find(self, requester: str, digest: str) -> Approval | None:

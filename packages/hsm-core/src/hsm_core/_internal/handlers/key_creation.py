@@ -25,6 +25,7 @@ from hsm_core._internal.keyring.documents import (
     KeyDocument,
     VersionDocument,
     key_info,
+    made_key_id,
 )
 from hsm_core._internal.keyring.repository import KeyRepository
 from hsm_core._internal.keyring.use_counters import Use
@@ -44,7 +45,7 @@ from hsm_core.algorithms import (
     spec,
 )
 from hsm_core.errors import InvalidInputError, KeyUsageError, UnsupportedOperationError
-from hsm_core.model import KeyId, KeyInfo, KeyOrigin, KeyState
+from hsm_core.model import KeyInfo, KeyOrigin, KeyState
 
 Op = TypeVar("Op", bound=ops.Operation[Any])
 
@@ -145,7 +146,7 @@ class NewKeyHandler(KeyMutation[NewKey]):
             format=DOCUMENT_FORMAT,
             kek_id=ring.kek_id,
             store_id=ring.store_id,
-            key_id=KeyId(self._random_uuid()),
+            key_id=made_key_id(context.operation_id),
             algorithm=operation.algorithm,
             usages=tuple(usage.value for usage in operation.usages),
             created_at=now,

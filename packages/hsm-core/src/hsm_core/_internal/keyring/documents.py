@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import uuid
 from collections.abc import Callable
 from datetime import datetime
 from functools import lru_cache
@@ -170,6 +171,11 @@ class KeyDocument(StoredForm, frozen=True, kw_only=True):
             return self.versions[number - 1]
         return None
 
+    def operation(self, operation_id: str) -> OperationRecord | None:
+        """Return the record of an operation that changed the key, if it is kept."""
+        found = (record for record in self.operations if record.id == operation_id)
+        return next(found, None)
+
     @property
     def current_version(self) -> VersionDocument:
         """Version that new operations use, while it is active."""
@@ -298,12 +304,25 @@ def remember(
     """
     Add an operation to those a document remembers.
 
-    The last 32 stay, and those younger than 24 hours, but never more than 256.
+    The one that made the key stays, for it is never made twice. Of the others the last
+    32 stay, and those younger than 24 hours, but never more than 256.
     """
+    made = tuple(r for r in kept[:1] if r.generation == 1)
+    later = kept[len(made) :]
     oldest = new.at - _KEPT_MICROSECONDS
-    recent = len(kept) - (_KEPT_OPERATIONS - 1)
-    stay = [r for n, r in enumerate(kept) if n >= recent or r.at >= oldest]
-    return (*stay[-(_MOST_OPERATIONS - 1) :], new)
+    recent = len(later) - (_KEPT_OPERATIONS - 1)
+    stay = [r for n, r in enumerate(later) if n >= recent or r.at >= oldest]
+    return (*made, *stay[-(_MOST_OPERATIONS - 1 - len(made)) :], new)
+
+
+def made_key_id(operation_id: str) -> KeyId:
+    """
+    Return the ID of the key that an operation makes, a UUID of version 4.
+
+    Args:
+        operation_id: 32 hex digits, random or an HMAC.
+    """
+    return KeyId(str(uuid.UUID(operation_id, version=4)))
 
 
 def check_document_size(stored: bytes) -> None:

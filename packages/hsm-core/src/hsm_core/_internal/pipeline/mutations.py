@@ -33,6 +33,7 @@ from hsm_core._internal.keyring.documents import (
     KeyDocument,
     OperationRecord,
     check_document_size,
+    made_key_id,
     remember,
 )
 from hsm_core._internal.keyring.journal import KeyJournal
@@ -66,6 +67,8 @@ _NOT_REPEATED: Final = (
 
 _MOST_CONFLICTS: Final = 16
 """Number of times that a change is decided again because of another node."""
+_MOMENT_SECONDS: Final = 0.02
+"""Time between two looks at what another node executes."""
 _TRIES_AHEAD: Final = 3
 """Number of attempts to compute a slow change before its locks are taken."""
 
@@ -124,15 +127,20 @@ class Mutations:
                 self._services.consents.waiting(wait),
             ):
                 sent = attempt.operation
-                try:
-                    return self._mutate_once(attempt, sent)
-                except (_SettledError, HSMError) as error:
-                    if not self._may_be_repetition(request, error):
-                        raise
-                    repeated = self._repeat_elsewhere(attempt, sent)
-                    if repeated is None:
-                        raise
-                    return repeated
+                while True:
+                    try:
+                        return self._mutate_once(attempt, sent)
+                    except (_SettledError, HSMError) as error:
+                        if not self._may_be_repetition(request, error):
+                            raise
+                        # Before it is looked for: it may end in between.
+                        is_elsewhere = self._is_elsewhere(attempt)
+                        repeated = self._repeat_elsewhere(attempt, sent)
+                        if repeated is not None:
+                            return repeated
+                        if not is_elsewhere:
+                            raise
+                        self._wait_for_other(attempt, error)
         except _SettledError as settled:
             raise settled.error from settled.error.__cause__
         except Exception as error:
@@ -156,6 +164,29 @@ class Mutations:
         assert isinstance(handler, MutationHandler)  # noqa: S101 (for the type checker)
         return self._repeat(attempt, handler, self._admission.digest(sent))
 
+    def _is_elsewhere(self, attempt: RequestContext[Any]) -> bool:
+        """Return whether an approval is reserved for this operation, by another node."""
+        if not attempt.approval_id:
+            return False
+        return self._services.consents.is_reserved_for(
+            attempt.approval_id, attempt.operation_id
+        )
+
+    def _wait_for_other(
+        self, attempt: RequestContext[Any], error: Exception
+    ) -> None:
+        """
+        Wait a moment for another node that executes this operation.
+
+        Raises:
+            OutcomeUnknownError: It takes longer than an answer may wait.
+        """
+        if attempt.waited >= self._services.settings.audit_timeout_seconds:
+            raise _unknown(attempt) from error
+        time.sleep(_MOMENT_SECONDS)
+        attempt.waited += _MOMENT_SECONDS
+        attempt.approval_id = attempt.named_approval
+
     def _mutate_once(self, attempt: RequestContext[Any], sent: Operation[Any]) -> Any:
         handler = self._admission.handler(sent)
         assert isinstance(handler, MutationHandler)  # noqa: S101 (for the type checker)
@@ -166,6 +197,9 @@ class Mutations:
         if repeated is not None:
             return repeated
         self._admission.admit(attempt, handler)
+        repeated = self._answer_again(attempt, handler, request_digest)
+        if repeated is not None:
+            return repeated
         for number in count():
             # What is slow holds no lock that others wait for, unless it has to.
             is_slow = handler.speed_of(sent) is Speed.SLOW
@@ -420,26 +454,42 @@ class Mutations:
         request_digest: str,
     ) -> Any | None:
         """Answer a request that was done before from the document it changed."""
-        mark = self._services.inventory.store.find_operation(attempt.operation_id)
-        if mark is None:
-            return None
-        if mark.aborted or mark.key_id is None:
+        inventory = self._services.inventory
+        mark = inventory.store.find_operation(attempt.operation_id)
+        if mark is not None and mark.key_id is None:
             raise OperationAbortedError(
                 "The HSM stopped before it stored this operation; nothing was done. "
                 "Send it again with a new idempotency key.",
                 operation_id=attempt.operation_id,
             )
-        document = self._services.inventory.document(mark.key_id)
-        attempt.key_id, attempt.document = mark.key_id, document
+        key_id = mark.key_id if mark else None
+        if mark is None and not hasattr(attempt.operation, "key_id"):
+            # A list that lacks the operation is not believed: the key would be there.
+            key_id = made_key_id(attempt.operation_id)
+            if inventory.entry(key_id) is None:
+                return None
+        if key_id is None:
+            return None
+        attempt.key_id, attempt.document = key_id, inventory.document(key_id)
+        return self._answer_again(attempt, handler, request_digest)
+
+    def _answer_again(
+        self,
+        attempt: RequestContext[Any],
+        handler: MutationHandler[Any, Any],
+        request_digest: str,
+    ) -> Any | None:
+        """Answer from a document if it says that the request was done before."""
+        document = attempt.document
+        record = document.operation(attempt.operation_id) if document else None
+        if document is None or record is None:
+            return None
         self._admission.authorise(attempt)
-        for record in document.operations:
-            if record.id == attempt.operation_id:
-                if record.digest != request_digest:
-                    raise IdempotencyConflictError
-                self._settle_outcome(attempt)
-                self._record_repeat(attempt, record.version)
-                return handler.answer(document, record.version)
-        return None
+        if record.digest != request_digest:
+            raise IdempotencyConflictError
+        self._settle_outcome(attempt)
+        self._record_repeat(attempt, record.version)
+        return handler.answer(document, record.version)
 
     def _record_repeat(self, attempt: RequestContext[Any], version: int) -> None:
         attempt.need_no_approval()  # The first time, it may have had one.
