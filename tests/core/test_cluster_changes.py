@@ -189,6 +189,28 @@ class TestOnce:
         with pytest.raises(IdempotencyConflictError):
             b.create_key(Algorithm.AES_256_GCM, idempotency_key="one")
 
+    def test_list_of_operations_lost(self, nodes: list[Node], database: str) -> None:
+        """
+        A repetition is answered by the key itself if the database lost the operation.
+        """
+        a, b = (node.session for node in nodes)
+        first = a.create_key(ED25519, idempotency_key="made")
+        named = a.create_key(ED25519, name="named", idempotency_key="named")
+        turned = a.rotate("named", idempotency_key="turned")
+        sql(database, "DELETE FROM operations")
+
+        assert first == b.create_key(ED25519, idempotency_key="made")
+        assert (
+            named.key_id
+            == b.create_key(ED25519, name="named", idempotency_key="named").key_id
+        )
+        assert turned == b.rotate("named", idempotency_key="turned")
+        assert 2 == b.describe("named").versions
+        with pytest.raises(IdempotencyConflictError):
+            b.rotate("named", staged=True, idempotency_key="turned")
+        with pytest.raises(IdempotencyConflictError):
+            b.create_key(Algorithm.AES_256_GCM, idempotency_key="made")
+
     def test_at_once(self, nodes: list[Node]) -> None:
         """
         Of repetitions at the same moment one is done, and all answer the same.

@@ -406,23 +406,24 @@ class TestRemember:
         ("count", "every", "kept"),
         [
             (0, HOUR, 0),
-            (10, 100 * HOUR, 10),
-            (31, 100 * HOUR, 31),
+            (10, 100 * HOUR, 9),
             (32, 100 * HOUR, 31),
+            (33, 100 * HOUR, 31),
             (90, 100 * HOUR, 31),
             (90, HOUR // 2, 49),
             (90, 24 * HOUR // 40, 41),
             (90, 24 * HOUR // 40 + 1, 40),
-            (400, HOUR // 1000, 255),
+            (400, HOUR // 1000, 254),
         ],
     )
     def test_bounds(self, count: int, every: int, kept: int) -> None:
         """
-        The last 32 stay, and those of one day, but never more than 256.
+        The last 32 stay, those of one day, and the first, but never more than 256.
         """
         before = records(count, every=every)
+        made = before[:1]
         new = msgspec.structs.replace(records(1, every=0)[0], id="new", at=1000 * HOUR)
 
         after = remember(before, new)
 
-        assert (*before[count - kept :], new) == after
+        assert (*made, *before[count - kept :], new) == after

@@ -18,7 +18,7 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Final
 
 import msgspec
@@ -27,7 +27,12 @@ from msgspec.structs import replace
 from hsm_core._internal.keyring.documents import audited_key, document_digest
 from hsm_core._internal.keyring.repository import KeyRepository
 from hsm_core._internal.lib.failpoints import failpoint
-from hsm_core.errors import AuditUnavailableError, ConflictError, KeyTamperedError
+from hsm_core.errors import (
+    AuditUnavailableError,
+    ConflictError,
+    KeyNotFoundError,
+    KeyTamperedError,
+)
 from hsm_core.model import ApprovalDetail, AuditEvent, Integrity, KeyId, Phase
 from hsm_core.protocols import (
     AuditDraft,
@@ -403,8 +408,17 @@ class KeyJournal(Journal):
 
     def _changed(self, intent: AuditDraft) -> KeyId | None:
         """Return the key that an operation changed; None if it changed none."""
-        mark = self._inventory.store.find_operation(intent.operation_id)
-        return None if mark is None or mark.aborted else mark.key_id
+        inventory, key_id = self._inventory, KeyId(intent.key_id)
+        mark = inventory.store.find_operation(intent.operation_id)
+        if mark is not None and not mark.aborted:
+            return mark.key_id
+        # The store's list of operations is not believed against the key's document.
+        with suppress(KeyNotFoundError, KeyTamperedError):
+            if inventory.decode(inventory.store.get(key_id)).operation(
+                intent.operation_id
+            ):
+                return key_id
+        return None
 
     def forbid(self, intent: AuditDraft) -> bool:
         """Mark the operation as aborted in the store."""

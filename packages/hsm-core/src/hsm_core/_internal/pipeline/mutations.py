@@ -165,16 +165,14 @@ class Mutations:
         return self._repeat(attempt, handler, self._admission.digest(sent))
 
     def _is_elsewhere(self, attempt: RequestContext[Any]) -> bool:
-        """Return whether an approval is reserved for this operation, by another node."""
+        """Return whether another node executes this operation, under an approval."""
         if not attempt.approval_id:
             return False
         return self._services.consents.is_reserved_for(
             attempt.approval_id, attempt.operation_id
         )
 
-    def _wait_for_other(
-        self, attempt: RequestContext[Any], error: Exception
-    ) -> None:
+    def _wait_for_other(self, attempt: RequestContext[Any], error: Exception) -> None:
         """
         Wait a moment for another node that executes this operation.
 
@@ -197,9 +195,19 @@ class Mutations:
         if repeated is not None:
             return repeated
         self._admission.admit(attempt, handler)
-        repeated = self._answer_again(attempt, handler, request_digest)
-        if repeated is not None:
-            return repeated
+        try:
+            return self._change(attempt, handler, sent, request_digest)
+        except _DoneError:
+            return self._answer_again(attempt, handler, request_digest)
+
+    def _change(
+        self,
+        attempt: RequestContext[Any],
+        handler: MutationHandler[Any, Any],
+        sent: Operation[Any],
+        request_digest: str,
+    ) -> Any:
+        """Make a change, and decide it again if another node was in its way."""
         for number in count():
             # What is slow holds no lock that others wait for, unless it has to.
             is_slow = handler.speed_of(sent) is Speed.SLOW
@@ -260,11 +268,19 @@ class Mutations:
         sent: Operation[Any],
         locked: frozenset[str] | None = None,
     ) -> Plan | None:
-        """Work out the change; None if it is about other keys than are *locked*."""
+        """
+        Work out the change; None if it is about other keys than are *locked*.
+
+        Raises:
+            _DoneError: The key says that it was done, though no list does.
+            HSMError: It must not be done.
+        """
         attempt.operation = sent
         subject = self._admission.admit(attempt, handler)
         if locked is not None and _keys_of(attempt) != locked:
             return None
+        if attempt.document and attempt.document.operation(attempt.operation_id):
+            raise _DoneError
         attempt.check_generation()
         handler.prepare(subject)
         self._admission.check_approvals(attempt)
@@ -549,6 +565,10 @@ def _keys_of(attempt: RequestContext[Any]) -> frozenset[str]:
     """Return the ids of all keys that an operation names."""
     others = (document.key_id for document in attempt.others.values())
     return frozenset(filter(None, (attempt.key_id, *others)))
+
+
+class _DoneError(Exception):
+    """The key has this operation already; only raised."""
 
 
 class _RefusedError(Exception):
