@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Proxy before a PostgreSQL server, which cuts connections at a COMMIT."""
+"""Proxy before a PostgreSQL server, which cuts connections at a COMMIT, or hangs."""
 
 from __future__ import annotations
 
@@ -37,6 +37,8 @@ class CommitProxy:
 
     Attributes:
         cut: Place of the cut; it is `Cut.NEVER` again after one.
+        hangs: Whether it accepts connections, and swallows every byte.
+        accepted: Number of connections that it has accepted.
         release: Lets a late COMMIT pass to the server.
     """
 
@@ -48,6 +50,8 @@ class CommitProxy:
         self._listener.listen()
         self._threads: list[threading.Thread] = []
         self.cut = Cut.NEVER
+        self.hangs = False
+        self.accepted = 0
         self.release = threading.Event()
         self._start(self._accept)
 
@@ -81,13 +85,14 @@ class CommitProxy:
         with suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
+                self.accepted += 1
                 self._start(self._serve, client)
 
     def _serve(self, client: socket.socket) -> None:
         server = socket.socket(socket.AF_UNIX)
         with client, server, suppress(OSError):
             server.connect(str(self._server))
-            back = threading.Thread(target=_copy, args=(server, client))
+            back = threading.Thread(target=self._copy, args=(server, client))
             back.start()
             self._pass_on(client, server, back)
             for each in (client, server):
@@ -99,6 +104,8 @@ class CommitProxy:
         self, client: socket.socket, server: socket.socket, back: threading.Thread
     ) -> None:
         while data := client.recv(65536):
+            if self.hangs:
+                continue
             cut = self.cut if data.endswith(_COMMIT) else Cut.NEVER
             if cut is Cut.NEVER:
                 server.sendall(data)
@@ -113,10 +120,10 @@ class CommitProxy:
                 back.join()
             return
 
-
-def _copy(server: socket.socket, client: socket.socket) -> None:
-    """Pass the server's answers on, to its end, whether anybody takes them or not."""
-    with suppress(OSError):
-        while data := server.recv(65536):
-            with suppress(OSError):
-                client.sendall(data)
+    def _copy(self, server: socket.socket, client: socket.socket) -> None:
+        """Pass the server's answers on to its end, whether anybody takes them."""
+        with suppress(OSError):
+            while data := server.recv(65536):
+                with suppress(OSError):
+                    if not self.hangs:
+                        client.sendall(data)

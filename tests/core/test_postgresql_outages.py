@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from hsm_core import operations as ops
+from hsm_core._internal.lib import silence
 from hsm_core._internal.stores.postgresql.connection import read_location
 from hsm_core._internal.stores.postgresql.database import ClusterDatabase
 from hsm_core._internal.stores.postgresql.records import ClusterKeyStore
@@ -181,6 +182,72 @@ def test_hanging(server: PostgreSQL, store: ClusterKeyStore) -> None:
     eventually(lambda: create(store, 3))
 
     assert {key_id_of(1), key_id_of(3)} <= {found.key_id for found in store.scan()}
+
+
+def test_all_waits_of_a_task(server: PostgreSQL) -> None:
+    """
+    A task that has waited for a silent database once connects to it no more.
+    """
+    with CommitProxy(server) as proxy:
+        store = store_at(proxy.url(server.new_database()))
+        create(store, 1)
+        proxy.hangs = True
+        with silence.task():
+            with pytest.raises(StoreUnavailableError):
+                store.get(key_id_of(1))
+            tried = proxy.accepted
+            for _ in range(5):
+                with pytest.raises(StoreUnavailableError):
+                    store.get(key_id_of(1))
+            with pytest.raises(StoreUnavailableError) as caught:
+                create(store, 2)
+
+        assert proxy.accepted == tried
+        assert not isinstance(caught.value, OutcomeUnknownError)
+        proxy.hangs = False
+        eventually(lambda: create(store, 2))
+        store.close()
+
+
+def test_slow_task(store: ClusterKeyStore) -> None:
+    """
+    A task that is slow for another reason has as much time as others.
+    """
+    with silence.task(began=time.monotonic() - 3600):
+        create(store, 2)
+
+        assert b"blob" == store.get_blob(key_id_of(2), 1)
+
+
+def test_hsm_hangs(server: PostgreSQL, tmp_path: Path) -> None:
+    """
+    An HSM whose database swallows every byte refuses what it can't record, and resumes.
+    """
+    with CommitProxy(server) as proxy:
+        settings = Settings(
+            store=proxy.url(server.new_database()),
+            node_name="a",
+            node_mark=tmp_path / "mark",
+        )
+        with open_tested(settings) as hsm:
+            session = Session(hsm.act_as(caller()))
+            session.create_key("ed25519", name="signer")
+            proxy.hangs = True
+            for _ in range(2):
+                with pytest.raises(UnavailableError):
+                    session.sign("signer", b"message")
+                with pytest.raises(UnavailableError):
+                    session.create_key("aes", name="lost")
+                with pytest.raises(StoreUnavailableError):
+                    list(session.keys())
+            proxy.hangs = False
+
+            eventually(lambda: session.sign("signer", b"message"))
+            eventually(lambda: session.create_key("aes", name="after"))
+
+            assert {"signer", "after"} == {found.name for found in session.keys()}
+            assert () == hsm.act_as(caller()).execute(ops.VerifyStore()).findings
+            hsm.act_as(caller()).execute(ops.VerifyAudit())
 
 
 def test_locked_row(store: ClusterKeyStore) -> None:

@@ -23,6 +23,7 @@ from hsm_core._internal.handlers.power_up import (
     root_self_test,
 )
 from hsm_core._internal.keyring.key_ring import RootKey
+from hsm_core._internal.lib.concurrency import BackgroundWorker
 from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core._internal.policy.engine import policy_of
 from hsm_core._internal.retention import evidence
@@ -209,6 +210,7 @@ def open_hsm(
             policy=policy,
             credential_keys=credential_keys,
             purges=ledger,
+            new_worker=node.new_worker if node else BackgroundWorker,
             cluster=node,
         )
         progress("rollback check")

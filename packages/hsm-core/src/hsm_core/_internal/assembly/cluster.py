@@ -29,6 +29,7 @@ from hsm_core._internal.keyring.key_ring import KeyRing
 from hsm_core._internal.keyring.repository import KeyRepository
 from hsm_core._internal.keyring.stored_keys import FollowedFeed, StoreLock
 from hsm_core._internal.keyring.use_counters import UseAccounts
+from hsm_core._internal.lib import silence
 from hsm_core._internal.lib.concurrency import BackgroundWorker
 from hsm_core._internal.lib.encoding import length_prefixed
 from hsm_core._internal.policy.in_force import PolicyHolder
@@ -87,9 +88,13 @@ class ClusterNode:
         self.jobs = JobLeases(database, membership)
         self.seen: SeenDatabase | None = None
         self._was_here = membership.epoch > 1
-        self._worker = BackgroundWorker()
+        self._worker = self.new_worker()
         # Of its own: it waits for the database, and neither beat nor mark may.
-        self._naming = BackgroundWorker()
+        self._naming = self.new_worker()
+
+    def new_worker(self) -> BackgroundWorker:
+        """Return a worker no step of which waits long for a database that hangs."""
+        return BackgroundWorker(silence.task)
 
     def watch(self, path: Path, ring: KeyRing, log_id: str) -> None:
         """

@@ -20,6 +20,7 @@ from typing import ClassVar, Final, Protocol, TypeGuard
 import msgspec
 
 from hsm_core._internal.audit.head_mark import HeadMark
+from hsm_core._internal.lib.silence import pauses
 from hsm_core.errors import AuditUnavailableError
 from hsm_core.operations import SyncTimes
 
@@ -396,7 +397,7 @@ class Ticket:
             done = self._done
         if not done:
             limit = self._timeout if timeout is None else max(timeout, 0)
-            if not waiter.acquire(timeout=limit):
+            if not any(waiter.acquire(timeout=pause) for pause in pauses(limit)):
                 raise AuditUnavailableError("The audit log was not written in time.")
         error = self._error
         if error is not None:

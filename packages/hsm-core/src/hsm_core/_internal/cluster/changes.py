@@ -26,6 +26,7 @@ from hsm_core._internal.cluster.feed_walk import FeedWalk, key_after, key_before
 from hsm_core._internal.cluster.following import FeedFollower
 from hsm_core._internal.keyring.repository import KeyRepository
 from hsm_core._internal.keyring.stored_keys import FollowedFeed
+from hsm_core._internal.lib import silence
 from hsm_core._internal.stores.postgresql.database import ClusterDatabase
 from hsm_core._internal.stores.postgresql.feed import (
     APPROVAL,
@@ -210,7 +211,7 @@ class Changes(ChangeFeed, FollowedFeed):
             HSMLockedError: The feed is not the one that this node has followed.
             StoreUnavailableError: It can't be read.
         """
-        with self._database.reading() as connection:
+        with silence.task(), self._database.reading() as connection:
             return self.follow(connection)
 
     def check_head(self) -> None:

@@ -29,6 +29,7 @@ from hsm_core._internal.cluster.node_rows import (
     read_nodes,
     read_time,
 )
+from hsm_core._internal.lib import silence
 from hsm_core._internal.stores.postgresql.connection import TransactionConflictError
 from hsm_core._internal.stores.postgresql.database import ClusterDatabase
 from hsm_core._internal.stores.records import UnsettledError
@@ -335,7 +336,8 @@ class Membership:
     def _run(self) -> None:
         while not self._ends.wait(self._pace.beat) and self._stopped is None:
             try:
-                self._beat()
+                with silence.task():
+                    self._beat()
             except NodeFencedError:
                 return
             except Exception:

@@ -10,6 +10,7 @@ from hsm_core._internal.audit.head_mark import HeadMark
 from hsm_core._internal.audit.shared_groups import FeedPosition
 from hsm_core._internal.cluster.changes import Changes
 from hsm_core._internal.cluster.membership import Membership
+from hsm_core._internal.lib import silence
 from hsm_core._internal.stores.postgresql.database import ClusterDatabase
 from hsm_core.errors import StoreUnavailableError
 
@@ -81,13 +82,14 @@ class NodeView:
             StoreUnavailableError: The database can't be read.
         """
         self.refused_groups += 1
-        self._membership.check_fence()
-        found = self._followed
-        if found is None:
-            self._newest = self._look()
-        else:
-            found.catch_up()
-            found.check_head()
+        with silence.task():
+            self._membership.check_fence()
+            found = self._followed
+            if found is None:
+                self._newest = self._look()
+            else:
+                found.catch_up()
+                found.check_head()
 
     def renew(self) -> None:
         """
@@ -98,11 +100,12 @@ class NodeView:
             HSMLockedError: The database is older than it was.
             StoreUnavailableError: It can't be raised now.
         """
-        self._membership.renew()
-        found = self._followed
-        if found is not None:
-            found.forget()
-        self.on_renewed()
+        with silence.task():
+            self._membership.renew()
+            found = self._followed
+            if found is not None:
+                found.forget()
+            self.on_renewed()
 
     def _look(self) -> FeedPosition:
         found = self._database.row(_POSITION)

@@ -9,7 +9,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Final, TypeAlias
 
 import msgspec
@@ -181,11 +181,17 @@ class BackgroundWorker:
 
     Exceptions of a task are counted, and the task runs again at its next time.
 
+    Args:
+        around: Makes the context in which each step runs.
+
     Attributes:
         failures: How often a task raised.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, around: Callable[[], AbstractContextManager[object]] = nullcontext
+    ) -> None:
+        self._around = around
         self._jobs: list[_Job] = []
         self._changed = threading.Condition()
         self._is_stopped = False
@@ -236,7 +242,8 @@ class BackgroundWorker:
         while (job := self._next()) is not None:
             again: float | None = None
             try:
-                again = job.task()
+                with self._around():
+                    again = job.task()
             except Exception:
                 # The task runs again; callers that need its result see the failure
                 # themselves.

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import suppress
@@ -54,7 +55,7 @@ R = TypeVar("R")
 _MOST_WAITING: Final = 1024
 _MOST_SLOW: Final = 64
 _SLOW_THREADS: Final = 2
-_CATCHING_UP_SECONDS: Final = 2.0
+_CATCHING_UP_SECONDS: Final = 1.8
 _CHANGES: Final = frozenset({Effect.CONSENT, Effect.MUTATION, Effect.USE})
 
 
@@ -444,7 +445,8 @@ class AsyncGateway:
             lane = Lane.SLOW
         else:
             lane = Lane.CHANGES if operation.effect in _CHANGES else Lane.READS
-        return await self._pools.run(partial(self._pipeline.execute, request), lane)
+        work = partial(self._pipeline.execute, request, time.monotonic())
+        return await self._pools.run(work, lane)
 
 
 class _Group:

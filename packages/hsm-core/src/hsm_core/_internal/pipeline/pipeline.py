@@ -30,6 +30,7 @@ from hsm_core._internal.handlers.base import (
 from hsm_core._internal.handlers.context import RequestContext, code_of
 from hsm_core._internal.keyring.journal import KeyJournal
 from hsm_core._internal.keyring.use_counters import NoRoomError
+from hsm_core._internal.lib import silence
 from hsm_core._internal.lib.concurrency import Gate
 from hsm_core._internal.pipeline.authorisation import (
     Admission,
@@ -90,8 +91,21 @@ class Pipeline:
         self.plans = Plans(services, handlers)
         self.desk = ApprovalDesk(self._admission, services.consents)
 
-    def execute(self, request: Request) -> Any:
-        """Execute one request in the calling thread."""
+    def execute(self, request: Request, began: float | None = None) -> Any:
+        """
+        Execute one request in the calling thread.
+
+        Args:
+            request: Who asks for what.
+
+            began: Instant of ``time.monotonic()`` at which it came; None is now.
+        """
+        if self._services.inventory.feed is None:
+            return self._execute(request)
+        with silence.task(began):
+            return self._execute(request)
+
+    def _execute(self, request: Request) -> Any:
         outcome = self.plans.run(request)
         if outcome is not None:
             try:

@@ -34,9 +34,6 @@ if TYPE_CHECKING:
 
 SCHEMES: Final = ("postgresql://", "postgres://")
 
-PATIENCE_SECONDS: Final = 1.8
-"""Seconds that one statement may take; an answer has two."""
-
 BEGIN: Final = (
     "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; "
     "SET LOCAL lock_timeout = 1500; "
@@ -74,10 +71,12 @@ class Location(msgspec.Struct, frozen=True):
 
     Attributes:
         name: What messages call it: hosts and database, without user and password.
+        hosts: Number of hosts.
     """
 
     name: str
     _conninfo: str
+    hosts: int = 1
 
     def __repr__(self) -> str:
         return f"<Location {self.name!r}>"
@@ -138,7 +137,8 @@ def read_location(
     found["client_encoding"] = "UTF8"
     hosts = found.get("host") or found.get("hostaddr") or "local"
     database = found.get("dbname") or found.get("user") or ""
-    return Location(f"{hosts}/{database}", conninfo.make_conninfo("", **found))
+    address = conninfo.make_conninfo("", **found)
+    return Location(f"{hosts}/{database}", address, hosts.count(",") + 1)
 
 
 def connect(location: Location) -> ServerConnection:
@@ -154,7 +154,7 @@ def connect(location: Location) -> ServerConnection:
     from hsm_core._internal.stores.postgresql.driver import ServerConnection
 
     try:
-        connection = ServerConnection.connect(location.conninfo, autocommit=True)
+        connection = ServerConnection.reach(location.conninfo, location.hosts)
     except Exception as error:
         # What libpq says names hosts and reasons, never a password.
         reason = " ".join(str(error).split())[:400]

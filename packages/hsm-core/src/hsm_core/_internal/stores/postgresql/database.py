@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from hsm_core._internal.lib.silence import PATIENCE_SECONDS
 from hsm_core._internal.stores.index_rows import Row
 from hsm_core._internal.stores.postgresql.connection import (
     BEGIN,
-    PATIENCE_SECONDS,
     ConnectionLostError,
     Location,
     ServerFacts,

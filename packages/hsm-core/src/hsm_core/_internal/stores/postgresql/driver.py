@@ -4,21 +4,27 @@
 from __future__ import annotations
 
 import select
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import psycopg
 from psycopg import conninfo, pq
 from psycopg.errors import Diagnostic
 from psycopg.waiting import Ready, Wait
 
+from hsm_core._internal.lib.silence import (
+    PATIENCE_SECONDS,
+    note_answer,
+    pauses,
+    seconds_left,
+)
 from hsm_core._internal.stores.index_rows import Row
-from hsm_core._internal.stores.postgresql.connection import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
-    from psycopg.abc import RV, PQGen
+    from psycopg.abc import RV, PQGen, PQGenConn
 
     from hsm_core._internal.stores.postgresql.connection import ServerFacts
 
@@ -36,6 +42,15 @@ _EVENTS: Final = {
     Wait.RW: select.POLLIN | select.POLLOUT,
 }
 _WARNINGS: Final = frozenset({"WARNING", None})
+
+
+class _Attempt(threading.local):
+    """Seconds that this thread has for each host that it connects to."""
+
+    seconds = 0.0
+
+
+_attempt: Final = _Attempt()
 
 
 class ServerConnection(psycopg.Connection[Row]):
@@ -61,6 +76,33 @@ class ServerConnection(psycopg.Connection[Row]):
         self.warnings: list[str] = []
         self.add_notice_handler(self._note)
 
+    @classmethod
+    def reach(cls, conninfo: str, hosts: int) -> ServerConnection:
+        """
+        Connect; within a task, in the time that it has left, shared by all hosts.
+
+        Raises:
+            psycopg.Error: None of the hosts can be reached, or not in time.
+        """
+        _attempt.seconds = max(seconds_left(), 0) / hosts
+        return cls.connect(conninfo, autocommit=True)
+
+    @classmethod
+    def _connect_gen(cls, *arguments: Any, **options: Any) -> PQGenConn[Self]:
+        """Connect to one host; psycopg resumes this several times a second."""
+        ends = time.monotonic() + _attempt.seconds
+        gen = super()._connect_gen(*arguments, **options)
+        ready: Any = None
+        try:
+            while time.monotonic() <= ends:
+                ready = yield gen.send(ready)
+        except StopIteration as end:
+            note_answer()
+            connection: Self = end.value
+            return connection
+        gen.close()
+        raise psycopg.OperationalError("The server did not answer.")
+
     def _note(self, message: Diagnostic) -> None:
         if message.severity_nonlocalized in _WARNINGS:
             self.warnings.append(message.message_primary or "")
@@ -83,22 +125,20 @@ class ServerConnection(psycopg.Connection[Row]):
             raise
 
     def _wait(self, gen: PQGen[RV], patience: float) -> RV:
-        ends = time.monotonic() + patience
         poll = select.poll()
         try:
             wanted = next(gen)
-            while True:
+            for seconds in pauses(patience):
                 poll.register(self.pgconn.socket, _EVENTS[wanted])
-                left = ends - time.monotonic()
-                found = poll.poll(left * 1000) if left > 0 else []
-                if not found:
-                    self.has_hung = True
-                    self.abandon()
-                    raise psycopg.OperationalError("The server did not answer.")
-                wanted = gen.send(_ready(wanted, found[0][1]))
+                if found := poll.poll(seconds * 1000):
+                    wanted = gen.send(_ready(wanted, found[0][1]))
         except StopIteration as end:
+            note_answer()
             result: RV = end.value
             return result
+        self.has_hung = True
+        self.abandon()
+        raise psycopg.OperationalError("The server did not answer.")
 
     @contextmanager
     def patiently(self, seconds: float) -> Iterator[None]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from hsm_core._internal.stores.postgresql.connection import PATIENCE_SECONDS
+from hsm_core._internal.lib.silence import PATIENCE_SECONDS, pauses
 from hsm_core.errors import StoreUnavailableError
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ class ConnectionPool:
             ConfigurationError: The server does not keep what it acknowledges.
             StoreUnavailableError: None is free, or none can be made.
         """
-        if not self._room.acquire(timeout=PATIENCE_SECONDS):
+        room = self._room
+        if not any(room.acquire(timeout=pause) for pause in pauses(PATIENCE_SECONDS)):
             raise StoreUnavailableError("The database does not answer.")
         try:
             with self._lock:
