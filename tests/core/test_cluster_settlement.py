@@ -13,7 +13,7 @@ from hsm_core import operations as ops
 from hsm_core._internal.assembly import cluster
 from hsm_core._internal.cluster.settlement import Settlement
 from hsm_core._internal.lib.failpoints import install
-from hsm_core.errors import KeyNotFoundError
+from hsm_core.errors import KeyNotFoundError, StoreUnavailableError
 from hsm_core.model import ApprovalState, AuditEvent, Phase
 from tests.core.cluster_nodes import die_at, events, node, open_node, session, verify
 from tests.core.dual_support import approve, ask, ed25519, person, sign
@@ -148,4 +148,46 @@ def test_settling_late(
 
             with install(settle_late):
                 assert person(again, "ada").execute(sign(key_id)).signature
+        assert [ApprovalState.RESERVED] == states
+
+
+def test_reserved_again_elsewhere(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    An operation that failed on a dead node keeps the approval that it has elsewhere.
+    """
+    made: list[Settlement] = []
+
+    def settlement(*parts: Any) -> Settlement:
+        made.append(Settlement(*parts))
+        return made[-1]
+
+    def fail(reached: str) -> None:
+        if reached == "approval.reserved":
+            raise StoreUnavailableError
+
+    monkeypatch.setattr(cluster, "Settlement", settlement)
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(POLICY)
+    with node(database, tmp_path, "a", policy_config=policy) as other:
+        key_id = ed25519(other)
+        rotate = ops.RotateKey(key_id=key_id)
+        approval = approve(person(other, "ben"), ask(person(other, "ada"), rotate))
+        with node(database, tmp_path, "b", policy_config=policy) as dead:
+            with install(fail), pytest.raises(StoreUnavailableError):
+                person(dead, "ada").execute(rotate, idempotency_key="once")
+        states: list[ApprovalState] = []
+
+        def settle(reached: str) -> None:
+            if reached == "approval.reserved":
+                made[0].settle("b", 2)
+                got = person(other, "ben").execute(
+                    ops.GetApproval(approval_id=approval.approval_id)
+                )
+                states.append(got.state)
+
+        with install(settle):
+            done = person(other, "ada").execute(rotate, idempotency_key="once")
+        assert 2 == done.version
         assert [ApprovalState.RESERVED] == states

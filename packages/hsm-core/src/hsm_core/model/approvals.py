@@ -145,6 +145,8 @@ class Approval(Record, frozen=True, kw_only=True):
         policy: SHA-256 of the policy in force when the request was opened, hex.
         decisions: In the order in which they were made.
         operation_id: Operation that last reserved or used it, or empty.
+        log_id: Audit log that the operation is recorded in, 32 hex digits; empty on a
+            single machine.
         closed_at: Time at which it was denied, cancelled, consumed or expired; else 0.
     """
 
@@ -167,4 +169,5 @@ class Approval(Record, frozen=True, kw_only=True):
     policy: str = ""
     decisions: tuple[ApprovalDecision, ...] = ()
     operation_id: str = ""
+    log_id: str = ""
     closed_at: int = 0

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from typing import Final, Protocol
@@ -138,47 +138,50 @@ class ApprovalMaintenance:
         Raises:
             HSMError: Store or audit log can't be used.
         """
-        for hold in self._holds():
-            found = _trace(self._audit, hold)
-            if found.is_here or self.others is None:
-                # Unknown if its key can't be compared yet.
-                self._consents.settle(hold, done=found.done)
+        self.settle_reserved_of(self._audit)
 
     def settle_reserved_of(
-        self, log: ReadableTrail, was_committed: Callable[[str], bool]
+        self,
+        log: ReadableTrail,
+        was_committed: Callable[[str], bool | None] = lambda _: None,
     ) -> None:
         """
-        Settle the reservations of the operations of a node that is dead.
+        Settle the reservations of operations that a log has; its node is dead.
 
         Args:
-            log: Its audit log, complete.
+            log: The audit log, complete.
 
             was_committed: Returns whether an operation was, by its ID, after all open
-                intents of the node were settled.
+                intents of the node were settled; None if that can't be told yet.
 
         Raises:
             HSMError: Store or audit log can't be used.
         """
-        for hold in self._holds():
-            found = _trace(log, hold)
-            if found.is_here:
-                done = found.done
-                if done is None:
-                    done = was_committed(hold.operation_id)
-                self._consents.settle(hold, done=done)
+        holds = list(self._holds(log.log_id if self.others is not None else ""))
+        found = _trace(log, holds)
+        for hold in holds:
+            done = found.get(hold.operation_id)
+            # Unknown if its key can't be compared yet.
+            if done is None:
+                done = was_committed(hold.operation_id)
+            self._consents.settle(hold, done=done)
 
-    def _holds(self) -> Iterator[ApprovalReservation]:
-        query = ApprovalQuery(states=frozenset({ApprovalState.RESERVED}), limit=1000)
-        for entry in self._register.store.find(query):
+    def _holds(self, log_id: str) -> Iterator[ApprovalReservation]:
+        for entry in self._register.entries(frozenset({ApprovalState.RESERVED})):
             approval = self._register.believed(entry.approval_id)
-            if approval is not None and approval.state is ApprovalState.RESERVED:
+            if approval is None or approval.state is not ApprovalState.RESERVED:
+                continue
+            if approval.log_id == log_id:
                 yield ApprovalReservation(
-                    approval.approval_id, approval.operation_id, _RECOVERY
+                    approval.approval_id,
+                    approval.operation_id,
+                    _RECOVERY,
+                    approval.generation,
                 )
 
     def _was_done(self, hold: ApprovalReservation) -> bool | None:
         """Return whether an operation was done, by the audit log; None if unknown."""
-        return _trace(self._audit, hold).done
+        return _trace(self._audit, [hold]).get(hold.operation_id)
 
     def anchor(self) -> None:
         """
@@ -263,6 +266,11 @@ class ReadableTrail(Protocol):
     """Records of an audit log."""
 
     @property
+    def log_id(self) -> str:
+        """Random identifier of the log, 32 hex digits."""
+        ...
+
+    @property
     def first_seq(self) -> int:
         """Oldest record that is there."""
         ...
@@ -276,51 +284,47 @@ class ReadableTrail(Protocol):
         ...
 
 
-class _Trace(msgspec.Struct, frozen=True):
+def _trace(
+    audit: ReadableTrail, holds: Iterable[ApprovalReservation]
+) -> dict[str, bool | None]:
     """
-    What an audit log says of an operation that has reserved an approval.
+    Follow an audit log back to the reservations of approvals.
 
-    Attributes:
-        done: Whether it was done; None if that can't be told yet.
-        is_here: Whether the log has anything of it.
+    Returns:
+        Whether each operation was done, by its ID; None if that can't be told yet.
     """
-
-    done: bool | None
-    is_here: bool = True
-
-
-def _trace(audit: ReadableTrail, hold: ApprovalReservation) -> _Trace:
-    """Follow an audit log back to the reservation of an approval."""
-    seq, first, began = audit.head().seq, audit.first_seq, False
-    while seq >= first:
+    sought = {hold.operation_id: hold.approval_id for hold in holds}
+    found: dict[str, bool | None] = dict.fromkeys(sought, False)
+    seq, first = audit.head().seq, audit.first_seq
+    while sought and seq >= first:
         start = max(first, seq - _BLOCK + 1)
         lines = audit.lines(start, seq - start + 1)
         if len(lines) <= seq - start:
-            return _Trace(None, is_here=False)  # Some are on their way to the disk.
+            # Some are on their way to the disk.
+            return found | dict.fromkeys(sought, None)
         for number in range(seq, start - 1, -1):
             event = event_of(lines[number - start], number)
-            if event.operation_id == hold.operation_id:
+            reserved_for = _reserved_for(event)
+            if event.operation_id in sought:
                 is_done = event.code in COMMITTED
                 if event.phase is Phase.INTENT:
-                    began = True
+                    found[event.operation_id] = None
                 elif event.phase is Phase.OUTCOME or is_done:
-                    return _Trace(is_done)
+                    found[event.operation_id] = is_done
+                    del sought[event.operation_id]
                 # A refused repetition says nothing of the operation itself.
-            elif _is_reservation(event, hold):
-                return _Trace(None if began else False)
+            elif sought.get(reserved_for) == event.approval_id:
+                del sought[reserved_for]
         seq = start - 1
-    return _Trace(False, is_here=began)
+    return found
 
 
-def _is_reservation(event: AuditEvent, hold: ApprovalReservation) -> bool:
+def _reserved_for(event: AuditEvent) -> str:
+    """Return the operation that a record reserves an approval for, or empty."""
     detail = event.detail
-    return (
-        event.approval_id == hold.approval_id
-        and event.phase is not Phase.SINGLE
-        and isinstance(detail, ApprovalDetail)
-        and detail.state is ApprovalState.RESERVED
-        and detail.operation_id == hold.operation_id
-    )
+    if event.phase is Phase.SINGLE or not isinstance(detail, ApprovalDetail):
+        return ""
+    return detail.operation_id if detail.state is ApprovalState.RESERVED else ""
 
 
 def prune_approvals(register: ApprovalRegister, days: int) -> tuple[str, ...]:
@@ -480,6 +484,7 @@ def open_dual_control(
         policy,
         last_used_at=last_used_at,
         is_done=lambda name: ground.inventory.store.find_operation(name) is not None,
+        log_id=audit.log_id if others is not None else "",
         most_open=settings.approval_requests,
     )
     care = ApprovalMaintenance(register, ledger, steps, audit, consents, others)

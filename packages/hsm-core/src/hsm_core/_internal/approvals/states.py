@@ -377,12 +377,27 @@ def reviewed(
 
 
 def reserved(
-    approval: Approval, operation_id: str, digest: str, requester: str
+    approval: Approval,
+    operation_id: str,
+    digest: str,
+    requester: str,
+    log_id: str = "",
 ) -> Approval:
     """
     Return an approval reserved for one operation.
 
     An operation can't reserve it twice.
+
+    Args:
+        approval: Granted.
+
+        operation_id: The operation.
+
+        digest: What an approval of it binds.
+
+        requester: Who executes it.
+
+        log_id: Audit log of the node of a cluster that executes it.
 
     Raises:
         AccessDeniedError: It is for another operation, or for another person.
@@ -398,7 +413,7 @@ def reserved(
         raise AccessDeniedError("Only the requester can use an approval.")
     if not hmac.compare_digest(digest.encode(), approval.digest.encode()):
         raise AccessDeniedError("The approval was granted for a different operation.")
-    return _moved(approval, _S.RESERVED, operation_id=operation_id)
+    return _moved(approval, _S.RESERVED, operation_id=operation_id, log_id=log_id)
 
 
 def released(approval: Approval, operation_id: str) -> Approval:
@@ -413,7 +428,7 @@ def released(approval: Approval, operation_id: str) -> Approval:
     if approval.state is not _S.RESERVED:
         raise _illegal(approval.state, _S.GRANTED)
     _check_operation(approval, operation_id)
-    return _moved(approval, _S.GRANTED, operation_id="")
+    return _moved(approval, _S.GRANTED, operation_id="", log_id="")
 
 
 def consumed(approval: Approval, operation_id: str, now: int) -> Approval:

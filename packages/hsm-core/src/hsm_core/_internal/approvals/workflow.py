@@ -68,12 +68,14 @@ class ApprovalReservation(msgspec.Struct):
     Approval reserved by one operation.
 
     Attributes:
+        generation: Of the reserved approval; a later one is another reservation.
         stack: Locks held until the reservation is settled.
     """
 
     approval_id: str
     operation_id: str
     caller: Caller
+    generation: int = 0
     stack: ExitStack = msgspec.field(default_factory=ExitStack)
 
 
@@ -145,6 +147,8 @@ class ApprovalWorkflow:
 
         is_done: Returns whether an operation was committed or aborted, by its ID.
 
+        log_id: Audit log of this node of a cluster; empty on a single machine.
+
         most_open: Maximum number of open requests per person, over all spellings of the
             name.
     """
@@ -160,6 +164,7 @@ class ApprovalWorkflow:
         *,
         last_used_at: Callable[[KeyDocument], int],
         is_done: Callable[[str], bool],
+        log_id: str,
         most_open: int,
     ) -> None:
         self.people = people
@@ -171,6 +176,7 @@ class ApprovalWorkflow:
         self._policy = policy
         self._last_used_at = last_used_at
         self._is_done = is_done
+        self._log_id = log_id
         self._most_open = most_open
         self._requesters = Locks()
         self._reserved = Locks()
@@ -274,15 +280,16 @@ class ApprovalWorkflow:
 
     def _reserve(self, hold: ApprovalReservation, digest: str) -> bool:
         """Return whether an approval is reserved now; False if it moved meanwhile."""
-        caller = hold.caller
+
+        def rule(found: Approval, now: int) -> Approval:
+            requester, log_id = hold.caller.principal, self._log_id
+            after = states.reserved(found, hold.operation_id, digest, requester, log_id)
+            hold.generation = after.generation
+            return after
+
+        step = step_of("system.approval-reserved", hold.caller)
         try:
-            self._register.change(
-                hold.approval_id,
-                lambda found, now: states.reserved(
-                    found, hold.operation_id, digest, caller.principal
-                ),
-                step=step_of("system.approval-reserved", caller),
-            )
+            self._register.change(hold.approval_id, rule, step=step)
         except ConflictError:
             return False  # Another node was quicker.
         return True
@@ -382,16 +389,18 @@ class ApprovalWorkflow:
 
     def _settle(self, hold: ApprovalReservation, *, done: bool) -> None:
         failpoint("approval.before_settling")
-        used, kind = hold.operation_id, "used" if done else "released"
-        self._register.change(
-            hold.approval_id,
-            lambda found, now: (
-                states.consumed(found, used, now)
-                if done
-                else states.released(found, used)
-            ),
-            step=step_of(f"system.approval-{kind}", hold.caller),
-        )
+        kind = "used" if done else "released"
+
+        def rule(found: Approval, now: int) -> Approval:
+            if found.state is _S.RESERVED and found.generation != hold.generation:
+                # The same operation can have reserved it again, on another node.
+                raise ConflictError("The approval was reserved again.")
+            if done:
+                return states.consumed(found, hold.operation_id, now)
+            return states.released(found, hold.operation_id)
+
+        step = step_of(f"system.approval-{kind}", hold.caller)
+        self._register.change(hold.approval_id, rule, step=step)
 
     def _matching(self, asked: ApprovalContext, digest: str) -> Approval:
         if asked.named_approval:

@@ -204,15 +204,26 @@ class ReadableLog:
 
 
 class _EndedLog(ReadableLog):
-    """Log up to the record that was its newest when this was made."""
+    """Log up to the record that was its newest when this was made, verified."""
 
     def __init__(self, database: ClusterDatabase, log_id: str, hmac_key: bytes) -> None:
         super().__init__(database, log_id, hmac_key)
-        self._end = super().head()
+        self._stored = ReadableLog(database, log_id, hmac_key)
+        self._end = self._stored.head()
 
     def head(self) -> AuditHead:
         """Return position and leaf hash of the newest record then."""
         return self._end
+
+    def lines(self, start_seq: int, limit: int, /) -> list[bytes]:
+        """
+        Return records, after they were verified; see `ReadableLog.lines`.
+
+        Raises:
+            AuditTamperedError: One of them is bad.
+        """
+        self._stored.verify(start_seq, limit)
+        return super().lines(start_seq, limit)
 
 
 class ClusterLogs:
@@ -246,7 +257,7 @@ class ClusterLogs:
 
     def ended_log(self, log_id: str) -> ReadableLog:
         """
-        Return a log up to what is its newest record now.
+        Return a log up to what is its newest record now; records are verified.
 
         Raises:
             AuditTamperedError: The head mark is missing, or was altered.
