@@ -164,58 +164,68 @@ def open_hsm(
         entropy, settings.providers, enabled=settings.enabled_providers
     )
     tighten_folders(settings)
-    with ExitStack() as stack:
-        progress("key store")
-        node = database = view = None
-        if settings.key_store == KeyStoreKind.POSTGRESQL:
-            from hsm_core._internal.assembly.cluster import join_cluster
 
-            node = join_cluster(settings, clock, entropy)
-            stack.callback(node.close)
-            database, view = node.database, node.view
-        opened = _open_store(settings, vault, clock, entropy, database)
-        stack.callback(opened.keys.close)
-        approvals = open_approval_store(settings, database)
-        stack.callback(approvals.close)
-        ring = open_ring(opened.keys, root)
-        known_id = ring.log_id if ring else None
-        progress("audit log")
-        audit = open_audit_log(
-            settings,
-            hmac_key,
-            clock,
-            entropy,
-            known_id=known_id,
-            database=database,
-            view=view,
-        )
-        stack.callback(_close_log, audit)
-        if node is not None:
-            node.tie(audit, hmac_key)
-        ledger = _open_ledger(settings, hmac_key, clock, entropy)
-        if ledger is not None and ledger.log is not None:
-            stack.callback(_close_log, ledger.log)
-        parts = Parts(
-            store=opened.keys,
-            counters=opened.uses,
-            audit=audit,
-            ring=ring,
-            root=root,
-            hmac_key=hmac_key,
-            clock=clock,
-            entropy=entropy,
-            registry=registry,
-            copiers=_copiers(opened, approvals, audit),
-            approvals=approvals,
-            policy=policy,
-            credential_keys=credential_keys,
-            purges=ledger,
-            new_worker=node.new_worker if node else BackgroundWorker,
-            cluster=node,
-        )
-        progress("rollback check")
-        hsm = assemble(settings, parts)
-        stack.pop_all()
+    def attempt() -> OpenHSM:
+        with ExitStack() as stack:
+            progress("key store")
+            node = database = view = None
+            if settings.key_store == KeyStoreKind.POSTGRESQL:
+                from hsm_core._internal.assembly.cluster import join_cluster
+
+                node = join_cluster(settings, clock, entropy)
+                stack.callback(node.close)
+                database, view = node.database, node.view
+            opened = _open_store(settings, vault, clock, entropy, database)
+            stack.callback(opened.keys.close)
+            approvals = open_approval_store(settings, database)
+            stack.callback(approvals.close)
+            ring = open_ring(opened.keys, root)
+            known_id = ring.log_id if ring else None
+            progress("audit log")
+            audit = open_audit_log(
+                settings,
+                hmac_key,
+                clock,
+                entropy,
+                known_id=known_id,
+                database=database,
+                view=view,
+            )
+            stack.callback(_close_log, audit)
+            if node is not None:
+                node.tie(audit, hmac_key)
+            ledger = _open_ledger(settings, hmac_key, clock, entropy)
+            if ledger is not None and ledger.log is not None:
+                stack.callback(_close_log, ledger.log)
+            parts = Parts(
+                store=opened.keys,
+                counters=opened.uses,
+                audit=audit,
+                ring=ring,
+                root=root,
+                hmac_key=hmac_key,
+                clock=clock,
+                entropy=entropy,
+                registry=registry,
+                copiers=_copiers(opened, approvals, audit),
+                approvals=approvals,
+                policy=policy,
+                credential_keys=credential_keys,
+                purges=ledger,
+                new_worker=node.new_worker if node else BackgroundWorker,
+                cluster=node,
+            )
+            progress("rollback check")
+            hsm = assemble(settings, parts)
+            stack.pop_all()
+        return hsm
+
+    if settings.key_store == KeyStoreKind.POSTGRESQL:
+        from hsm_core._internal.assembly.cluster import open_patiently
+
+        hsm = open_patiently(attempt, progress)
+    else:
+        hsm = attempt()
     if test_all:
         hsm.test_all_algorithms()
     return hsm

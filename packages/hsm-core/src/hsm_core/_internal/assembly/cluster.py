@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from hsm_core.__about__ import __version__
 from hsm_core._internal.approvals.journal import ApprovalJournal, ApprovalSetDigest
@@ -36,11 +37,17 @@ from hsm_core._internal.policy.in_force import PolicyHolder
 from hsm_core._internal.stores.guard import unwrapped
 from hsm_core._internal.stores.locations import open_database
 from hsm_core._internal.stores.postgresql.audit_logs import ClusterLogs, ReadableLog
+from hsm_core._internal.stores.postgresql.connection import UnreachableError
 from hsm_core._internal.stores.postgresql.database import ClusterDatabase
 from hsm_core._internal.stores.postgresql.feed import KEY
 from hsm_core._internal.stores.postgresql.records import (
     ClusterApprovalStore,
     ClusterKeyStore,
+)
+from hsm_core.errors import (
+    AuditUnavailableError,
+    OutcomeUnknownError,
+    StoreUnavailableError,
 )
 from hsm_core.model import LogHead
 from hsm_core.protocols import (
@@ -53,8 +60,12 @@ from hsm_core.protocols import (
 )
 from hsm_core.settings import Settings
 
+T = TypeVar("T")
 _INSTANCE_BYTES: Final = 4
 _SYNC_SECONDS: Final = 0.5
+_OPENING_SECONDS: Final = 30.0
+_PAUSE_SECONDS: Final = 0.5
+_TRANSIENT: Final = (AuditUnavailableError, OutcomeUnknownError, StoreUnavailableError)
 _NAMING_SECONDS: Final = 0.5
 
 
@@ -303,6 +314,33 @@ def follow_approvals(
     if not inventory.lock.reason:
         others.catch_up()
     return others
+
+
+def open_patiently(attempt: Callable[[], T], progress: Callable[[str], None]) -> T:
+    """
+    Open a node, and try again as long as its database is slow or pauses.
+
+    Args:
+        attempt: Opens it, or leaves nothing behind.
+
+        progress: Called with why another attempt is made.
+
+    Raises:
+        HSMError: It was refused, or half a minute is over.
+    """
+    ends = time.monotonic() + _OPENING_SECONDS
+    is_first = True
+    with silence.opening(ends):
+        while True:
+            try:
+                return attempt()
+            except _TRANSIENT as error:
+                is_refused = is_first and isinstance(error, UnreachableError)
+                if is_refused or time.monotonic() >= ends:
+                    raise
+                progress(f"new attempt: {error}")
+            is_first = False
+            time.sleep(_PAUSE_SECONDS)
 
 
 def join_cluster(settings: Settings, clock: Clock, entropy: Entropy) -> ClusterNode:

@@ -23,9 +23,16 @@ PATIENCE_SECONDS: Final = 1.7
 
 
 class _Mine(threading.local):
-    """Instant of ``time.monotonic()`` at which this thread's task began."""
+    """
+    State of one thread, in instants of ``time.monotonic()``.
+
+    Attributes:
+        began: When its task began; None outside of one.
+        opens_until: How long it may take to open a node.
+    """
 
     began: float | None = None
+    opens_until = float("-inf")
 
 
 class _Database:
@@ -56,6 +63,21 @@ def task(began: float | None = None) -> Iterator[None]:
         _mine.began = None
 
 
+@contextmanager
+def opening(until: float) -> Iterator[None]:
+    """
+    Let each wait of this thread in a ``with`` block last until an instant.
+
+    Args:
+        until: Instant of ``time.monotonic()``.
+    """
+    _mine.opens_until = until
+    try:
+        yield
+    finally:
+        _mine.opens_until = float("-inf")
+
+
 def note_answer() -> None:
     """Note that a database has just answered."""
     _Database.answered_at = time.monotonic()
@@ -77,7 +99,7 @@ def pauses(limit: float) -> Iterator[float]:
     Args:
         limit: Seconds for this wait, however much the database answers others.
     """
-    ends = time.monotonic() + limit
+    ends = max(time.monotonic() + limit, _mine.opens_until)
     seconds = limit
     while seconds > 0:
         # The last look takes no time: a process that was paused finds its answer there.

@@ -61,6 +61,10 @@ class TransactionConflictError(StoreUnavailableError):
     """A transaction was rolled back because of another; it may be begun again."""
 
 
+class UnreachableError(StoreUnavailableError):
+    """The server refuses the connection, or there is none."""
+
+
 class ConnectionLostError(StoreUnavailableError):
     """The connection is gone, and nothing of its transaction was made."""
 
@@ -149,7 +153,8 @@ def connect(location: Location) -> ServerConnection:
 
     Raises:
         ConfigurationError: The server is too old, or loses what it acknowledged.
-        StoreUnavailableError: It can't be reached now, or refuses.
+        UnreachableError: It refuses, or there is none.
+        StoreUnavailableError: It does not answer.
     """
     from hsm_core._internal.stores.postgresql.driver import ServerConnection
 
@@ -158,9 +163,9 @@ def connect(location: Location) -> ServerConnection:
     except Exception as error:
         # What libpq says names hosts and reasons, never a password.
         reason = " ".join(str(error).split())[:400]
-        raise StoreUnavailableError(
-            f"{location.name} can't be reached: {reason}"
-        ) from error
+        is_slow = isinstance(error, _driver("store").too_slow)
+        kind = StoreUnavailableError if is_slow else UnreachableError
+        raise kind(f"{location.name} can't be reached: {reason}") from error
     try:
         connection.server = inspect_server(connection)
     except BaseException:

@@ -28,13 +28,16 @@ if TYPE_CHECKING:
 
     from hsm_core._internal.stores.postgresql.connection import ServerFacts
 
-__all__ = ["ServerConnection", "conninfo", "errors", "lost"]
+__all__ = ["ServerConnection", "conninfo", "errors", "lost", "too_slow"]
 
 errors: Final = (psycopg.Error, UnicodeDecodeError)
 """Errors of the driver, which fails by the second to read a text that is none."""
 
 lost: Final = (psycopg.OperationalError, psycopg.InterfaceError)
 """Those that mean, without a word of the server, that the connection is gone."""
+
+too_slow: Final = psycopg.errors.ConnectionTimeout
+"""The one of a server that takes too long to accept a connection."""
 
 _EVENTS: Final = {
     Wait.R: select.POLLIN,
