@@ -44,7 +44,7 @@ def _empty(location: Location) -> None:
     connection.execute(
         "UPDATE cluster SET revision = 0, head = "
         "(SELECT head FROM changes), set_digest = DEFAULT, mac = DEFAULT, "
-        "approvals_digest = DEFAULT, level = DEFAULT"
+        "approvals_digest = DEFAULT, trust_digest = DEFAULT, level = DEFAULT"
     )
     connection.close()
 

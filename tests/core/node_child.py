@@ -2,7 +2,8 @@
 """
 A program that is one node of a cluster, and does what its standard input says.
 
-Usage: ``python -m tests.core.node_child URL NAME FOLDER``; its mark lies in FOLDER.
+Usage: ``python -m tests.core.node_child URL NAME FOLDER``; its mark lies in FOLDER, and
+NAME.yaml there is its policy, if there is one.
 
 Each line of the input is a JSON object with ``do`` and its arguments; each line of the
 output is the answer to one: ``ok`` with what was made, or ``code`` of an error. Between
@@ -20,8 +21,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from hsm_core.errors import HSMError
-from hsm_core.factory import open_hsm
+from msgspec.structs import replace
+
+from hsm_core.errors import AuthenticationError, HSMError
+from hsm_core.factory import OpenHSM, open_hsm
+from hsm_core.model import Caller, KeyId, PolicyIdentity
+from hsm_core.operations import Sign
+from hsm_core.protocols import Request
 from hsm_core.session import Session
 from hsm_core.settings import Settings
 from hsm_core.testing import caller
@@ -55,9 +61,35 @@ class Load:
         self._key_id = ""
 
 
-def act(session: Session, load: Load, wanted: dict[str, Any]) -> object:
+def sign_as(hsm: OpenHSM, certificate: str, key_id: str) -> int:
+    """Sign for whom a client certificate names, checked as a server does."""
+    stranger = Caller(principal="", roles=frozenset(), certificate_sha256=certificate)
+
+    def known() -> PolicyIdentity:
+        person = hsm.identify(stranger)
+        if person is None:
+            raise AuthenticationError
+        return person
+
+    def check() -> None:
+        if known() != person:
+            raise AuthenticationError
+
+    person = known()
+    who = replace(stranger, principal=person.principal, roles=person.roles)
+    request = Request(who, Sign(key_id=KeyId(key_id), message=b"asked"), check=check)
+    pipeline: Any = hsm._pipeline  # noqa: SLF001 (as servers do)
+    version: int = pipeline.execute(request).version
+    return version
+
+
+def act(hsm: OpenHSM, session: Session, load: Load, wanted: dict[str, Any]) -> object:
     """Do what one line says."""
     kind, key_id = wanted["do"], wanted.get("key", "")
+    if "certificate" in wanted:
+        return sign_as(hsm, wanted["certificate"], key_id)
+    if kind == "reload":
+        return hsm.reload_policy()
     if kind == "create":
         made = session.create_key(
             "Ed25519", name=wanted.get("name", ""), idempotency_key=wanted.get("once")
@@ -93,7 +125,15 @@ def main() -> None:
     """Open the node, and act line by line."""
     url, name, folder = sys.argv[1:]
     mark = Path(folder) / f"{name}.mark"
-    settings = Settings(store=url, node_name=name, node_mark=mark)
+    policy = mark.with_suffix(".yaml")
+    settings = Settings(
+        store=url,
+        node_name=name,
+        node_mark=mark,
+        certificate_identities=True,
+        policy_config=policy if policy.exists() else None,
+        policy_reload_interval_seconds=3600,
+    )
     root, audit_key = b"\x01" * 32, b"\x02" * 32
     with open_hsm(settings, master_key=root, hmac_key=audit_key) as hsm:
         session = Session(hsm.act_as(caller()))
@@ -101,7 +141,8 @@ def main() -> None:
         write({"ok": "open"})
         for line in sys.stdin:
             try:
-                answer: dict[str, object] = {"ok": act(session, load, json.loads(line))}
+                wanted = json.loads(line)
+                answer: dict[str, object] = {"ok": act(hsm, session, load, wanted)}
             except HSMError as error:
                 causes = [repr(found) for found in _chain(error)]
                 answer = {"code": error.code, "causes": causes}

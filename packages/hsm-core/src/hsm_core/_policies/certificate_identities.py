@@ -6,10 +6,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from hsm_core._policies.policy_file import IdentitySection, Path, policy_fault
 from hsm_core.errors import AuthenticationError
@@ -110,6 +111,26 @@ class KnownPerson(msgspec.Struct, frozen=True, kw_only=True):
         said = [None if terms is None else sorted(terms) for terms in asked]
         text = json.dumps([identity(self.principal), said])
         return _VOUCHER + hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def trust_names(self) -> dict[str, str]:
+        """Names of the pairs of person and certificate, by fingerprint or nothing."""
+        asked = [self.subjects, self.names]
+        said = [None if terms is None else sorted(terms) for terms in asked]
+        return {
+            sha256: hashlib.sha256(
+                json.dumps([identity(self.principal), said, sha256]).encode()
+            ).hexdigest()
+            for sha256 in (self.certificates or {""})
+        }
+
+    def without(self, withdrawn: Collection[str]) -> KnownPerson | None:
+        """Return this person without some of `trust_names`; None without any."""
+        names = self.trust_names.items()
+        kept = {sha256 for sha256, name in names if name not in withdrawn}
+        if self.certificates is None or not kept:
+            return self if kept else None
+        return replace(self, certificates=frozenset(kept))
 
     def stated(self) -> list[object]:
         """Return it in a form that can be hashed."""

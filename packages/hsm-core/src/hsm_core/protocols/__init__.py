@@ -4,9 +4,9 @@ Interfaces for callers and for implementers of stores and providers.
 
 For callers: `HSM`, `AsyncHSM`, `LiveHSM`, `HSMGateway`, `AsyncHSMGateway`. For
 providers: `KeyStore`, `UseCounters`, `AuditLog`, `ApprovalStore`, `Leases`,
-`RemoteKeyVault`, `SharedState`, `CryptoProvider`, `ProviderPlugin`, `MasterKeySource`,
-`CredentialKeys`, `Clock`, `Entropy`. Conformance is shown by mypy and by the contract
-suites.
+`RemoteKeyVault`, `SharedState`, `SharedTrust`, `CryptoProvider`, `ProviderPlugin`,
+`MasterKeySource`, `CredentialKeys`, `Clock`, `Entropy`. Conformance is shown by mypy
+and by the contract suites.
 """
 
 from hsm_core.protocols import (

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from typing import Protocol, runtime_checkable
 
-__all__ = ["SharedState"]
+__all__ = ["SharedState", "SharedTrust"]
 
 
 @runtime_checkable
@@ -65,4 +66,57 @@ class SharedState(Protocol):
 
     def remove(self, kind: str, name: str = "", /) -> None:
         """Remove a value if it is there; without a name, all of the kind."""
+        ...
+
+
+class SharedTrust(Protocol):
+    """
+    People, keys and certificates that no node of a cluster accepts; thread-safe.
+
+    Each node trusts what its own files name. Names are digests or contain no secret;
+    the database has keyed digests of them.
+    """
+
+    def declare(
+        self,
+        kind: str,
+        /,
+        *,
+        trusted: Collection[str] = (),
+        revoked: Collection[str] = (),
+    ) -> None:
+        """
+        State what the files of this node name now.
+
+        What they named before and no longer trust is withdrawn from all nodes, for
+        requests that they receive after the return. What they newly trust is restored,
+        unless it is an older content that the cluster knows already. The first call of
+        a process compares with what this node declared last. It withdraws nothing if
+        the cluster knows the content already or *trusted* is empty, and restores
+        nothing.
+
+        Args:
+            kind: Namespace of names, such as ``people``.
+
+            trusted: All names that the files trust.
+
+            revoked: All names that they revoke.
+
+        Raises:
+            HSMError: It can't be stated now; to be done again.
+        """
+        ...
+
+    def withdrawn(self, kind: str, names: Collection[str], /) -> frozenset[str]:
+        """Return those names of a kind that were withdrawn, on whichever node."""
+        ...
+
+    def on_change(self, call: Callable[[], None], /) -> None:
+        """
+        Call a function when something was withdrawn or restored, on any thread.
+
+        What it puts in force is in force for every request that this node receives
+        after `declare` has returned on another. It waits for nothing, and raises
+        nothing.
+        """
         ...

@@ -61,6 +61,7 @@ from hsm_core.protocols import (
     MasterKeySource,
     Request,
     SharedState,
+    SharedTrust,
     UseCounters,
 )
 from hsm_core.settings import KeyStoreKind, Settings
@@ -188,7 +189,7 @@ class _Assembly:
         self._parts = parts
         ring = _make_ring(settings, parts) if parts.ring is None else parts.ring
         self._ground = ground = self._lay_ground(ring)
-        self._follow_other_nodes()
+        self._trust = self._follow_other_nodes()
         self._approvals = ApprovalSetDigest(
             ring.approval_element, parts.audit.set_digest_at_open[_KEYS:]
         )
@@ -233,6 +234,7 @@ class _Assembly:
             parts.new_worker,
             parts.cluster,
             self._shared_state(),
+            self._trust,
         )
 
     def _shared_state(self) -> SharedState | None:
@@ -292,12 +294,14 @@ class _Assembly:
             "other_logs": partial(parts.cluster.other_logs, parts.audit.log_id),
         }
 
-    def _follow_other_nodes(self) -> None:
+    def _follow_other_nodes(self) -> SharedTrust | None:
         parts = self._parts
-        if parts.counters.is_shared:
-            from hsm_core._internal.assembly.cluster import follow_changes
+        if not parts.counters.is_shared:
+            return None
+        from hsm_core._internal.assembly.cluster import follow_changes, follow_trust
 
-            follow_changes(parts.store, self._ground.inventory, parts.cluster)
+        follow_changes(parts.store, self._ground.inventory, parts.cluster)
+        return follow_trust(self._ground, self._recorder.trust_changed)
 
     def _count_uses(self) -> UseAccounts:
         parts, inventory = self._parts, self._ground.inventory

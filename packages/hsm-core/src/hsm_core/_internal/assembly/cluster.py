@@ -23,6 +23,7 @@ from hsm_core._internal.cluster.node_rows import NodeFacts
 from hsm_core._internal.cluster.overview import ClusterOverview
 from hsm_core._internal.cluster.seen import SeenDatabase
 from hsm_core._internal.cluster.settlement import Settlement
+from hsm_core._internal.cluster.trust import TrustRegister
 from hsm_core._internal.cluster.view import NodeView
 from hsm_core._internal.keyring.dependencies import Dependencies
 from hsm_core._internal.keyring.journal import Journal, KeyJournal
@@ -57,6 +58,7 @@ from hsm_core.protocols import (
     Clock,
     Entropy,
     KeyStore,
+    SharedTrust,
 )
 from hsm_core.settings import Settings
 
@@ -295,6 +297,26 @@ def follow_changes(
         inventory.feed = changes
         if node is not None:
             node.follow(changes, inventory.lock)
+
+
+def follow_trust(
+    ground: Dependencies, record: Callable[[str], None]
+) -> SharedTrust | None:
+    """
+    Let people go by what any node has withdrawn; None without a cluster.
+
+    Args:
+        ground: Feed, policy and name of the node.
+
+        record: Records what this node withdraws.
+    """
+    feed, policy = ground.inventory.feed, ground.policy
+    if not isinstance(feed, Changes):
+        return None
+    ring, node = ground.inventory.ring, ground.settings.node_name
+    trust = TrustRegister(feed, ring, node, policy.changes, record)
+    policy.follow(trust)
+    return trust
 
 
 def follow_approvals(

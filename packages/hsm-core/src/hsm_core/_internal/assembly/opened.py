@@ -35,7 +35,13 @@ from hsm_core._internal.retention.service import Retention, RetentionSlot
 from hsm_core.errors import AuditTamperedError, AuditUnavailableError
 from hsm_core.model import Caller, PolicyIdentity, TokenClaims
 from hsm_core.operations import Operation
-from hsm_core.protocols import HSM, AsyncHSMGateway, KeyStore, SharedState
+from hsm_core.protocols import (
+    HSM,
+    AsyncHSMGateway,
+    KeyStore,
+    SharedState,
+    SharedTrust,
+)
 from hsm_core.settings import Settings
 
 if TYPE_CHECKING:
@@ -71,6 +77,7 @@ class OpenHSM:
         worker: Recurring work; it runs until the HSM is closed.
         schedulers: What the HSM does to keys by itself; the same.
         shared: State that servers of a cluster share; None without a cluster.
+        trust: What no node of a cluster accepts; None without a cluster.
     """
 
     def __init__(
@@ -85,8 +92,10 @@ class OpenHSM:
         new_worker: Callable[[], BackgroundWorker] = BackgroundWorker,
         cluster: RunningNode | None = None,
         shared: SharedState | None = None,
+        trust: SharedTrust | None = None,
     ) -> None:
         self.shared = shared
+        self.trust = trust
         self._services = services
         self._store = store
         self._journal = store_check.journal
@@ -119,6 +128,7 @@ class OpenHSM:
         retention.begin(self._pipeline.execute, desk or self.desk, new_worker)
         if cluster is not None:
             cluster.begin(services.audit.log_id, services.policy)
+        self._policy.begin()
 
     def _begin(self, store_check: StoreCheck) -> None:
         """Begin the recurring work."""

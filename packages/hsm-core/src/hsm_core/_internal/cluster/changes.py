@@ -16,9 +16,9 @@ from __future__ import annotations
 import hmac
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from msgspec.structs import replace
 
@@ -30,10 +30,12 @@ from hsm_core._internal.lib import silence
 from hsm_core._internal.stores.postgresql.database import ClusterDatabase
 from hsm_core._internal.stores.postgresql.feed import (
     APPROVAL,
+    CREDENTIAL,
     EVERYTHING,
     KEY,
     Change,
     ChangeFeed,
+    FeedReading,
     FeedState,
     Position,
     StoredAccount,
@@ -41,11 +43,13 @@ from hsm_core._internal.stores.postgresql.feed import (
     find_change,
     head_at,
     keep_account,
+    keep_trust,
     lock_and_read,
     lock_feed,
     next_position,
     read_account,
     read_feed,
+    trust_digest_of,
     write_change,
     write_state,
 )
@@ -59,6 +63,8 @@ if TYPE_CHECKING:
 _MODULUS: Final = 2**256
 _DIGEST_BYTES: Final = 32
 _FRESH_SECONDS: Final = 2.0
+_TRUST_LABEL: Final = b"trust"
+"""Prefix of what is no `FeedState.payload`, which begins with another byte."""
 
 
 class Changes(ChangeFeed, FollowedFeed):
@@ -88,6 +94,8 @@ class Changes(ChangeFeed, FollowedFeed):
         self._lock = threading.RLock()
         self._mine = _Mine()
         self._approvals = 0
+        self._trust = _Trust()
+        self._on_trust: list[Callable[[bytes], None]] = []
         self._verified: FeedState | None = None
         self._read_at = float("-inf")
         self._walk = FeedWalk(database)
@@ -108,6 +116,17 @@ class Changes(ChangeFeed, FollowedFeed):
     def on_position(self, call: Callable[[Position], None]) -> None:
         """Call a function with each position, immediately before it is reached."""
         self._moved.append(call)
+
+    def on_trust(self, call: Callable[[bytes], None]) -> None:
+        """
+        Call a function with the trust document, now and when it has changed.
+
+        It is called before the revision of the change is reached. It waits for nothing,
+        and raises nothing.
+        """
+        with self._lock:
+            self._on_trust.append(call)
+            call(self._trust.document)
 
     @property
     def revision(self) -> int:
@@ -169,6 +188,8 @@ class Changes(ChangeFeed, FollowedFeed):
         sums = self._inventory.census.read(account)
         if sums is None or _bytes(sums.total) != stored.state.set_digest:
             return "The account of the keys does not match the state of the cluster."
+        if trust_digest_of(stored.trust) != stored.state.trust_digest:
+            return "The list of what was withdrawn does not match the cluster's state."
         return ""
 
     def _adopt(self, stored: StoredAccount) -> None:
@@ -178,10 +199,19 @@ class Changes(ChangeFeed, FollowedFeed):
         self._inventory.follow_all(sums)
         self._approvals = int.from_bytes(stored.state.approvals_digest, "big")
         self._verified = stored.state
+        self._adopt_trust(stored.trust)
         for calls in self._hooks.values():
             for call in calls:
                 call(Change(EVERYTHING))
         self._reach(stored.state.position)
+
+    def _adopt_trust(self, content: bytes | None) -> None:
+        """Take a trust document that was checked; callers hold the lock."""
+        trust = _Trust.of(content)
+        if trust != self._trust:
+            self._trust = trust
+            for call in self._on_trust:
+                call(trust.document)
 
     def begin_following(self) -> None:
         """Follow the feed from now on, in a thread."""
@@ -236,13 +266,11 @@ class Changes(ChangeFeed, FollowedFeed):
     def _follow(
         self,
         connection: ServerConnection,
-        read: Callable[
-            [ServerConnection, int], tuple[FeedState, Sequence[StoredChange]]
-        ],
+        read: Callable[[ServerConnection, int, bytes], FeedReading],
     ) -> Position:
         start, began = self.applied, time.monotonic()
-        state, changes = read(connection, start.revision)
-        self._take(connection, start, state, changes)
+        reading = read(connection, start.revision, self._trust.digest)
+        self._take(connection, start, reading)
         self._read_at = max(self._read_at, began)
         return self.applied
 
@@ -250,10 +278,10 @@ class Changes(ChangeFeed, FollowedFeed):
         self,
         connection: ServerConnection,
         start: Position,
-        state: FeedState,
-        changes: Sequence[StoredChange],
+        reading: FeedReading,
     ) -> None:
         """Check what was read behind a position, and apply what is new of it."""
+        state, changes, trust = reading
         if not changes and state.position == start and state == self._verified:
             return
         if state.position.revision < start.revision:
@@ -274,11 +302,23 @@ class Changes(ChangeFeed, FollowedFeed):
             if any(_is_of_all(stored.change) for stored in changes):
                 self._take_all(connection, start)
                 return
+            if state.position.revision >= self.applied.revision:
+                self._take_trust(state, trust, start)
             for stored in changes:
                 self._apply(stored.position, stored.change)
             if self.applied == state.position:
                 self._check_sums(state, start)
                 self._verified = state
+
+    def _take_trust(
+        self, state: FeedState, trust: bytes | None, start: Position
+    ) -> None:
+        """Check the trust document of a state, and take it before its revision."""
+        if state.trust_digest == self._trust.digest:
+            return
+        if trust_digest_of(trust) != state.trust_digest:
+            self._refuse("altered", state, start)
+        self._adopt_trust(trust)
 
     def _take_all(self, connection: ServerConnection, start: Position) -> None:
         """Start again from the account, which is cheaper or safer than the changes."""
@@ -366,6 +406,8 @@ class Changes(ChangeFeed, FollowedFeed):
             total = int.from_bytes(before.approvals_digest, "big")
             total = self._approvals_after(total, change)
             after = replace(after, approvals_digest=_bytes(total))
+        elif change.kind == CREDENTIAL and change.digest:
+            after = replace(after, trust_digest=bytes.fromhex(change.digest))
         after = self._sealed(after)
         write_change(connection, before, after, change)
         self._mine.state = after
@@ -375,7 +417,7 @@ class Changes(ChangeFeed, FollowedFeed):
         """Apply what this thread has appended; see `ChangeFeed`."""
         appended, self._mine.appended = self._mine.appended, []
         self._mine.committed = self._mine.state
-        if any(_is_of_all(stored.change) for stored in appended):
+        if any(_is_read_again(stored.change) for stored in appended):
             self.catch_up()
             return
         with self._lock:
@@ -405,6 +447,33 @@ class Changes(ChangeFeed, FollowedFeed):
             self.lock(connection)
             for change in changes:
                 self.append(connection, change)
+
+        self._database.run(work)
+        self.committed()
+        return self.applied
+
+    def revise_trust(self, revise: Callable[[bytes], bytes]) -> Position:
+        """
+        Replace the trust document, on every node, by what a function makes of it.
+
+        Args:
+            revise: Returns the new document; the same for no change. It may be called
+                again.
+
+        Raises:
+            UnsettledError: It may have been replaced; to be done again.
+            StoreUnavailableError: It can't be replaced now.
+        """
+
+        def work(connection: ServerConnection) -> None:
+            self.begin(connection)
+            self.lock(connection)
+            document = revise(self._trust.document)
+            if document != self._trust.document:
+                content = self._trust_mac(document) + document
+                keep_trust(connection, content)
+                digest = trust_digest_of(content).hex()
+                self.append(connection, Change(CREDENTIAL, digest=digest))
 
         self._database.run(work)
         self.committed()
@@ -445,13 +514,30 @@ class Changes(ChangeFeed, FollowedFeed):
             change = Change(EVERYTHING)
             position = next_position(before.position, change)
             digest = bytes.fromhex(census.set_digest)
-            after = replace(before, position=position, set_digest=digest)
+            after = replace(
+                before,
+                position=position,
+                set_digest=digest,
+                trust_digest=self._accept_trust(connection),
+            )
             write_change(connection, before, self._sealed(after), change)
 
         self._database.run(work)
         problem = self.start()
         if problem:
             raise IntegrityError(problem)
+
+    def _accept_trust(self, connection: ServerConnection) -> bytes:
+        """Keep the trust document if a node wrote it, else none; return its digest."""
+        content = read_account(connection).trust or b""
+        document = content[_DIGEST_BYTES:]
+        if not hmac.compare_digest(self._trust_mac(document), content[:_DIGEST_BYTES]):
+            content = b""
+            keep_trust(connection, content)
+        return trust_digest_of(content)
+
+    def _trust_mac(self, document: bytes) -> bytes:
+        return self._ring.cluster_mac(_TRUST_LABEL + document)
 
     @contextmanager
     def quiet(self) -> Iterator[None]:
@@ -509,6 +595,18 @@ _REASONS: Final = {
 }
 
 
+class _Trust(NamedTuple):
+    """The trust document as it was checked last, and the digest of what is stored."""
+
+    document: bytes = b""
+    digest: bytes = b""
+
+    @classmethod
+    def of(cls, content: bytes | None) -> _Trust:
+        """Return that of a row, which begins with the MAC of the document."""
+        return cls((content or b"")[_DIGEST_BYTES:], trust_digest_of(content))
+
+
 class _Mine(threading.local):
     """Of each thread: the end of the feed in its transaction, and what it appended."""
 
@@ -520,6 +618,11 @@ class _Mine(threading.local):
 
 def _bytes(total: int) -> bytes:
     return total.to_bytes(_DIGEST_BYTES, "big")
+
+
+def _is_read_again(change: Change) -> bool:
+    """Return whether a change of this node is applied as those of other nodes are."""
+    return _is_of_all(change) or (change.kind == CREDENTIAL and bool(change.digest))
 
 
 def _is_of_all(change: Change) -> bool:

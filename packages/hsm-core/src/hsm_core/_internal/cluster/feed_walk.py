@@ -57,7 +57,7 @@ class FeedWalk:
         while self._position.revision < end.revision:
             before = self._position
             with self._database.reading() as connection:
-                _, changes = read_feed(connection, before.revision)
+                changes = read_feed(connection, before.revision).changes
             for stored in changes:
                 if self._position.revision < end.revision:
                     self._position = next_position(self._position, stored.change)

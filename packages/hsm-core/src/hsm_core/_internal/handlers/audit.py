@@ -65,7 +65,7 @@ KINDS: Final = KNOWN_OPERATIONS | {
                 "resume",
             ),
             *("retention-policy", "self-test", "start", "stop", "store-compared"),
-            *("tampered", "use-limit-near"),
+            *("tampered", "trust-changed", "use-limit-near"),
         )
     ),
 }

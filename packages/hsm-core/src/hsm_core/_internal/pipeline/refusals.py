@@ -233,6 +233,18 @@ class SystemRecorder:
         )
         self._audit.append([draft])
 
+    def trust_changed(self, text: str) -> None:
+        """
+        Record what this node has withdrawn from all nodes, or restored.
+
+        Raises:
+            AuditUnavailableError: It can't be written.
+        """
+        draft = AuditDraft.system(
+            "system.trust-changed", text, policy=self._policy_hash()
+        )
+        self._audit.append([draft], durable=True, reserved=True).wait()
+
     def _try(self, kind: str, text: str = "", **facts: Any) -> None:
         draft = AuditDraft.system(kind, text, policy=self._policy_hash(), **facts)
         with suppress(HSMError):

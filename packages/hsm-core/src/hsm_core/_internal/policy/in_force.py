@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -14,9 +14,15 @@ from hsm_core._internal.lib.cells import Cell
 from hsm_core._internal.policy.engine import RuleEngine
 from hsm_core._policies.certificate_identities import KnownPerson, person_of
 from hsm_core._policies.token_identities import TokenIdentity, identity_of_token
-from hsm_core.errors import AuditUnavailableError, ConfigurationError
+from hsm_core.errors import AuditUnavailableError, ConfigurationError, HSMError
 from hsm_core.model import Caller, MessageDetail, Phase, PolicyIdentity, TokenClaims
-from hsm_core.protocols import AuditDraft, AuditLog, Clock
+from hsm_core.protocols import AuditDraft, AuditLog, Clock, SharedTrust
+
+_PEOPLE: Final = "people"
+
+
+def _trust_names(people: Iterable[KnownPerson]) -> list[str]:
+    return [name for person in people for name in person.trust_names.values()]
 
 
 class PolicyHolder:
@@ -38,6 +44,8 @@ class PolicyHolder:
         problem: Why the file that lies there now is not in force; else empty.
         failures: How often a file was refused since the HSM was opened.
         changes: Bumped by each engine that is put in force.
+        people: People whom certificates alone name, without those whom a node of the
+            cluster has removed.
     """
 
     def __init__(self, engine: RuleEngine, source: str, loaded_at: int) -> None:
@@ -49,6 +57,37 @@ class PolicyHolder:
         self.problem = ""
         self.failures = 0
         self.changes = Cell()
+        self._trust: SharedTrust | None = None
+        self.people = engine.policy.people
+
+    def follow(self, trust: SharedTrust) -> None:
+        """Give nobody access whom any node of the cluster has removed."""
+        self._trust = trust
+        trust.on_change(self._follow_trust)
+        self._follow_trust()
+
+    def declare_people(self) -> None:
+        """
+        Withdraw the people whom the policy no longer names from all nodes.
+
+        Raises:
+            HSMError: It can't be done now; to be done again.
+        """
+        if self._trust is not None:
+            names = _trust_names(self.engine.policy.people)
+            self._trust.declare(_PEOPLE, trusted=names)
+
+    def _follow_trust(self) -> None:
+        with self._lock:
+            self._find_people()
+
+    def _find_people(self) -> None:
+        people = self.engine.policy.people
+        if self._trust is not None:
+            withdrawn = self._trust.withdrawn(_PEOPLE, _trust_names(people))
+            kept = (person.without(withdrawn) for person in people)
+            people = tuple(person for person in kept if person is not None)
+        self.people = people
 
     def policy_hash(self) -> str:
         """Return the hash of the policy in force, hex."""
@@ -71,6 +110,7 @@ class PolicyHolder:
     def _use(self, engine: RuleEngine) -> None:
         self.loaded = engine
         self.engine = engine.without_time() if self._is_clock_wrong else engine
+        self._find_people()
         self.changes.bump()
 
     def refuse(self, problem: str) -> None:
@@ -136,10 +176,13 @@ class Recogniser:
 
     def people(self) -> tuple[KnownPerson, ...]:
         """Return the people whom certificates alone name now."""
-        return self._policy.engine.policy.people if self._is_on else ()
+        return self._policy.people if self._is_on else ()
 
 
 _SHOWN_CHARACTERS: Final = 300
+_NOT_SHARED: Final = (
+    "People whom the policy no longer names may have access on other nodes:"
+)
 
 
 class PolicyReloader:
@@ -170,7 +213,13 @@ class PolicyReloader:
         self._in_force = _digest(holder.engine.policy.text.encode())
         self._refused = self._seen = ""
         self._owed: list[AuditDraft] = []
+        self._is_shared = path is None
         self.on_change: Callable[[str], None] = lambda problem: None
+
+    def begin(self) -> None:
+        """Withdraw people whom the file stopped to name while the node was down."""
+        with self._lock:
+            self._share()
 
     def poll(self) -> None:
         """Load the file if its content has been stable for some time."""
@@ -186,6 +235,7 @@ class PolicyReloader:
             return
         with self._lock:
             self._write_owed()
+            self._share()
             try:
                 data = policies.read_policy_file(self._path)
             except ConfigurationError as error:
@@ -197,7 +247,7 @@ class PolicyReloader:
             self._seen = digest
             if digest == self._in_force:
                 self._refused = ""
-                if self._holder.problem:
+                if self._holder.problem and self._is_shared:
                     self._holder.settle()
                     self.on_change("")
             elif was_seen and (is_whole or digest != self._refused):
@@ -221,7 +271,9 @@ class PolicyReloader:
             self._withdraw(data, digest, self._holder.problem)
             return
         self._in_force, self._refused = digest, ""
-        self.on_change("")
+        self._is_shared = False
+        if self._share():
+            self.on_change("")
 
     def _withdraw(self, data: bytes, digest: str, problem: str) -> None:
         """Grant no more what a file takes away that can't be put in force."""
@@ -236,6 +288,27 @@ class PolicyReloader:
         self._record_or_owe("system.policy-loaded", engine.policy_hash, text)
         # The content of before grants more, and is news again.
         self._in_force = ""
+        self._is_shared = False
+        self._share()
+
+    def _share(self) -> bool:
+        """
+        Withdraw removed people from all nodes of a cluster; if it fails, later.
+
+        Returns:
+            Whether it is done.
+        """
+        if not self._is_shared:
+            try:
+                self._holder.declare_people()
+            except HSMError as error:
+                problem = f"{_NOT_SHARED} {error}"
+                if problem != self._holder.problem:
+                    self._holder.problem = problem
+                    self.on_change(problem)
+            else:
+                self._is_shared = True
+        return self._is_shared
 
     def _refuse(self, problem: str, mark: str) -> None:
         """Keep what is in force; count and tell once what is wrong with a content."""

@@ -39,29 +39,43 @@ MOST_CHANGES: Final = 4096
 _HEAD_LABEL: Final = b"hsm-core/change-head/1"
 _ENCODER: Final = msgspec.msgpack.Encoder()
 
-_STATE: Final = "c.revision, c.head, c.set_digest, c.approvals_digest, c.mac"
+_STATE: Final = (
+    "c.revision, c.head, c.set_digest, c.approvals_digest, c.trust_digest, c.mac"
+)
+_STATE_COLUMNS: Final = 6
 _LOCK: Final = f"SELECT {_STATE} FROM cluster c FOR UPDATE"  # noqa: S608 (our own text)
 _READ: Final = (
     f"SELECT {_STATE}, f.revision, f.kind, f.subject, f.generation, "  # noqa: S608
-    "f.before, f.digest, f.head FROM cluster c LEFT JOIN changes f "
+    "f.before, f.digest, f.head, CASE WHEN c.trust_digest <> $3 AND "
+    "coalesce(f.revision = c.revision, true) THEN (SELECT content FROM trust) END "
+    "FROM cluster c LEFT JOIN changes f "
     "ON f.revision > $1 AND f.revision <= c.revision ORDER BY f.revision LIMIT $2"
 )
+"""The last row has the trust document, if the reader does not know it."""
 _ACCOUNT: Final = (
     f"SELECT {_STATE}, "  # noqa: S608
     "(SELECT m.value FROM meta m WHERE m.name = 'Account'), "
     "ARRAY(SELECT a.bucket FROM account a ORDER BY a.bucket), "
-    "ARRAY(SELECT a.value FROM account a ORDER BY a.bucket) FROM cluster c"
+    "ARRAY(SELECT a.value FROM account a ORDER BY a.bucket), "
+    "(SELECT t.content FROM trust t) FROM cluster c"
 )
 _WRITE: Final = (
     "WITH moved AS (UPDATE cluster SET revision = $1, head = $2, set_digest = $3, "
-    "approvals_digest = $4, mac = $5 WHERE revision = $6 AND head = $7 "
-    "RETURNING revision) "
+    "approvals_digest = $4, trust_digest = $5, mac = $6 "
+    "WHERE revision = $7 AND head = $8 RETURNING revision) "
     "INSERT INTO changes (revision, kind, subject, generation, before, digest, head) "
-    "VALUES ((SELECT revision FROM moved), $8, $9, $10, $11, $12, $2) "
-    "RETURNING pg_notify($13, '')"
+    "VALUES ((SELECT revision FROM moved), $9, $10, $11, $12, $13, $2) "
+    "RETURNING pg_notify($14, '')"
 )
 """Fails where the row is not the one that was locked: a change has a revision."""
-_SEAL: Final = "UPDATE cluster SET set_digest = $1, approvals_digest = $2, mac = $3"
+_SEAL: Final = (
+    "UPDATE cluster SET set_digest = $1, approvals_digest = $2, trust_digest = $3, "
+    "mac = $4"
+)
+_KEEP_TRUST: Final = (
+    "INSERT INTO trust (content) VALUES ($1) "
+    "ON CONFLICT (id) DO UPDATE SET content = $1"
+)
 _KEEP: Final = (
     "WITH sum AS (INSERT INTO account (bucket, value) VALUES ($1, $2) "
     "ON CONFLICT (bucket) DO UPDATE SET value = $2) "
@@ -120,12 +134,14 @@ class FeedState(msgspec.Struct, frozen=True, kw_only=True):
         position: The last change.
         set_digest: Set digest of the keys, 32 bytes.
         approvals_digest: Set digest of the approvals, 32 bytes.
+        trust_digest: SHA-256 of the trust document; empty if there is none.
         mac: Authenticates the rest.
     """
 
     position: Position
     set_digest: bytes
     approvals_digest: bytes
+    trust_digest: bytes = b""
     mac: bytes = b""
 
     @property
@@ -143,16 +159,33 @@ class FeedState(msgspec.Struct, frozen=True, kw_only=True):
                 self.position.head,
                 self.set_digest,
                 self.approvals_digest,
+                self.trust_digest,
             ]
         )
 
 
+class FeedReading(NamedTuple):
+    """
+    What was read of the feed, all as of one moment.
+
+    Attributes:
+        state: Where it ends.
+        changes: Those behind a revision: up to the end, or the first `MOST_CHANGES`.
+        trust: The trust document, if it is another than the reader knows.
+    """
+
+    state: FeedState
+    changes: list[StoredChange]
+    trust: bytes | None
+
+
 class StoredAccount(msgspec.Struct, frozen=True):
-    """The account of all keys, as of a state of the feed."""
+    """The account of all keys and the trust document, as of a state of the feed."""
 
     state: FeedState
     seal: bytes | None
     values: Sequence[bytes]
+    trust: bytes | None
 
 
 class ChangeFeed(Protocol):
@@ -208,17 +241,23 @@ def lock_feed(connection: ServerConnection) -> FeedState:
 
 
 def read_feed(
-    connection: ServerConnection, after: int
-) -> tuple[FeedState, list[StoredChange]]:
+    connection: ServerConnection, after: int, trust_digest: bytes = b""
+) -> FeedReading:
     """
-    Return where the feed ends, and the changes behind a revision.
+    Read the feed.
 
-    They are those up to the end, or the first `MOST_CHANGES` of them.
+    Args:
+        connection: To the database.
+
+        after: Revision behind which changes are read.
+
+        trust_digest: Digest of the trust document that the reader knows.
 
     Raises:
         IntegrityError: Something else stands there.
     """
-    return _feed(run(connection, _READ, (after, MOST_CHANGES)).fetchall())
+    values = (after, MOST_CHANGES, trust_digest)
+    return _feed(run(connection, _READ, values).fetchall())
 
 
 def read_account(connection: ServerConnection) -> StoredAccount:
@@ -229,22 +268,22 @@ def read_account(connection: ServerConnection) -> StoredAccount:
         IntegrityError: Something else stands there.
     """
     row = run(connection, _ACCOUNT).fetchone()
-    state = _state(row[:5] if row else None)
+    state = _state(row[:_STATE_COLUMNS] if row else None)
     assert row is not None  # noqa: S101 (for the type checker)
-    seal, buckets, values = row[5:]
+    seal, buckets, values, trust = row[_STATE_COLUMNS:]
     if list(buckets) != list(range(len(buckets))):
         values = ()
-    return StoredAccount(state, seal, tuple(values))
+    return StoredAccount(state, seal, tuple(values), trust)
 
 
 def lock_and_read(
-    connection: ServerConnection, after: int
-) -> tuple[FeedState, list[StoredChange]]:
+    connection: ServerConnection, after: int, trust_digest: bytes = b""
+) -> FeedReading:
     """Lock the row ``cluster``, and read the feed as `read_feed`, in one round trip."""
     with connection.pipeline():
         run(connection, _LOCK)
         # A statement of its own sees what was committed while the first one waited.
-        reading = run(connection, _READ, (after, MOST_CHANGES))
+        reading = run(connection, _READ, (after, MOST_CHANGES, trust_digest))
     return _feed(reading.fetchall())
 
 
@@ -257,6 +296,7 @@ def write_change(
         after.position.head,
         after.set_digest,
         after.approvals_digest,
+        after.trust_digest,
         after.mac,
         before.position.revision,
         before.position.head,
@@ -280,8 +320,18 @@ def write_state(connection: ServerConnection, state: FeedState) -> None:
     run(
         connection,
         _SEAL,
-        (state.set_digest, state.approvals_digest, state.mac),
+        (state.set_digest, state.approvals_digest, state.trust_digest, state.mac),
     )
+
+
+def keep_trust(connection: ServerConnection, content: bytes) -> None:
+    """Write the trust document; its digest belongs into the state of the feed."""
+    run(connection, _KEEP_TRUST, (content,))
+
+
+def trust_digest_of(content: bytes | None) -> bytes:
+    """Return the digest of a trust document; empty if there is none."""
+    return hashlib.sha256(content).digest() if content else b""
 
 
 def head_at(connection: ServerConnection, revision: int) -> bytes:
@@ -304,21 +354,24 @@ def find_change(
     return (row[0], row[1]) if row else (0, "")
 
 
-def _feed(rows: list[Row]) -> tuple[FeedState, list[StoredChange]]:
-    state = _state(rows[0][:5] if rows else None)
-    return state, [_change(row[5:]) for row in rows if row[5] is not None]
+def _feed(rows: list[Row]) -> FeedReading:
+    state = _state(rows[0][:_STATE_COLUMNS] if rows else None)
+    found = [row[_STATE_COLUMNS:] for row in rows]
+    changes = [_change(row[:-1]) for row in found if row[0] is not None]
+    return FeedReading(state, changes, found[-1][-1])
 
 
 def _state(row: Row | None) -> FeedState:
     if row is None:
         raise IntegrityError("The state of the cluster is missing in the database.")
-    revision, head, set_digest, approvals_digest, mac = row
-    if not all(isinstance(v, bytes) for v in (head, set_digest, approvals_digest, mac)):
+    revision, head, set_digest, approvals_digest, trust_digest, mac = row
+    if not all(isinstance(value, bytes) for value in row[1:]):
         raise IntegrityError("The state of the cluster was altered in the database.")
     return FeedState(
         position=Position(revision, head),
         set_digest=set_digest,
         approvals_digest=approvals_digest,
+        trust_digest=trust_digest,
         mac=mac,
     )
 

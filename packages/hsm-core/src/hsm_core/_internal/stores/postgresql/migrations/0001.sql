@@ -79,6 +79,7 @@ CREATE TABLE cluster (
     head bytea NOT NULL,
     set_digest bytea NOT NULL DEFAULT '',
     approvals_digest bytea NOT NULL DEFAULT '',
+    trust_digest bytea NOT NULL DEFAULT '',
     mac bytea NOT NULL DEFAULT '',
     level integer NOT NULL DEFAULT 0
 );
@@ -92,6 +93,12 @@ CREATE TABLE changes (
     before text NOT NULL DEFAULT '',
     digest text NOT NULL DEFAULT '',
     head bytea NOT NULL
+);
+
+-- At most one row: people, token keys and certificates that no node accepts any more.
+CREATE TABLE trust (
+    id integer PRIMARY KEY DEFAULT 0 CHECK (id = 0),
+    content bytea NOT NULL
 );
 
 -- Updated by whoever fences a node, by nobody else.
