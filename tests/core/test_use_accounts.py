@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 
 from hsm_core._internal.keyring.use_counters import (
     NoRoomError,
+    UseAccount,
     UseRules,
     UseValue,
     decode_value,
     encode_value,
+    serial_of,
 )
 from hsm_core._internal.stores.filesystem.stores import FilesystemKeyStore
 from hsm_core._internal.stores.memory.records import MemoryUseCounters
@@ -267,6 +269,67 @@ def test_a_value_of_another_length(size: int) -> None:
     value = encode_value(MATERIAL, UseValue(), RING.counter_mac) + b"\0"
 
     assert decode_value(MATERIAL, value[:size], RING.counter_mac) is None
+
+
+def test_a_serial_number() -> None:
+    """
+    A value of a cluster has a serial number, and is not believed without it.
+    """
+    value = UseValue(3, 4, 5)
+    stored = encode_value(MATERIAL, value, RING.counter_mac, 7)
+
+    assert 7 == serial_of(stored)
+    assert value == decode_value(MATERIAL, stored, RING.counter_mac)
+    first = encode_value(MATERIAL, value, RING.counter_mac)
+    assert 0 == serial_of(first) == serial_of(None)
+    swapped = stored[:30] + RING.counter_mac(MATERIAL, stored[:30])
+    assert decode_value(MATERIAL, swapped, RING.counter_mac) is None
+
+
+class TestOlderValue:
+    """Values that a node has written or read, and older ones that come back."""
+
+    FORMS = tuple(
+        encode_value(MATERIAL, UseValue(uses), RING.counter_mac, uses)
+        for uses in range(5)
+    )
+
+    def account(self) -> UseAccount:
+        """Return an account that has written the third value."""
+        account = UseAccount(0, SMALL)
+        account.load(UseValue(2), self.FORMS[2])
+        account.adopt(UseValue(3), self.FORMS[3])
+        return account
+
+    def test_an_older_one(self) -> None:
+        """
+        An older value, and another one of the same number, are told from newer ones.
+        """
+        account = self.account()
+        other = encode_value(MATERIAL, UseValue(9), RING.counter_mac, 3)
+
+        found = [account.is_older(form) for form in (*self.FORMS, other)]
+        assert [True, True, True, False, False, True] == found
+
+    def test_the_newest_block_is_lost(self) -> None:
+        """
+        A fail-over may lose the value that was written here last, and none before it.
+        """
+        account = self.account()
+        account.doubt()
+
+        found = [account.is_older(form) for form in self.FORMS]
+        assert [True, True, False, False, False] == found
+
+    def test_a_block_of_another_is_lost(self) -> None:
+        """
+        A fail-over that loses a value of another node is noticed.
+        """
+        account = self.account()
+        account.follow(UseValue(4), self.FORMS[4])
+        account.doubt()
+
+        assert account.is_older(self.FORMS[3])
 
 
 def test_unknown_flags() -> None:

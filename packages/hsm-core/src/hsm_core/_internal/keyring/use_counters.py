@@ -37,7 +37,9 @@ from hsm_core.model import Integrity, KeyId, KeyState, UseInfo
 from hsm_core.protocols import Clock, KeyStore, UseCounters
 
 _START: Final = b"FHKU\x01"
+_SHARED_START: Final = b"FHKU\x02"
 _COUNTS: Final = struct.Struct(">5sBQQQ")
+_SERIAL: Final = struct.Struct(">Q")
 _MAC_BYTES: Final = 32
 _WARNED: Final = 1
 _SHARES: Final = 8
@@ -67,22 +69,48 @@ class UseValue(NamedTuple):
     warned: bool = False
 
 
-def encode_value(material_id: str, value: UseValue, mac_of: MacOf) -> bytes:
-    """Return the stored form of a material's counts."""
+def encode_value(
+    material_id: str, value: UseValue, mac_of: MacOf, serial: int = 0
+) -> bytes:
+    """
+    Return the stored form of a material's counts.
+
+    Args:
+        material_id: The material.
+
+        value: Its counts.
+
+        mac_of: Key of the form.
+
+        serial: How many values it had before, where nodes share it; 0 for the first
+            one, and on a single machine.
+    """
+    start = _SHARED_START if serial else _START
     flags = _WARNED if value.warned else 0
-    counts = _COUNTS.pack(_START, flags, value.uses, value.size, value.last_used_at)
+    counts = _COUNTS.pack(start, flags, value.uses, value.size, value.last_used_at)
+    if serial:
+        counts += _SERIAL.pack(serial)
     return counts + mac_of(material_id, counts)
+
+
+def serial_of(stored: bytes | None) -> int:
+    """Return the serial number of an authenticated stored form; 0 for none."""
+    if stored is None or not stored.startswith(_SHARED_START):
+        return 0
+    serial: int = _SERIAL.unpack_from(stored, _COUNTS.size)[0]
+    return serial
 
 
 def decode_value(material_id: str, stored: bytes, mac_of: MacOf) -> UseValue | None:
     """Authenticate and decode a stored form; None if it was altered."""
     counts, mac = stored[:-_MAC_BYTES], stored[-_MAC_BYTES:]
-    if len(counts) != _COUNTS.size:
+    if len(counts) not in {_COUNTS.size, _COUNTS.size + _SERIAL.size}:
         return None
     if not hmac.compare_digest(mac, mac_of(material_id, counts)):
         return None
-    start, flags, uses, size, last_used_at = _COUNTS.unpack(counts)
-    if start != _START or flags & ~_WARNED:
+    start, flags, uses, size, last_used_at = _COUNTS.unpack_from(counts)
+    known = _START if len(counts) == _COUNTS.size else _SHARED_START
+    if start != known or flags & ~_WARNED:
         return None
     return UseValue(uses, size, last_used_at, bool(flags))
 
@@ -150,6 +178,7 @@ class UseAccount:
         self._first = self._first_size = 0
         self._stored = UseValue()
         self._more_uses, self._more_bytes = rules.first_uses, rules.first_bytes
+        self._is_own = self._may_be_lost = False
 
     def take(self, uses: int, size: int, now: int) -> bool:
         """Count a use and return True, or False where nothing is reserved for it."""
@@ -169,6 +198,7 @@ class UseAccount:
             self.last_used_at = max(self.last_used_at, value.last_used_at)
             self._settle(value, stored)
             self._first, self._first_size = (lost or value).uses, (lost or value).size
+            self._is_own = lost is not None and lost != value
             self.is_loaded = True
 
     def follow(self, value: UseValue, stored: bytes | None) -> None:
@@ -179,12 +209,26 @@ class UseAccount:
             self._uses, self._size = self._uses + uses, self._size + size
             self._first, self._first_size = self._first + uses, self._first_size + size
             self.last_used_at = max(self.last_used_at, value.last_used_at)
+            self._is_own = self._is_own and stored == self.stored
             self._settle(value, stored)
+
+    def is_older(self, stored: bytes) -> bool:
+        """
+        Return whether a stored form is older than one that was read or written here.
+
+        The newest may be lost with a fail-over, if it was written here: its block is
+        then added again.
+        """
+        with self._lock:
+            known, found = serial_of(self.stored), serial_of(stored)
+            if self._is_own and self._may_be_lost:
+                return found < known - 1
+            return found < known or (0 < found == known and stored != self.stored)
 
     def doubt(self) -> None:
         """Allow no more uses before the block is added again to what is stored."""
         with self._lock:
-            self.is_doubtful = True
+            self.is_doubtful = self._may_be_lost = True
             self._ceiling = -1
 
     def reread(self) -> None:
@@ -233,6 +277,7 @@ class UseAccount:
                 self._more_bytes = min(2 * self._more_bytes, self._rules.most_bytes)
             self._settle(value, stored)
             self._first, self._first_size = self._uses, self._size
+            self._is_own = True
 
     def close(self) -> UseValue | None:
         """Stop, and return exact counts if they differ from the stored value."""
@@ -262,6 +307,7 @@ class UseAccount:
 
     def _settle(self, value: UseValue, stored: bytes | None) -> None:
         self._stored, self.stored, self.warned = value, stored, value.warned
+        self._may_be_lost = self.is_doubtful
         self._ceiling = value.uses
         if self.limit and not self.warned:
             self._ceiling = min(self._ceiling, self._near - 1)
@@ -625,7 +671,8 @@ class UseAccounts:
         self, material_id: str, before: bytes | None, value: UseValue
     ) -> bytes | None:
         """Store a value, and return its stored form; None if others were first."""
-        stored = encode_value(material_id, value, self._mac_of)
+        serial = serial_of(before) + 1 if self._counters.is_shared else 0
+        stored = encode_value(material_id, value, self._mac_of, serial)
         done = self._counters.replace(material_id, before, stored)
         return stored if done else None
 
@@ -658,7 +705,10 @@ class UseAccounts:
                 return None, None, Integrity.MISSING
             return UseValue(), None, Integrity.OK
         value = decode_value(material_id, stored, self._mac_of)
-        return value, stored, Integrity.TAMPERED if value is None else Integrity.OK
+        account = self._accounts.get(material_id)
+        if value is None or (account is not None and account.is_older(stored)):
+            return None, stored, Integrity.TAMPERED
+        return value, stored, Integrity.OK
 
     def _store_exact(self, material_id: str, account: UseAccount) -> None:
         """Store what was used, and nothing reserved; retry if another node is first."""
