@@ -14,10 +14,12 @@ from hsm_core.errors import (
     AuditUnavailableError,
     ConfigurationError,
     HSMLockedError,
+    KeyTamperedError,
+    UnavailableError,
 )
 from hsm_core.factory import OpenHSM
 from hsm_core.model import MessageDetail
-from hsm_core.operations import RecoverStore, Status
+from hsm_core.operations import RecoverStore, Status, UpdateKey
 from hsm_core.testing import caller
 from tests.core.cluster_nodes import events, node, open_node, session, verify
 from tests.core.node_support import eventually
@@ -135,6 +137,81 @@ def test_records_that_were_lost(
 
     with node(database, tmp_path) as hsm:
         assert "lacks record" in locked(hsm)
+
+
+@pytest.mark.parametrize("has_mark", [True, False])
+@pytest.mark.parametrize(
+    "change", ["DELETE FROM fence", "UPDATE fence SET epoch = epoch - 2"]
+)
+def test_a_fence_that_is_older(
+    postgresql: PostgreSQL, database: str, tmp_path: Path, change: str, has_mark: bool
+) -> None:
+    """
+    A node whose fence was removed or put back locks itself, and goes on above it.
+    """
+    with node(database, tmp_path):
+        pass
+    with node(database, tmp_path) as hsm:
+        before = epoch_of(hsm)
+    name = urlsplit(database).path.strip("/")
+    postgresql.execute(change, database=name)
+    if not has_mark:
+        (tmp_path / "a.mark").unlink()
+        postgresql.execute("DELETE FROM fence", database=name)
+
+    with node(database, tmp_path) as hsm:
+        assert "fence of this node was removed" in locked(hsm)
+        hsm.act_as(caller()).execute(RecoverStore(reason="put back"))
+        assert not locked(hsm)
+        assert not has_mark or epoch_of(hsm) > before
+    with node(database, tmp_path) as hsm:
+        assert not locked(hsm)
+
+
+def test_a_fence_that_is_removed_under_a_node(
+    postgresql: PostgreSQL, database: str, tmp_path: Path
+) -> None:
+    """
+    A node that runs without its fence stops, and says why.
+    """
+    hsm = open_node(database, tmp_path)
+    name = urlsplit(database).path.strip("/")
+    postgresql.execute("DELETE FROM fence", database=name)
+    with pytest.raises(UnavailableError):
+        session(hsm).create_key("aes")
+
+    eventually(lambda: "fence of this node, a, was removed" in lock_of(hsm))
+    with pytest.raises(AuditUnavailableError):
+        hsm.close()
+
+
+def test_a_counter_that_is_older(
+    postgresql: PostgreSQL, database: str, tmp_path: Path
+) -> None:
+    """
+    A node encrypts no more with a key whose counter is older than what it has seen.
+    """
+    name = urlsplit(database).path.strip("/")
+    with node(database, tmp_path) as hsm:
+        key_id = session(hsm).create_key("aes", name="first").key_id
+        session(hsm).encrypt("first", b"m")
+        ((older,),) = postgresql.execute("SELECT value FROM uses", database=name)
+        for _ in range(3):
+            session(hsm).encrypt("first", bytes(600_000))
+        change = "UPDATE uses SET value = %s"
+        postgresql.execute(change, (bytes(older),), database=name)
+        hsm.act_as(caller()).execute(UpdateKey(key_id=key_id, owner="other"))
+
+        with pytest.raises(KeyTamperedError, match=r"counter .* rotate"):
+            session(hsm).encrypt("first", b"m")
+        session(hsm).rotate("first")
+        assert session(hsm).encrypt("first", b"m")
+
+
+def epoch_of(hsm: OpenHSM) -> int:
+    """Return the epoch of a node."""
+    assert hsm._cluster is not None  # noqa: SLF001 (nobody shows it)
+    return hsm._cluster.membership.epoch  # type: ignore[attr-defined,no-any-return] # noqa: SLF001
 
 
 def test_a_mark_that_is_gone(database: str, tmp_path: Path) -> None:

@@ -126,7 +126,12 @@ class ClusterNode:
         owner = length_prefixed(ring.store_id.encode(), self.membership.node.encode())
         mark = LastSeenMark(path, ring.mark_mac, owner)
         self.seen = seen = SeenDatabase(
-            mark, self.database, self.logs.log, log_id, was_here=self._was_here
+            mark,
+            self.database,
+            self.logs.log,
+            log_id,
+            lambda: self.membership.epoch,
+            was_here=self._was_here,
         )
         self.view.on_written = seen.written
         self.overview.mark_problem = seen.finding
@@ -207,6 +212,7 @@ class ClusterNode:
         if seen is None or not isinstance(feed, Changes):
             return
         older = seen.find_older()
+        self.membership.renew(seen.mark.seen.epoch)
         if older is not None:
             draft = AuditDraft.system(
                 "system.database-accepted",

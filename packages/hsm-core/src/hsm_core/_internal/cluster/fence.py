@@ -37,8 +37,8 @@ _TAKE: Final = (
     "WHERE fence.epoch = $3 RETURNING epoch"
 )
 _RENEW: Final = (
-    "UPDATE fence SET epoch = epoch + 1 WHERE node = $1 AND instance = $2 "
-    "RETURNING epoch"
+    "UPDATE fence SET epoch = greatest(epoch, $3) + 1 "
+    "WHERE node = $1 AND instance = $2 RETURNING epoch"
 )
 _LEAVE: Final = (
     "UPDATE fence SET epoch = epoch + 1, instance = NULL "
@@ -121,14 +121,16 @@ def take(
     return _epoch(connection, _TAKE, (node, instance, epoch))
 
 
-def renew(connection: ServerConnection, node: str, instance: str) -> int | None:
+def renew(
+    connection: ServerConnection, node: str, instance: str, above: int = 0
+) -> int | None:
     """
-    Raise the epoch of this process's own name; None if it lost it.
+    Raise the epoch of this process's own name above another; None if it lost it.
 
     It waits for the transactions that were begun under the old epoch. A raise with
     unknown outcome can be repeated.
     """
-    return _epoch(connection, _RENEW, (node, instance))
+    return _epoch(connection, _RENEW, (node, instance, above))
 
 
 def leave(connection: ServerConnection, node: str, instance: str) -> int | None:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 import msgspec
+from msgspec.structs import replace
 
 from hsm_core._internal.lib.encoding import length_prefixed
 from hsm_core.errors import ConfigurationError, Fact, StoreLockedError
@@ -60,11 +61,13 @@ class LastSeen(msgspec.Struct, frozen=True):
         revision: Newest change that was applied.
         head: Head of the feed there.
         logs: End of each audit log, by its ID.
+        epoch: Epoch of the node itself; 0 if it is not known.
     """
 
     revision: int = 0
     head: bytes = b""
     logs: Mapping[str, SeenEnd] = msgspec.field(default_factory=dict)
+    epoch: int = 0
 
 
 class LastSeenMark:
@@ -129,21 +132,26 @@ class LastSeenMark:
             head: Head of the feed there.
         """
         with self._lock:
-            self._seen = LastSeen(revision, head, self._seen.logs)
+            self._seen = replace(self._seen, revision=revision, head=head)
             self._write()
 
     def note_logs(self, ends: Mapping[str, SeenEnd]) -> None:
         """Note ends of audit logs, of this node's before the record is answered."""
         with self._lock:
-            seen = self._seen
-            logs = {**seen.logs, **ends}
-            self._seen = LastSeen(seen.revision, seen.head, logs)
+            self._seen = replace(self._seen, logs={**self._seen.logs, **ends})
             self._write()
+
+    def note_epoch(self, epoch: int) -> None:
+        """Note the epoch of the node; before it answers anything under it."""
+        with self._lock:
+            if epoch > self._seen.epoch:
+                self._seen = replace(self._seen, epoch=epoch)
+                self._write()
 
     def begin_again(self, revision: int, head: bytes) -> None:
         """Forget all but this position, after an older database was accepted."""
         with self._lock:
-            self._seen = LastSeen(revision, head)
+            self._seen = LastSeen(revision, head, epoch=self._seen.epoch)
             self._write()
         self.sync()
 

@@ -222,7 +222,7 @@ class Membership:
         with self._renewing:
             standing = _standing(self._database, self.node)
             if standing.instance != self.instance:
-                raise self._stop(_fenced(self.node))
+                raise self._stop(self._lost(standing))
             # A raise of this process may come late, when its answer was given up.
             self._epoch = standing.epoch
 
@@ -239,15 +239,18 @@ class Membership:
             return
         standing = fence.read_standing(connection, self.node)
         if standing.instance != self.instance:
-            raise self._stop(_fenced(self.node))
+            raise self._stop(self._lost(standing))
         if not fence.lock(connection, self.node, standing.epoch):
             raise TransactionConflictError
 
-    def renew(self) -> int:
+    def renew(self, above: int = 0) -> int:
         """
         Raise the own epoch, after a transaction with unknown outcome; return it.
 
         It waits for that transaction. What is sent later under the old epoch fails.
+
+        Args:
+            above: Epoch that it must exceed, too.
 
         Raises:
             NodeFencedError: Another raised it.
@@ -256,10 +259,12 @@ class Membership:
         with self._renewing:
             self.check()
             epoch = self._database.run(
-                lambda connection: fence.renew(connection, self.node, self.instance)
+                lambda connection: fence.renew(
+                    connection, self.node, self.instance, above
+                )
             )
             if epoch is None:
-                raise self._stop(_fenced(self.node))
+                raise self._stop(self._lost(_standing(self._database, self.node)))
             self._epoch = epoch
             return epoch
 
@@ -354,7 +359,7 @@ class Membership:
         )
         ended = time.monotonic()
         if not beating.is_ours:
-            raise self._stop(_fenced(self.node))
+            raise self._stop(self._lost(_standing(self._database, self.node)))
         self.rows, self.cluster_level = beating.rows, beating.level
         self.beaten_at = ended
         self._compare_clocks(beating.time)
@@ -400,6 +405,16 @@ class Membership:
             target=settle, name="hsm-core-settler", daemon=True
         )
         self._settler.start()
+
+    def _lost(self, standing: fence.Standing) -> NodeFencedError:
+        """Return the error of a node whose name another has, or nobody."""
+        if standing.epoch >= self._epoch:
+            return _fenced(self.node)
+        return NodeFencedError(
+            f"The fence of this node, {self.node}, was removed or put back in the "
+            f"database: it is at epoch {standing.epoch}, and was at {self._epoch}. "
+            "Restart the node, and recover the store."
+        )
 
     def _stop(self, error: NodeFencedError) -> NodeFencedError:
         """Note that this process is a node no more, tell, and return the error."""

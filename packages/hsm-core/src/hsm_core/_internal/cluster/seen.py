@@ -43,6 +43,8 @@ class SeenDatabase:
 
         own_log: ID of this node's log.
 
+        epoch: Returns the epoch of this node.
+
         was_here: Whether the cluster knew the node when it joined.
 
     Attributes:
@@ -55,6 +57,7 @@ class SeenDatabase:
         database: ClusterDatabase,
         log_of: Callable[[str], LogWithLeaves],
         own_log: str,
+        epoch: Callable[[], int],
         *,
         was_here: bool,
     ) -> None:
@@ -62,6 +65,7 @@ class SeenDatabase:
         self._database = database
         self._log_of = log_of
         self._own_log = own_log
+        self._epoch = epoch
         self._is_lost = was_here and mark.before is None
         self._notes = False
 
@@ -84,7 +88,26 @@ class SeenDatabase:
         """
         found = self._database.row(_REVISION)
         revision = found[0] if found else -1
-        return compare(self.mark.seen, revision, self._head, self._end)
+        older = compare(self.mark.seen, revision, self._head, self._end)
+        return older or self._find_older_fence()
+
+    def _find_older_fence(self) -> OlderDatabase | None:
+        """
+        Return how the fence of this node is older than what was seen of it.
+
+        An epoch that came again would let a process in that was stopped long ago.
+        """
+        epoch, seen = self._epoch(), self.mark.seen.epoch
+        if not seen and not self._notes and self._log_of(self._own_log).leaf_at(0):
+            seen = 1  # Who has written a log had an epoch.
+        # A start takes an epoch of its own.
+        if epoch + self._notes > seen:
+            return None
+        return OlderDatabase(
+            "The fence of this node was removed or put back in the database: it is at "
+            f"epoch {epoch}, and this node has had epoch {seen}.",
+            {"reason": "fence_older", "epoch": epoch, "seen": seen},
+        )
 
     def why_older(self) -> tuple[str, Mapping[str, Fact]]:
         """Return the reason to lock the HSM, and its facts; empty if there is none."""
@@ -110,12 +133,14 @@ class SeenDatabase:
     def begin(self, changes: Changes) -> None:
         """Note from now on what is applied and written."""
         self._notes = True
+        self.mark.note_epoch(self._epoch())
         self.mark.note_change(*changes.applied)
         changes.on_position(lambda position: self.mark.note_change(*position))
 
     def written(self, end: HeadMark) -> None:
         """Note the end of this node's log; before its records are answered."""
         if self._notes and end.seq >= 0:
+            self.mark.note_epoch(self._epoch())
             self.mark.note_logs({self._own_log: SeenEnd(end.seq, end.leaf_hash)})
 
     def note_heads(self, heads: Mapping[str, SeenEnd]) -> None:
