@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""State that servers of a cluster share: console sessions and single-use tokens."""
+"""State that servers of a cluster share: sessions, single-use tokens, lockouts."""
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,9 +18,12 @@ from hsm_core.errors import AuthenticationError
 from hsm_core.factory import OpenHSM, open_hsm
 from hsm_core.protocols import SharedState
 from hsm_core.settings import Settings
-from hsm_server.config.settings import ConsoleSettings
+from hsm_server.config.settings import ConsoleSettings, RateLimits
 from hsm_server.identity.sessions import SessionEndedError, Sessions
 from hsm_server.identity.token_verifier import Identity, ReplayCache
+from hsm_server.limits.cluster import LimitExchange
+from hsm_server.limits.guard import AddressGuard
+from hsm_server.observability.metrics import Metrics
 from tests.postgresql import PostgreSQL
 
 
@@ -55,6 +60,8 @@ def cluster(
 def _empty(cluster: Cluster) -> None:
     for kind in ("session", "spent token", "kind"):
         cluster.first.remove(kind)
+    with psycopg.connect(cluster.url, autocommit=True) as connection:
+        connection.execute("DELETE FROM failures")
 
 
 def test_what_one_node_writes_another_reads(cluster: Cluster) -> None:
@@ -185,3 +192,110 @@ def test_a_token_is_spent_once(cluster: Cluster) -> None:
 
     assert [True, False] == [node.spend(identity, 0) for node in nodes]
     assert not nodes[0].spend(identity, 0)
+
+
+def failures_of(shared: SharedState, **counts: int) -> dict[str, int]:
+    """Add failures, and return the numbers of those who have more than two."""
+    found = shared.count_failures(counts, free=2, forgotten=300, recent=60)
+    assert all(0 <= each.age_seconds <= 60 for each in found.values())
+    return {name: each.count for name, each in found.items()}
+
+
+def test_failures_on_all_nodes_count_together(cluster: Cluster) -> None:
+    """Who has failed too often on all nodes is found by each."""
+    first, second = cluster.first, cluster.second
+
+    assert {} == failures_of(first, one=2, other=1)
+    assert {"one": 3} == failures_of(second, one=1)
+    assert {"one": 3} == failures_of(first)
+    assert {"one": 4, "other": 3} == failures_of(second, other=2, one=1)
+
+
+def test_failures_are_forgotten(cluster: Cluster) -> None:
+    """After five minutes without one, the next failure is the first."""
+    with psycopg.connect(cluster.url, autocommit=True) as connection:
+        assert {"one": 9} == failures_of(cluster.first, one=9)
+        connection.execute("UPDATE failures SET last = last - 70000000")
+        assert {} == failures_of(cluster.first)
+        assert {"one": 10} == failures_of(cluster.first, one=1)
+        connection.execute("UPDATE failures SET last = last - 301000000")
+
+    assert {} == failures_of(cluster.first, one=2)
+
+
+def test_a_clock_that_went_back_locks_nobody_out(cluster: Cluster) -> None:
+    """Failures of the future count again when there is another."""
+    assert "late" in failures_of(cluster.first, late=3)
+    with psycopg.connect(cluster.url, autocommit=True) as connection:
+        connection.execute("UPDATE failures SET last = last + 9000000000")
+
+    assert {} == failures_of(cluster.first)
+    assert {"late": 4} == failures_of(cluster.first, late=1)
+
+
+def test_nodes_fail_at_the_same_time(cluster: Cluster) -> None:
+    """No failure is lost, and nobody waits for the other for ever."""
+    names = [f"n{number}" for number in range(100)]
+
+    def fail(shared: SharedState, names: list[str]) -> None:
+        for _ in range(10):
+            counts = dict.fromkeys(names, 1)
+            shared.count_failures(counts, free=2, forgotten=300, recent=60)
+
+    with ThreadPoolExecutor(2) as threads:
+        one = threads.submit(fail, cluster.first, names)
+        other = threads.submit(fail, cluster.second, names[::-1])
+        one.result()
+        other.result()
+
+    found = failures_of(cluster.first)
+    assert dict.fromkeys(names, 20) == {name: found[name] for name in names}
+
+
+async def test_a_flood_of_addresses_costs_one_statement(cluster: Cluster) -> None:
+    """However many addresses fail, the database hears of a few at a time."""
+    rates = RateLimits(free_failures=1, divided=True)
+    exchange = LimitExchange(cluster.first, rates)
+    for number in range(2**14):
+        exchange.note_failure(f"10.0.{number >> 8}.{number & 255}")
+    for _ in range(9):
+        exchange.note_failure("192.0.2.1")
+    changed = asyncio.Event()
+    exchange.on_change = lambda _: changed.set()
+    task = asyncio.create_task(exchange.run())
+    await asyncio.wait_for(changed.wait(), 60)
+    task.cancel()
+    with psycopg.connect(cluster.url) as connection:
+        sent = connection.execute(
+            "SELECT count(*) FROM failures WHERE name LIKE '10.0.%'"
+        ).fetchone()
+
+    assert 1000 > (sent or [1000])[0]
+    assert 2 == exchange.latest.divisor
+
+
+async def test_lockouts_reach_the_other_node(cluster: Cluster) -> None:
+    """An address that fails everywhere is locked out everywhere, for as long."""
+    clock = [0.0]
+    guard = AddressGuard(None, 5, Metrics(), lambda: clock[0])
+    rates = RateLimits(free_failures=5)
+    there, here = (
+        LimitExchange(cluster.first, rates),
+        LimitExchange(cluster.second, rates),
+    )
+    here.on_change = guard.take_in
+    for _ in range(4):
+        here.note_failure("198.51.100.7")
+        there.note_failure("198.51.100.7")
+        there.note_failure("198.51.100.7")
+    tasks = [asyncio.create_task(each.run()) for each in (here, there)]
+    async with asyncio.timeout(60):
+        while (refusal := guard.refusal("198.51.100.7")) is None:
+            await asyncio.sleep(0.01)
+    for task in tasks:
+        task.cancel()
+
+    assert 1 < refusal.wait_seconds <= 60
+    assert guard.refusal("198.51.100.8") is None
+    clock[0] = 61
+    assert guard.refusal("198.51.100.7") is None

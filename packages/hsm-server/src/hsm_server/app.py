@@ -65,7 +65,8 @@ def create_app(
     metrics = metrics or Metrics()
     app = web.Application(middlewares=[answer_everything])
     app[VAULT] = vault
-    app[GUARD] = address_guard(settings.rates, metrics)
+    app[GUARD] = guard = address_guard(settings.rates, metrics)
+    vault.on_limits = guard.take_in
     app[HEALTH] = HealthCheck(vault, metrics)
     app[IN_FLIGHT] = InFlight()
     app[LOGGER] = logger

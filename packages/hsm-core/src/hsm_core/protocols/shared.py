@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Protocol, runtime_checkable
 
-__all__ = ["SharedState", "SharedTrust"]
+import msgspec
+
+__all__ = ["Failures", "SharedState", "SharedTrust"]
 
 
 @runtime_checkable
@@ -67,6 +69,47 @@ class SharedState(Protocol):
     def remove(self, kind: str, name: str = "", /) -> None:
         """Remove a value if it is there; without a name, all of the kind."""
         ...
+
+    @property
+    def nodes_live(self) -> int:
+        """Number of live nodes, as of a moment ago; at least 1, and never raises."""
+        ...
+
+    def count_failures(
+        self, counts: Mapping[str, int], /, *, free: int, forgotten: int, recent: int
+    ) -> Mapping[str, Failures]:
+        """
+        Add failures that have happened here, and return whose are too many.
+
+        They are not sealed, and need not survive a failure of the database.
+
+        Args:
+            counts: Number of new failures by name; at most 1,000 names.
+
+            free: How many a name may have.
+
+            forgotten: Seconds without a failure after which a name has none.
+
+            recent: Seconds since the last failure of those that are returned.
+
+        Returns:
+            Names with more failures than that on all nodes, at most 1,000: those that
+            failed last.
+        """
+        ...
+
+
+class Failures(msgspec.Struct, frozen=True):
+    """
+    Failures of a name.
+
+    Attributes:
+        count: Their number.
+        age_seconds: Seconds since the last one, by the database's clock.
+    """
+
+    count: int
+    age_seconds: float
 
 
 class SharedTrust(Protocol):

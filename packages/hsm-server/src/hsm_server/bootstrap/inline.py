@@ -137,8 +137,10 @@ class _InlineServer:
         loop.set_exception_handler(loop_exception_handler(self._logger))
         stop = asyncio.Event()
         tracing = open_tracing(self._settings.tracing)
+        vault = LocalVault(self._services.gateway, self._services.gatekeeper)
+        self._services.on_limits = lambda found: vault.on_limits(found)
         self._app = app = create_app(
-            LocalVault(self._services.gateway, self._services.gatekeeper),
+            vault,
             self._settings,
             logger=self._logger,
             metrics=self._metrics,

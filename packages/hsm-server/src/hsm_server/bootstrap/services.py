@@ -14,7 +14,8 @@ from hsm_server.identity.clock import ClockWatch, FlooredClock
 from hsm_server.identity.id_tokens import provider_trust_for
 from hsm_server.identity.token_keys import TokenTrust, TrustedNames
 from hsm_server.identity.token_sources import IssuerKeys, TokenSource, TokenWatch
-from hsm_server.limits.guard import actor_limiter
+from hsm_server.limits.cluster import LimitExchange
+from hsm_server.limits.guard import ClusterLimits, actor_limiter
 from hsm_server.observability.logs import Logger
 from hsm_server.observability.metrics import Metrics
 from hsm_server.vault.gatekeeper import Gatekeeper
@@ -42,6 +43,8 @@ class VaultServices:
         gateway: The same, for the running event loop.
         gatekeeper: Authenticates visitors.
         on_alarm: Called when the alarm of token keys begins or ends.
+        on_limits: Called with what the address limits of front ends depend on.
+        limits: Exchange of limits with other nodes; None without a cluster.
 
     Raises:
         HSMError: It can't be opened; see `hsm_core.factory.open_hsm`.
@@ -61,6 +64,7 @@ class VaultServices:
         self._tasks: set[asyncio.Future[Any]] = set()
         self._broken: set[str] = set()
         self.on_alarm: Callable[[bool], None] = lambda _: None
+        self.on_limits: Callable[[ClusterLimits], None] = lambda _: None
         config = settings.token_config
         self._source = TokenSource(
             config.path,
@@ -91,17 +95,23 @@ class VaultServices:
             progress=lambda step: logger.info("starting", step=step),
         )
         self.gateway = open_async(self.hsm)
+        self._limiter = actor_limiter(settings.rates, self.hsm.weight, metrics)
+        self.limits: LimitExchange | None = None
+        if self.hsm.shared is not None:
+            self.limits = LimitExchange(self.hsm.shared, settings.rates)
+            self.limits.on_change = self._take_in
         self.gatekeeper = Gatekeeper(
             self.gateway,
             trust,
             metrics.count_jwt_failure,
             clock=clock,
             names=names,
-            limiter=actor_limiter(settings.rates, self.hsm.weight, metrics),
+            limiter=self._limiter,
             console=settings.console,
             people=provider.tokens if provider else None,
             issuers=[keys.first for keys in self._issuers.values()],
             shared=self.hsm.shared,
+            note_failure=self.limits.note_failure if self.limits else lambda _: None,
         )
         self._clock_watch = ClockWatch(
             clock, self.gatekeeper.on_clock_reset, metrics, logger
@@ -121,6 +131,8 @@ class VaultServices:
         for issuer in self._issuers.values():
             yield issuer.run(self._interval_seconds)
         yield self._clock_watch.run()
+        if self.limits is not None:
+            yield self.limits.run()
         if self._provider_trust:
             yield self._provider_trust.run(self._interval_seconds)
 
@@ -154,6 +166,11 @@ class VaultServices:
         elif not source:
             self._source.take(data, problem)
             self.begin(self._token_watch.look())
+
+    def _take_in(self, found: ClusterLimits) -> None:
+        if self._limiter is not None:
+            self._limiter.divide(found.divisor)
+        self.on_limits(found)
 
     def _use_issuer(self, trust: TokenTrust) -> None:
         self.gatekeeper.use_issuer(trust)

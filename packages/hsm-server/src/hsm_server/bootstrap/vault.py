@@ -97,6 +97,7 @@ class _Vault(ChildProgram):
         )
         self._connect()
         self._services.on_alarm = partial(self._tell_alarm, "tokens")
+        self._services.on_limits = self._service.send_limits
         watching = [asyncio.create_task(watch) for watch in self._services.watches()]
         pass_over_what_stays()
         pulse = Pulse(self._child.control)

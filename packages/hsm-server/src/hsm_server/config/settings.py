@@ -372,6 +372,14 @@ class HTTPLimits(Record, frozen=True, kw_only=True):
 class RateLimits(Record, frozen=True, kw_only=True):
     """Rate limits per caller and per network address."""
 
+    divided: Annotated[
+        bool,
+        Setting(
+            "divide-rate-limits",
+            "Divide the rate limits of callers and of network addresses by the number "
+            "of live nodes of the cluster.",
+        ),
+    ] = False
     per_second: Annotated[
         float,
         Meta(ge=0),

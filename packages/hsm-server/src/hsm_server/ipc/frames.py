@@ -21,7 +21,7 @@ from hsm_core.wire import ErrorRecord
 from hsm_server.limits.buckets import Quota
 from hsm_server.vault.access import Visitor
 
-PROTOCOL: Final = 8
+PROTOCOL: Final = 9
 """Protocol version; must be equal on both sides."""
 
 HEADER_BYTES: Final = 4
@@ -164,10 +164,22 @@ class Cancel(_Frame, frozen=True, tag="cancel"):
     id: Id
 
 
+class Limits(_Frame, frozen=True, tag="limits"):
+    """
+    What the address limits depend on in a cluster, whenever it changes.
+
+    Attributes:
+        divisor: See `ClusterLimits`, like the next one.
+    """
+
+    divisor: Annotated[int, Meta(ge=1)]
+    lockouts: dict[str, float]
+
+
 FromFrontEnd: TypeAlias = Hello | Request | Chunk | Cancel
 """Frames that a vault reads."""
 
-FromVault: TypeAlias = Hello | Answer | Chunk | Event
+FromVault: TypeAlias = Hello | Answer | Chunk | Event | Limits
 """Frames that a front end reads."""
 
 _ENCODER: Final = msgspec.msgpack.Encoder()

@@ -35,6 +35,7 @@ from hsm_server.ipc.frames import (
     Chunk,
     FromFrontEnd,
     Hello,
+    Limits,
     Purpose,
     Request,
     packed,
@@ -42,6 +43,7 @@ from hsm_server.ipc.frames import (
 from hsm_server.ipc.payloads import pack, unpack_operation
 from hsm_server.ipc.requests import Assemblies, IndividualRequests, Outbox
 from hsm_server.limits.buckets import Quota
+from hsm_server.limits.guard import ClusterLimits
 from hsm_server.vault.gatekeeper import Gatekeeper
 
 __all__ = ["Dependencies", "VaultService"]
@@ -128,6 +130,11 @@ class FrontEnd:
         self._outbox = Outbox(self._channel, longest)
         self._individual = IndividualRequests(gateway, gatekeeper, self._outbox)
         self._channel.send(_HELLO)
+
+    def send_limits(self, found: ClusterLimits) -> None:
+        """Tell it what its address limits depend on."""
+        lockouts = dict(found.lockouts)
+        self._channel.send(packed(Limits(found.divisor, lockouts)))
 
     def close(self) -> None:
         """End it; what was not begun is not done."""
@@ -404,6 +411,7 @@ class VaultService:
         self._gatekeeper = gatekeeper
         self._longest = longest
         self._dependencies = dependencies
+        self._limits = ClusterLimits()
         self._connections: set[FrontEnd] = set()
         self._named: dict[str, FrontEnd] = {}
 
@@ -429,11 +437,19 @@ class VaultService:
             self._connections.discard,
         )
         self._connections.add(connection)
+        if self._limits.divisor > 1:
+            connection.send_limits(self._limits)
         if slot:
             former = self._named.pop(slot, None)
             self._named[slot] = connection
             if former is not None:
                 former.close()
+
+    def send_limits(self, found: ClusterLimits) -> None:
+        """Tell all front ends what their address limits depend on."""
+        self._limits = msgspec.structs.replace(found, lockouts={})
+        for connection in list(self._connections):
+            connection.send_limits(found)
 
     def close(self) -> None:
         """End all connections."""

@@ -47,12 +47,14 @@ from hsm_server.ipc.frames import (
     Event,
     FromVault,
     Hello,
+    Limits,
     Purpose,
     Request,
     cut,
     packed,
 )
 from hsm_server.ipc.payloads import NOTHING, Collected, pack, put_back
+from hsm_server.limits.guard import ClusterLimits
 from hsm_server.vault.access import (
     CancelUse,
     Known,
@@ -158,10 +160,18 @@ class VaultLink:
         end: Connected socket; the link closes it.
 
         on_trouble: Called when the vault is lost.
+
+        on_limits: See `VaultAccess.on_limits`.
     """
 
-    def __init__(self, end: socket.socket, on_trouble: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        end: socket.socket,
+        on_trouble: Callable[[str], None],
+        on_limits: Callable[[ClusterLimits], None],
+    ) -> None:
         self._on_trouble = on_trouble
+        self._on_limits = on_limits
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[int, _Waiting] = {}
         self._last_id = 0
@@ -344,6 +354,10 @@ class VaultLink:
         match frame:
             case Hello():
                 return False
+            case Limits():
+                found = ClusterLimits(divisor=frame.divisor, lockouts=frame.lockouts)
+                self._on_limits(found)
+                return True
             case Answer() | Chunk() | Event():
                 if frame.id > self._last_id:
                     return False
@@ -441,13 +455,16 @@ class RemoteVault:
         self._link: VaultLink | None = None
         self._greeted: OrderedDict[bytes, float] = OrderedDict()
         self._revision = 0
+        self.on_limits: Callable[[ClusterLimits], None] = lambda _: None
 
     def attach(self, end: socket.socket) -> None:
         """Use a new connection; what waits for the former one is given up."""
         former, self._link = self._link, None
         if former is not None:
             former.close()
-        self._link = VaultLink(end, self._on_trouble)
+        self._link = VaultLink(
+            end, self._on_trouble, lambda found: self.on_limits(found)
+        )
         self._revision = 0
 
     @property

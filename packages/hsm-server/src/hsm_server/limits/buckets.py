@@ -174,12 +174,18 @@ class Buckets:
         self, policy: str, rate: Rate, most: int, clock: Callable[[], float]
     ) -> None:
         self._policy = policy
-        self._rate = rate
+        self._whole = self._rate = rate
         self._clock = clock
         self._table = BoundedTable(most, _Bucket, lambda b, now: b.full_at <= now)
 
     def __len__(self) -> int:
         return len(self._table)
+
+    def divide(self, nodes: int) -> None:
+        """Let clients have the share of one of several nodes from now on."""
+        whole = self._whole
+        burst = max(1, whole.burst // nodes)
+        self._rate = Rate(whole.per_second / nodes, burst)
 
     def take(self, key: str, cost: int = 1) -> Quota:
         """
@@ -226,8 +232,8 @@ class Buckets:
 
 
 _FIRST_SECONDS: Final = 1.0
-_LONGEST_SECONDS: Final = 60.0
-_FORGOTTEN_SECONDS: Final = 300.0
+LONGEST_SECONDS: Final = 60.0
+FORGOTTEN_SECONDS: Final = 300.0
 _MOST_DOUBLINGS: Final = 10
 
 
@@ -238,7 +244,7 @@ class _Failures:
 
     def __init__(self) -> None:
         self.count = 0
-        self.last = self.until = 0.0
+        self.last = self.until = -math.inf
 
 
 class Lockouts:
@@ -273,7 +279,7 @@ class Lockouts:
         return Quota(
             policy="failures",
             burst=self._free,
-            window_seconds=int(_FORGOTTEN_SECONDS),
+            window_seconds=int(FORGOTTEN_SECONDS),
             remaining=0,
             reset_seconds=int(wait) + 1,
             wait_seconds=wait,
@@ -287,14 +293,25 @@ class Lockouts:
             found.count = 0
         found.count += 1
         found.last = now
-        beyond = found.count - self._free
-        if beyond > 0:
-            doubled = _FIRST_SECONDS * 2 ** min(beyond - 1, _MOST_DOUBLINGS)
-            found.until = now + min(doubled, _LONGEST_SECONDS)
+        found.until = max(found.until, now + lockout_seconds(found.count, self._free))
+
+    def lock_out(self, key: str, seconds: float) -> None:
+        """Lock out a client that has failed elsewhere, too."""
+        now = self._clock()
+        found = self._table.place(key, now)
+        found.until = max(found.until, now + seconds)
+
+
+def lockout_seconds(count: int, free: int) -> float:
+    """Return how long a lockout lasts after so many failures; 0 without one."""
+    if count <= free:
+        return 0.0
+    doublings = min(count - free - 1, _MOST_DOUBLINGS)
+    return min(_FIRST_SECONDS * 2.0**doublings, LONGEST_SECONDS)
 
 
 def _is_forgotten(found: _Failures, now: float) -> bool:
-    return now - max(found.last, found.until) >= _FORGOTTEN_SECONDS
+    return now - max(found.last, found.until) >= FORGOTTEN_SECONDS
 
 
 class LimitCounts(Protocol):
@@ -340,6 +357,10 @@ class ActorLimiter:
         self._weigh = weigh
         self._metrics = metrics
         self._buckets = Buckets("actor", rate, _MOST_ACTORS, clock)
+
+    def divide(self, nodes: int) -> None:
+        """See `Buckets.divide`."""
+        self._buckets.divide(nodes)
 
     def charge(self, caller: Caller, operation: Operation[Any] | None) -> Quota:
         """

@@ -8,10 +8,13 @@ import ipaddress
 import struct
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple
 
+from msgspec import Meta
+
+from hsm_core.model import Record
 from hsm_core.operations import Operation
 from hsm_server.config.settings import RateLimits
 from hsm_server.limits.buckets import (
@@ -41,6 +44,20 @@ def peer_of(address: str) -> str:
     if found.ipv4_mapped is not None:
         return str(found.ipv4_mapped)
     return str(ipaddress.ip_network((found, 64), strict=False))
+
+
+class ClusterLimits(Record, frozen=True, kw_only=True):
+    """
+    What the limits of a node depend on in a cluster.
+
+    Attributes:
+        divisor: Number of nodes that share a rate limit; 1 if they don't.
+        lockouts: Seconds that are left of each lockout, by network prefix; see
+            `peer_of`.
+    """
+
+    divisor: Annotated[int, Meta(ge=1)] = 1
+    lockouts: Mapping[str, float] = {}
 
 
 _MOST_ADDRESSES: Final = 16384
@@ -87,6 +104,15 @@ class AddressGuard:
             self._strays = Buckets("address", rate, _MOST_GOOD, clock)
         if free_failures is not None:
             self._lockouts = Lockouts(free_failures, _MOST_ADDRESSES, clock)
+
+    def take_in(self, found: ClusterLimits) -> None:
+        """Hold the lockouts of other nodes, and the share of one of them."""
+        for buckets in (self._buckets, self._strays):
+            if buckets is not None:
+                buckets.divide(found.divisor)
+        if self._lockouts is not None:
+            for peer, seconds in found.lockouts.items():
+                self._lockouts.lock_out(peer, seconds)
 
     def admit(self, address: str, shown: bytes) -> Quota | None:
         """

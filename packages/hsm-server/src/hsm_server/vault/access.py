@@ -23,6 +23,7 @@ from hsm_core.operations import (
     Operation,
 )
 from hsm_server.limits.buckets import Quota
+from hsm_server.limits.guard import ClusterLimits
 
 R = TypeVar("R")
 
@@ -139,7 +140,12 @@ class VaultAccess(Protocol):
 
     Every method raises `AuthenticationError` for an invalid credential, which is
     counted and recorded, and `UnavailableError` if the vault does not respond.
+
+    Attributes:
+        on_limits: Called with what the address limits depend on in a cluster.
     """
+
+    on_limits: Callable[[ClusterLimits], None]
 
     @property
     def revision(self) -> int:

@@ -77,6 +77,8 @@ class Gatekeeper:
         issuers: Trust in other issuers, whose tokens the policy maps to principals.
 
         shared: State of a cluster: sessions and spent tokens. None keeps them here.
+
+        note_failure: Called with the network address of each wrong credential.
     """
 
     def __init__(
@@ -91,8 +93,10 @@ class Gatekeeper:
         people: IDTokens | None = None,
         issuers: Iterable[TokenTrust] = (),
         shared: SharedState | None = None,
+        note_failure: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._gateway = gateway
+        self._note_failure = note_failure
         self._on_failure = on_failure
         self._clock = clock
         self._names = names or TrustedNames(trust)
@@ -236,6 +240,8 @@ class Gatekeeper:
         if isinstance(error, SessionEndedError):
             return
         self._on_failure()
+        if visitor.credential or visitor.certificate or visitor.session:
+            self._note_failure(visitor.address)
         stranger = _stranger(visitor, readable_facts(visitor.certificate))
         await self._gateway.record_refusal(stranger, error.code)
 

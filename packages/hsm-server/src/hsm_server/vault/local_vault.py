@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, TypeVar
 
 from hsm_core.errors import AuthenticationError
@@ -18,6 +18,7 @@ from hsm_core.operations import (
 )
 from hsm_core.protocols import AsyncHSMGateway, Request
 from hsm_server.limits.buckets import Quota
+from hsm_server.limits.guard import ClusterLimits
 from hsm_server.vault.access import (
     CancelUse,
     Known,
@@ -93,6 +94,7 @@ class LocalVault:
         self._gateway = gateway
         self._gatekeeper = gatekeeper
         self._begun: list[_Begun] = []
+        self.on_limits: Callable[[ClusterLimits], None] = lambda _: None
 
     @property
     def revision(self) -> int:

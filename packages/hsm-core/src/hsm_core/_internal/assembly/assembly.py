@@ -248,7 +248,12 @@ class _Assembly:
         )
 
         ring = self._ground.inventory.ring
-        return PostgresSharedState(cluster.database, ring, self._parts.entropy)
+        return PostgresSharedState(
+            cluster.database,
+            ring,
+            self._parts.entropy,
+            lambda: cluster.membership.nodes_live,
+        )
 
     def _lay_ground(self, ring: KeyRing) -> Dependencies:
         settings, parts = self._settings, self._parts

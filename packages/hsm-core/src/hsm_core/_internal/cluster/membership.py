@@ -193,6 +193,11 @@ class Membership:
         return self._epoch
 
     @property
+    def nodes_live(self) -> int:
+        """Number of live nodes at the last beat."""
+        return sum(row.is_live for row in self.rows)
+
+    @property
     def is_clock_wrong(self) -> bool:
         """Whether the clock differs too much from the database's to decide by it."""
         return abs(self.clock_difference_seconds) > _WRONG_SECONDS

@@ -50,7 +50,7 @@ class ClusterOverview:
             decides=self._decides(),
             revision=member.applied(),
             feed_lag_seconds=changes.age if changes else 0.0,
-            nodes_live=len(live),
+            nodes_live=member.nodes_live,
             policies=len({row.policy for row in live if row.policy}),
             level=member.cluster_level,
             has_standby=self._database.server.has_standby,

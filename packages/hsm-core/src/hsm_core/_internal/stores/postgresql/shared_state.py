@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from hsm_core._internal.keyring.key_ring import KeyRing
 from hsm_core._internal.stores.postgresql.database import ClusterDatabase
-from hsm_core.protocols import Entropy
+from hsm_core.protocols import Entropy, Failures
 
 if TYPE_CHECKING:
     from hsm_core._internal.stores.postgresql.driver import ServerConnection
@@ -35,7 +36,27 @@ _KEEP: Final = (
     "DELETE FROM shared WHERE kind = $1 AND id IN (SELECT id FROM shared "
     "WHERE kind = $1 AND id <> $2 ORDER BY expires DESC OFFSET $3)"
 )
+_FAIL: Final = (
+    "INSERT INTO failures AS f (name, count, last) "
+    "SELECT n, c, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint "
+    "FROM unnest($1::text[], $2::bigint[]) AS new (n, c) ORDER BY n "
+    "ON CONFLICT (name) DO UPDATE SET last = excluded.last, count = excluded.count + "
+    "CASE WHEN f.last < excluded.last - $3 * 1000000 THEN 0 ELSE f.count END"
+)
+_FAILED: Final = (
+    "SELECT name, count, n - last FROM failures, "
+    "(SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS n) AS now "
+    "WHERE last BETWEEN n - $2 * 1000000 AND n AND count > $1 "
+    "ORDER BY last DESC LIMIT 1000"
+)
+_SWEEP_FAILURES: Final = (
+    "DELETE FROM failures WHERE "
+    "last < (extract(epoch FROM clock_timestamp())::bigint - $1) * 1000000"
+)
 _SWEEP_SECONDS: Final = 60.0
+_LONGEST_FAILURES: Final = 600
+"""Seconds for which a failure is kept at most."""
+
 _GRACE_SECONDS: Final = 60
 """By how much clocks of nodes may differ before an expired value is missed."""
 
@@ -50,11 +71,18 @@ class PostgresSharedState:
         ring: Seals them.
 
         entropy: Randomness.
+
+        count_nodes: Returns the number of live nodes.
     """
 
     def __init__(
-        self, database: ClusterDatabase, ring: KeyRing, entropy: Entropy
+        self,
+        database: ClusterDatabase,
+        ring: KeyRing,
+        entropy: Entropy,
+        count_nodes: Callable[[], int],
     ) -> None:
+        self._count_nodes = count_nodes
         self._database = database
         self._ring = ring
         self._entropy = entropy
@@ -116,6 +144,27 @@ class PostgresSharedState:
             )
         )
 
+    @property
+    def nodes_live(self) -> int:
+        """See `hsm_core.protocols.SharedState.nodes_live`."""
+        return max(1, self._count_nodes())
+
+    def count_failures(
+        self, counts: Mapping[str, int], /, *, free: int, forgotten: int, recent: int
+    ) -> Mapping[str, Failures]:
+        """See `hsm_core.protocols.SharedState.count_failures`."""
+
+        def work(connection: ServerConnection) -> None:
+            connection.execute("SET LOCAL synchronous_commit TO off")
+            values = (list(counts), list(counts.values()), forgotten)
+            connection.execute(_FAIL, values)
+
+        if counts:
+            self._sweep()
+            self._database.run(work)
+        found = self._database.rows(_FAILED, (free, recent))
+        return {name: Failures(count, age / 1e6) for name, count, age in found}
+
     def _seal(self, kind: str, name: str, value: bytes) -> bytes:
         return self._ring.seal_shared(
             value, kind=kind, name=name, entropy=self._entropy
@@ -133,5 +182,9 @@ class PostgresSharedState:
             return
         self._swept_at = now
         before = int(time.time()) - _GRACE_SECONDS
-        values = (before, _GRACE_SECONDS)
-        self._database.run(lambda connection: connection.execute(_SWEEP, values))
+
+        def work(connection: ServerConnection) -> None:
+            connection.execute(_SWEEP, (before, _GRACE_SECONDS))
+            connection.execute(_SWEEP_FAILURES, (_LONGEST_FAILURES,))
+
+        self._database.run(work)

@@ -155,7 +155,7 @@ CREATE TABLE leases (
     epoch bigint NOT NULL
 );
 
--- State of the servers: sessions, lock-out, withdrawn and single-use tokens.
+-- State of the servers: sessions and single-use tokens.
 CREATE TABLE shared (
     kind text COLLATE "C" NOT NULL,
     id text COLLATE "C" NOT NULL,
@@ -166,6 +166,14 @@ CREATE TABLE shared (
 );
 CREATE INDEX shared_owner ON shared (kind, owner, expires);
 CREATE INDEX shared_expires ON shared (expires);
+
+-- Failures of the network addresses, with the time of the last one.
+CREATE TABLE failures (
+    name text COLLATE "C" PRIMARY KEY,
+    count bigint NOT NULL,
+    last bigint NOT NULL
+);
+CREATE INDEX failures_last ON failures (last);
 
 INSERT INTO cluster (revision, head) VALUES (0, decode(repeat('00', 32), 'hex'));
 INSERT INTO changes (revision, kind, head)
