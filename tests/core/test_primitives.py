@@ -18,6 +18,7 @@ from hsm_core.algorithms import (
     Family,
     HashAlgorithm,
     SignatureEncoding,
+    SignatureScheme,
     WrapMechanism,
 )
 from hsm_core.errors import (
@@ -223,6 +224,54 @@ class TestSignatures:
             )
         with pytest.raises(InvalidInputError, match="ML-DSA-44"):
             primitives.MuHasher(Algorithm.ML_DSA_44, public_der(Algorithm.ML_DSA_65))
+
+
+class TestRawSignatures:
+    @pytest.mark.parametrize("algorithm", [Algorithm.EC_P256, Algorithm.EC_P521])
+    def test_a_digest_of_any_length(self, algorithm: Algorithm) -> None:
+        """
+        A digest shorter than the curve's hash counts with zeros before it.
+        """
+        size = ALGORITHMS[algorithm].hashes[0].digest_bytes
+        for encoding in (None, *SignatureEncoding):
+            made = primitives.sign(
+                algorithm,
+                material(algorithm),
+                digest=b"short".rjust(size, b"\0"),
+                encoding=encoding,
+            )
+            key = public_der(algorithm)
+
+            primitives.verify_raw(algorithm, key, made, b"short", encoding=encoding)
+            with pytest.raises(SignatureMismatchError):
+                primitives.verify_raw(algorithm, key, made, b"sharp", encoding=encoding)
+            with pytest.raises(InputSizeError):
+                primitives.verify_raw(algorithm, key, made, b"", encoding=encoding)
+
+    def test_a_digest_info(self) -> None:
+        """
+        RSA verifies what was padded as it was given.
+        """
+        algorithm, digest = Algorithm.RSA_2048, hashlib.sha256(b"hello").digest()
+        made = primitives.sign(
+            algorithm,
+            material(algorithm),
+            b"hello",
+            scheme=SignatureScheme.RSASSA_PKCS1_V1_5,
+        )
+        info = bytes.fromhex("3031300d060960864801650304020105000420") + digest
+
+        primitives.verify_raw(algorithm, public_der(algorithm), made, info)
+        with pytest.raises(SignatureMismatchError):
+            primitives.verify_raw(algorithm, public_der(algorithm), made, digest)
+
+    def test_other_algorithms_always_hash(self) -> None:
+        """
+        Ed25519 has no raw signatures.
+        """
+        algorithm = Algorithm.ED25519
+        with pytest.raises(UnsupportedOperationError):
+            primitives.verify_raw(algorithm, public_der(algorithm), bytes(64), b"x")
 
 
 class TestSecrecy:

@@ -44,7 +44,13 @@ from hsm_core._primitives.keys import (
     private_key_from_seed,
     public_key,
 )
-from hsm_core._primitives.signatures import MuHasher, external_mu, sign, verify
+from hsm_core._primitives.signatures import (
+    MuHasher,
+    external_mu,
+    sign,
+    verify,
+    verify_raw,
+)
 from hsm_core._primitives.transfer import (
     ecdh,
     hkdf,
@@ -82,6 +88,7 @@ __all__ = [
     "unwrap_exported",
     "verify",
     "verify_mac",
+    "verify_raw",
     "wrap_for_import",
 ]
 

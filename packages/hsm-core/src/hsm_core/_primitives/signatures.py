@@ -10,6 +10,7 @@ from hsm_core._internal.crypto.guard import octets
 from hsm_core._internal.crypto.parameters import (
     MU_BYTES,
     check_verifying,
+    raw_signature_input,
     signature_input,
     signature_parameters,
 )
@@ -25,6 +26,7 @@ from hsm_core.algorithms import (
     HashAlgorithm,
     SignatureEncoding,
     SignatureScheme,
+    spec,
 )
 
 
@@ -187,6 +189,52 @@ def verify(
         salt_bytes=salt_bytes,
         context=octets(context),
     )
+    public_half(algorithm, key).verify(data, signature, parameters)
+
+
+def verify_raw(
+    algorithm: Algorithm,
+    key: Key,
+    signature: bytes,
+    data: bytes,
+    *,
+    encoding: SignatureEncoding | None = None,
+) -> None:
+    """
+    Check a signature by `RawSign`, over data as it is; return nothing if it is good.
+
+    Args:
+        algorithm: An RSA or ECDSA algorithm.
+
+        key: Public key.
+
+        signature: As `RawSign` returns it.
+
+        data: RSA: what RSASSA-PKCS1-v1_5 padded, up to the length of the modulus less
+            11. ECDSA: a digest of any hash, up to 64 bytes.
+
+        encoding: ECDSA only. None means DER.
+
+    Raises:
+        SignatureMismatchError: It is wrong, of whatever length or form.
+        InputSizeError: *data* is empty or too long.
+
+    Standard:
+        RFC 8017, section 8.2.2, with step 2 of section 9.2 done; FIPS 186-5, section
+        6.4.2.
+
+    Example:
+        >>> from hsm_core.primitives import generate
+        >>> pair = generate(Algorithm.EC_P256)
+        >>> digest = hashlib.sha256(b"hello").digest()
+        >>> signature = sign(Algorithm.EC_P256, pair.material, digest=digest)
+        >>> verify_raw(Algorithm.EC_P256, pair.public_der, signature, digest)
+    """
+    row = spec(member(Algorithm, algorithm, "algorithm"))
+    encoding = member_or_none(SignatureEncoding, encoding, "encoding")
+    if encoding is None and row.coordinate_bytes:
+        encoding = SignatureEncoding.DER
+    data, parameters = raw_signature_input(row, octets(data), encoding)
     public_half(algorithm, key).verify(data, signature, parameters)
 
 
