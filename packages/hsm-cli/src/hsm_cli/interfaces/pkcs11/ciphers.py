@@ -68,9 +68,8 @@ class Ciphering(KeyOperation):
                 room(capacity, self.scheme.room(self.key, length, self._encrypts))
             self.add(data)
             work = self.scheme.encrypt if self._encrypts else self.scheme.decrypt
-            self._result = work(
-                session.hsm, self.key, self._parameter, bytes(self._collected)
-            )
+            hsm = self.key.executor(session.hsm)
+            self._result = work(hsm, self.key, self._parameter, bytes(self._collected))
         room(capacity, len(self._result))
         return self._result
 

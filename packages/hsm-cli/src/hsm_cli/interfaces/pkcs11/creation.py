@@ -151,7 +151,7 @@ def creation(object_class: int, template: Template, *others: Template) -> Creati
     denied: set[KeyUsage] = set()
     classes = (object_class, ck.CKO_PUBLIC_KEY)
     for one, found in zip(classes, (template, *others), strict=False):
-        _check(one, found)
+        check_template(one, found)
         usages |= _usages_of(one, found)
         denied |= _denied_by(one, found)
         label = label or _text(found, ck.CKA_LABEL)
@@ -200,7 +200,22 @@ def _one_purpose(
     return set(), []
 
 
-def _check(object_class: int, template: Template) -> None:
+def check_template(
+    object_class: int, template: Template, parts: frozenset[int] = frozenset()
+) -> None:
+    """
+    Check the template of a new key.
+
+    Args:
+        object_class: CKO_….
+
+        template: The template.
+
+        parts: Attributes beside the usual ones, which are the key itself.
+
+    Raises:
+        CryptokiError: An attribute is unknown, read-only or not offered.
+    """
     for kind, value in template.items():
         if kind in _READ_ONLY:
             raise CryptokiError(ck.CKR_ATTRIBUTE_READ_ONLY)
@@ -218,7 +233,7 @@ def _check(object_class: int, template: Template) -> None:
         raise CryptokiError(
             ck.CKR_TEMPLATE_INCONSISTENT, "A usage is not one of this class of keys."
         )
-    known = _FIXED.keys() | _BY_MECHANISM | _FLAGS | _SETTABLE
+    known = _FIXED.keys() | _BY_MECHANISM | _FLAGS | _SETTABLE | parts
     if not template.keys() <= known:
         raise CryptokiError(ck.CKR_ATTRIBUTE_TYPE_INVALID)
 
@@ -357,11 +372,14 @@ def session_object(template: Template) -> Object:
     if object_class is None:
         raise CryptokiError(ck.CKR_TEMPLATE_INCOMPLETE)
     require_short(template)
-    if object_class != ck.CKO_DATA or template.get(ck.CKA_TOKEN) is True:
+    if object_class != ck.CKO_DATA:
         raise CryptokiError(
-            ck.CKR_TEMPLATE_INCONSISTENT,
-            "Data objects end with their session. Objects of public keys come with "
-            "private keys.",
+            ck.CKR_TEMPLATE_INCONSISTENT, "Programs can't create objects of this class."
+        )
+    if template.get(ck.CKA_TOKEN) is True:
+        raise CryptokiError(
+            ck.CKR_ATTRIBUTE_VALUE_INVALID,
+            "CKA_TOKEN of a data object must be false: it ends with its session.",
         )
     if not template.keys() <= _OF_SESSION_OBJECT | _OF_DATA:
         raise CryptokiError(ck.CKR_ATTRIBUTE_TYPE_INVALID)

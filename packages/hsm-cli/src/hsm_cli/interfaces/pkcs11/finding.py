@@ -17,12 +17,14 @@ from hsm_cli.interfaces.pkcs11.creation import (
 from hsm_cli.interfaces.pkcs11.errors import CryptokiError
 from hsm_cli.interfaces.pkcs11.importing import import_key
 from hsm_cli.interfaces.pkcs11.objects import KeyObject, Object, size_of
+from hsm_cli.interfaces.pkcs11.public_keys import public_key_object
 from hsm_cli.interfaces.pkcs11.sessions import OperationKind
 from hsm_cli.interfaces.pkcs11.wire import Room, Template, Value, length_of
 from hsm_core.operations import DescribeKey
 
 if TYPE_CHECKING:
-    from hsm_cli.interfaces.pkcs11.sessions import Session
+    from hsm_cli.interfaces.pkcs11.public_keys import public_key_object
+from hsm_cli.interfaces.pkcs11.sessions import Session
 
 _HANDLE_BYTES: Final = 8
 _TEMPLATE_BYTES: Final = 24  # sizeof (CK_ATTRIBUTE)
@@ -121,6 +123,8 @@ def create_object(session: Session, template: Template) -> int:
     """
     Create a session object, import a key, or keep a certificate with a key.
 
+    Session objects are data and public keys.
+
     See C_CreateObject.
     """
     if template.get(ck.CKA_CLASS) in {ck.CKO_SECRET_KEY, ck.CKO_PRIVATE_KEY}:
@@ -130,7 +134,11 @@ def create_object(session: Session, template: Template) -> int:
         session.require_user()
         session.require_writable()
         return session.application.inventory.attach(template)
-    made = session_object(template)
+    made = (
+        public_key_object(template)
+        if template.get(ck.CKA_CLASS) == ck.CKO_PUBLIC_KEY
+        else session_object(template)
+    )
     if made.is_private:
         session.require_user()
     return session.application.inventory.add_session_object(made, session)

@@ -17,6 +17,7 @@ from hsm_core.model import KeyInfo, KeyOrigin, KeyState
 
 if TYPE_CHECKING:
     from hsm_core.operations import PublicKey
+    from hsm_core.protocols import HSM
 
 ALWAYS_AUTHENTICATE: Final = "pkcs11-always-authenticate"
 """Tag of a key whose every private use needs a login of its own."""
@@ -221,6 +222,8 @@ class KeyObject(Object):
 
         is_token: False for a key that ends with its session, or a copy of a key.
 
+        executor: Executes operations with it in place of the HSM, which has not got it.
+
     Attributes:
         identity: What its handle names.
         is_copy: Whether it is another handle of a key, which the key outlives.
@@ -236,6 +239,7 @@ class KeyObject(Object):
         state: KeyState | None,
         load: Callable[[], PublicKey],
         is_token: bool = True,
+        executor: HSM | None = None,
     ) -> None:
         self.identity = ObjectIdentity(info.key_id, version, object_class)
         self.spec = spec
@@ -246,6 +250,7 @@ class KeyObject(Object):
         self.is_copy = False
         self._state = state
         self._load = load
+        self._executor = executor
         self._own: Template = {}
         super().__init__(object_class, {}, is_token=is_token)
         self._info = info
@@ -292,6 +297,7 @@ class KeyObject(Object):
             state=self._state,
             load=self._load,
             is_token=False,
+            executor=self._executor,
         )
         copied.is_copy = True
         copied.rename(own)
@@ -301,6 +307,10 @@ class KeyObject(Object):
         """Give a copy a label or CKA_ID of its own."""
         self._own |= own
         self._attributes |= own
+
+    def executor(self, hsm: HSM) -> HSM:
+        """Return what executes operations with it: *hsm*, if that has the key."""
+        return self._executor or hsm
 
     def public_key(self) -> PublicKey:
         """Return the public key of this version."""

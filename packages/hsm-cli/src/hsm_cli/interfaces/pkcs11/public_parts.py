@@ -52,7 +52,9 @@ PARAMETER_SETS: Final = {
 """CKA_PARAMETER_SET by algorithm."""
 
 _ON_CURVES: Final = frozenset({Family.ECDSA, Family.EDDSA, Family.ECDH})
-_OCTET_STRING: Final = 0x04
+OCTET_STRING: Final = 0x04
+"""Tag of an OCTET STRING in DER."""
+
 _OBJECT_IDENTIFIER: Final = 0x06
 
 
@@ -71,7 +73,7 @@ def public_part(key: KeyObject, kind: int) -> Value | None:
     if not is_public:
         return None
     if kind == ck.CKA_EC_POINT and spec.family in _ON_CURVES:
-        return der(_OCTET_STRING, key.public_key().raw)
+        return der(OCTET_STRING, key.public_key().raw)
     if kind == ck.CKA_VALUE and spec.algorithm in PARAMETER_SETS:
         return key.public_key().raw
     return None

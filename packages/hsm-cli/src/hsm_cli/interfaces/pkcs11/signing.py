@@ -65,9 +65,8 @@ class Signing(KeyOperation):
         """Verify in the HSM."""
         if len(signature) != self.size:
             raise CryptokiError(ck.CKR_SIGNATURE_LEN_RANGE)
-        self.scheme.verify(
-            session.hsm, self.key, self.parameter, self.data(), signature
-        )
+        hsm = self.key.executor(session.hsm)
+        self.scheme.verify(hsm, self.key, self.parameter, self.data(), signature)
 
 
 def sign_init(session: Session, mechanism: Mechanism | None, handle: int) -> None:
