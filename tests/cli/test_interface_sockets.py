@@ -102,6 +102,21 @@ def test_frames_are_read_whole(path: Path) -> None:
     assert found == b"abcdef"
 
 
+def test_a_wait_goes_on_until_a_frame_has_come() -> None:
+    """A stream that returns from 20 bytes on does not wake for the first 12."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        stream = Stream(ours.fileno(), ours.fileno(), sockets.Peer(0, 0, ""))
+        stream.return_from(20)
+        theirs.sendall(bytes(12))
+        rest = threading.Timer(0.1, theirs.sendall, (bytes(8),))
+        rest.start()
+        found = os.read(ours.fileno(), 100)
+        rest.join()
+
+    assert bytes(20) == found
+
+
 def test_a_client_that_leaves_takes_nobody_with_it(path: Path) -> None:
     """
     A connection that ends in the middle of a frame has no effect on another.

@@ -44,8 +44,6 @@ NESTED = struct.pack(">IBI", 0x40000211, 1, 24) + struct.pack(">I", 1)
 UNKNOWN = [(0x80000001, data(bytes(9)))]
 
 BODIES = {
-    "empty": b"",
-    "cut": b"\0\0",
     "unknown call": struct.pack(">I", 4711) + block(b"u") + ulong(1),
     "error as a call": struct.pack(">I", 0) + block(b"u") + ulong(1),
     "other signature": struct.pack(">I", 13) + block(b"uu") + ulong(1) + ulong(1),
@@ -89,6 +87,33 @@ def test_a_malformed_call_is_an_error(token: Token, body: bytes) -> None:
 
     assert (found, length) == (0, 1)
     assert len(left) == 1
+
+
+def test_a_call_without_a_number_is_an_error(token: Token) -> None:
+    """A call shorter than its number and signature fails with the next one's start."""
+    with token.client() as client:
+        session = client.open_session()
+        for body in (b"", b"\0\0"):
+            short = struct.pack(">III", 7, 0, len(body)) + body
+            call = struct.pack(">I", 13) + block(b"u") + ulong(session)
+            client.socket.sendall(short + struct.pack(">III", 8, 0, len(call)) + call)
+            refused = client.receive(12 + 17)
+            answered = client.receive(12 + 12 + 32)
+
+            assert struct.unpack_from(">IIII", refused) == (7, 0, 17, 0)
+            assert struct.unpack_from(">IIII", answered) == (8, 0, 44, 13)
+
+
+def test_a_call_in_pieces(token: Token) -> None:
+    """Head, options and body may come one by one."""
+    with token.client() as client:
+        call = struct.pack(">I", 13) + block(b"u") + ulong(client.open_session())
+        head = struct.pack(">III", 7, 6, len(call))
+        for part in (*(bytes((byte,)) for byte in head), b"client", call):
+            client.socket.sendall(part)
+        answered = client.receive(12 + 12 + 32)
+
+    assert struct.unpack_from(">IIII", answered) == (7, 0, 44, 13)
 
 
 def test_calls_before_the_first(token: Token) -> None:

@@ -23,6 +23,8 @@ _MOST_SKIPPED_BYTES: Final = 64 * 1024 * 1024
 _MOST_OPTION_BYTES: Final = 4096
 _CHUNK: Final = 64 * 1024
 _HEAD: Final = struct.Struct(">III")
+_SHORTEST: Final = _HEAD.size + 8
+"""Bytes of a call without options and arguments."""
 
 
 def serve(stream: Stream, access: Access, *, log: Callable[[str], None]) -> None:
@@ -43,6 +45,7 @@ def serve(stream: Stream, access: Access, *, log: Callable[[str], None]) -> None
     # the answer must not be lower than what it offers.
     version = min(stream.read(1, waits=True)[0], HIGHEST_VERSION)
     stream.write(bytes((version,)))
+    stream.return_from(_SHORTEST)  # p11-kit's client writes a call in three pieces
     peer = stream.peer
     program = LocalProgram(uid=peer.uid, name=peer.program)
     application = Application(access, program, log=log)
