@@ -77,8 +77,13 @@ def running_token(
     pin: bytes = b"",
     roles: tuple[str, ...] = ("operator",),
     policy: Path | None = None,
+    others: tuple[Access, ...] = (),
 ) -> Iterator[Token]:
-    """Serve the token of the HSM in *folder*, which is made if there is none."""
+    """
+    Serve the token of the HSM in *folder*, which is made if there is none.
+
+    More tokens, of *others*, are in the slots after it.
+    """
     root = folder / "root.key"
     if not root.exists():
         hsm_core.open(folder / "hsm", root=root, create=True).close()
@@ -90,7 +95,7 @@ def running_token(
     token = Token(folder, access, notes)
 
     def handle(stream: Stream) -> None:
-        serve(stream, access, log=notes.append)
+        serve(stream, access, *others, log=notes.append)
 
     with listen(token.socket, log=notes.append) as listener:
         thread = threading.Thread(target=listener.serve, args=(handle,))

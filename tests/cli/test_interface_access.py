@@ -22,7 +22,7 @@ from hsm_cli.interfaces.access import (
     WrongPinError,
 )
 from hsm_cli.interfaces.options import open_access
-from hsm_cli.interfaces.pkcs11.application import Application
+from hsm_cli.interfaces.pkcs11.application import Library
 from hsm_cli.invocation import Invocation
 from hsm_cli.io.output import Output
 from hsm_client.settings import ClientSettings
@@ -179,7 +179,8 @@ def test_a_login_opens_the_credential_for_its_program_alone(
     connector.close()
     access = Access("pkcs11", locked, notify=lambda note: None)
     programs = [
-        Application(access, LocalProgram(), log=lambda line: None) for _ in range(2)
+        Library([access], LocalProgram(), log=lambda line: None).slots[0]
+        for _ in range(2)
     ]
     programs[0].log_in(b"1234")
 

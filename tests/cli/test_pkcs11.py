@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
 """PKCS#11 interface: token, sessions and objects."""
 
+import os
 import struct
 import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 
 import hsm_core
-from hsm_cli.interfaces.access import LocalProgram
+from hsm_cli.interfaces.access import Access, Embedded, LocalProgram
 from hsm_cli.interfaces.pkcs11 import certificates
 from hsm_cli.interfaces.pkcs11.constants import (
     CKA_CLASS,
@@ -48,6 +50,7 @@ from hsm_cli.interfaces.pkcs11.constants import (
     CKO_SECRET_KEY,
     CKR_ATTRIBUTE_READ_ONLY,
     CKR_ATTRIBUTE_TYPE_INVALID,
+    CKR_ATTRIBUTE_VALUE_INVALID,
     CKR_DEVICE_MEMORY,
     CKR_KEY_FUNCTION_NOT_PERMITTED,
     CKR_KEY_HANDLE_INVALID,
@@ -72,7 +75,8 @@ from hsm_core.operations import (
     ListKeys,
     UpdateKey,
 )
-from tests.cli.pkcs11_support import Token, create, rotate, running_token, tag
+from hsm_core.private_files import make_private_folder, write_private_file
+from tests.cli.pkcs11_support import USER, Token, create, rotate, running_token, tag
 from tests.cli.rpc_client import (
     Attributes,
     CallError,
@@ -518,6 +522,67 @@ def test_sessions_have_rules(token: Token) -> None:
     ]
 
 
+def test_each_profile_has_a_slot(tmp_path: Path) -> None:
+    """Login, sessions and keys of one token are not those of another."""
+    for name in ("first", "second"):
+        create(tmp_path / name, **{name: "EC-P256"})
+    second = tmp_path / "second"
+    connector = Embedded(
+        second / "hsm", second / "root.key", principal=USER, roles=["operator"]
+    )
+    notes: list[str] = []
+    other = Access("pkcs11", connector, pin=b"4321", notify=notes.append)
+    private: Attributes = [(CKA_CLASS, number(CKO_PRIVATE_KEY))]
+    with (
+        running_token(tmp_path / "first", pin=b"1234", others=(other,)) as token,
+        token.client() as client,
+    ):
+        slots = client.call(4, "yfu", b"\1" + struct.pack(">I", 9))
+        absent = refusal(client, 10, "uu", ulong(2) + ulong(6))
+        one = client.open_session()
+        two = first(client.call(10, "uu", ulong(1) + ulong(6)))
+        client.log_in(two, b"4321")
+        seen = [client.find(session, private) for session in (one, two)]
+        wrong = refusal(client, 18, "uuay", ulong(one) + ulong(1) + array(b"4321"))
+        label = attribute_of(client, two, seen[1][0], CKA_LABEL)
+        info = struct.unpack(">4Q", client.call(13, "u", ulong(two)))
+        client.call(12, "u", ulong(1))
+        gone = refusal(client, 13, "u", ulong(two))
+        left = client.find(one, private)
+    other.close()
+
+    assert struct.unpack(">BIQQ", slots) == (1, 2, 0, 1)
+    assert [len(found) for found in seen] == [0, 1]
+    assert (label, info[0], left) == (b"second", 1, [])
+    assert (absent, wrong) == (CKR_SLOT_ID_INVALID, CKR_PIN_INCORRECT)
+    assert gone == CKR_SESSION_HANDLE_INVALID
+
+
+def test_profiles_on_the_command_line(tmp_path: Path) -> None:
+    """`pkcs11 serve --profile` gives each profile a slot, labelled with its name."""
+    profile = '[profiles.{}]\nendpoint = "https://{}.example"\ncredential = "token"\n'
+    lines = "".join(profile.format(name, name) for name in ("one", "two"))
+    make_private_folder(tmp_path / "config" / "ferrohsm")
+    write_private_file(tmp_path / "config/ferrohsm/config.toml", lines.encode())
+    socket = tmp_path / "run" / "pkcs11.sock"
+    words = ("pkcs11", "serve", "--profile", "two", "--profile", "one")
+    served = subprocess.Popen(
+        (sys.executable, "-m", "hsm_cli", *words, "--socket", socket),
+        env={**os.environ, "XDG_CONFIG_HOME": str(tmp_path / "config")},
+        stdout=subprocess.PIPE,
+    )
+    with served:
+        assert served.stdout is not None
+        served.stdout.readline()
+        with Client(socket) as client:
+            client.initialize()
+            labels = [client.call(6, "u", ulong(slot))[4:36] for slot in (0, 1)]
+        served.terminate()
+
+    assert [label.strip() for label in labels] == [b"two", b"one"]
+    assert served.returncode == 0
+
+
 def test_data_objects_live_in_a_session(token: Token) -> None:
     """A data object is found until its session ends; one of the token is refused."""
     with token.client() as client:
@@ -535,7 +600,7 @@ def test_data_objects_live_in_a_session(token: Token) -> None:
         refused = refusal(client, 20, "uaA", ulong(session) + template(kept))
 
     assert (len(before), after) == (1, [])
-    assert refused == CKR_TEMPLATE_INCONSISTENT
+    assert refused == CKR_ATTRIBUTE_VALUE_INVALID
 
 
 def of_key(label: bytes) -> Attributes:

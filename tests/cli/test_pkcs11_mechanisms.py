@@ -19,7 +19,12 @@ from cryptography.hazmat.primitives.asymmetric import (
     rsa,
     x25519,
 )
-from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.asymmetric.utils import (
+    NoDigestInfo,
+    Prehashed,
+    decode_dss_signature,
+    encode_dss_signature,
+)
 from cryptography.hazmat.primitives.kdf.x963kdf import X963KDF
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -32,7 +37,7 @@ from cryptography.hazmat.primitives.serialization import (
 from hsm_cli.interfaces.access import Access, Server
 from hsm_cli.interfaces.access import LocalProgram as Caller
 from hsm_cli.interfaces.pkcs11 import constants as ck
-from hsm_cli.interfaces.pkcs11.application import Application
+from hsm_cli.interfaces.pkcs11.application import Library
 from hsm_cli.interfaces.pkcs11.errors import CryptokiError
 from hsm_cli.interfaces.pkcs11.general import get_mechanism_info, get_mechanism_list
 from hsm_cli.interfaces.pkcs11.mechanisms import mechanism_types
@@ -694,6 +699,110 @@ def test_bad_parts_of_rsa_keys(program: Program, changed: dict[str, bytes]) -> N
     assert ck.CKR_ATTRIBUTE_VALUE_INVALID == caught.value.rv
 
 
+def _public(key: object, **changed: bytes) -> Attributes:
+    """Return a public key by its parts."""
+    assert isinstance(key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey)
+    if isinstance(key, rsa.RSAPublicKey):
+        numbers, kind = key.public_numbers(), ck.CKK_RSA
+        parts = {
+            "MODULUS": numbers.n.to_bytes(key.key_size // 8),
+            "PUBLIC_EXPONENT": numbers.e.to_bytes(3),
+        }
+    else:
+        point = key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+        kind = ck.CKK_EC
+        parts = {"EC_PARAMS": P256, "EC_POINT": bytes((4, len(point))) + point}
+    return [
+        (ck.CKA_CLASS, number(ck.CKO_PUBLIC_KEY)),
+        (ck.CKA_KEY_TYPE, number(kind)),
+        *((getattr(ck, f"CKA_{k}"), data(v)) for k, v in (parts | changed).items()),
+    ]
+
+
+def test_an_rsa_public_key_by_its_value(token: Token, program: Program) -> None:
+    """A program verifies and encrypts with the public key of somebody else."""
+    key = rsa.generate_private_key(65537, 2048)
+    public = program.created(_public(key.public_key()))
+    before = uses(token)
+    pkcs1, pss256 = mechanism(ck.CKM_SHA256_RSA_PKCS), pss(256)
+    good = key.sign(b"hello", padding.PKCS1v15(), HASHES[256])
+    salted = key.sign(b"hello", padding.PSS(padding.MGF1(HASHES[256]), 32), HASHES[256])
+    oaep = b"\1" + ulong(ck.CKM_SHA256) + ulong(2) + ulong(1) + struct.pack(">I", 0)
+
+    sealed = program.encrypt(mechanism(ck.CKM_RSA_PKCS_OAEP, oaep), public, b"secret")
+    program.verify(pkcs1, public, b"hello", good)
+    program.verify(
+        mechanism(ck.CKM_SHA256_RSA_PKCS_PSS, pss256), public, b"hello", salted
+    )
+    program.verify(mechanism(ck.CKM_RSA_PKCS), public, b"bare", _bare(key, b"bare"))
+    with pytest.raises(CallError) as caught:
+        program.verify(pkcs1, public, b"other", good)
+
+    mask = padding.OAEP(padding.MGF1(HASHES[256]), HASHES[256], None)
+    assert b"secret" == key.decrypt(sealed, mask)
+    assert ck.CKR_SIGNATURE_INVALID == caught.value.rv
+    assert key.public_key() == program.public_key(public)
+    assert before == uses(token)
+
+
+def uses(token: Token) -> int:
+    """Return how many verifications and encryptions the audit log holds."""
+    hsm, kinds = token.access.hsm(Caller()), ("Verify", "RawVerify", "Encrypt")
+    return len(hsm.execute(ListAuditEvents(kind=kinds, limit=1000)).items)
+
+
+def _bare(key: rsa.RSAPrivateKey, data: bytes) -> bytes:
+    return key.sign(data, padding.PKCS1v15(), NoDigestInfo())
+
+
+def test_a_public_key_on_a_curve_by_its_value(program: Program) -> None:
+    """It verifies a message and a digest, and ends with its session."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    public = program.created([*_public(key.public_key()), (ck.CKA_LABEL, data(b"p"))])
+    half = decode_dss_signature(key.sign(b"hello", ec.ECDSA(HASHES[256])))
+    signature = b"".join(part.to_bytes(32) for part in half)
+
+    program.verify(mechanism(ck.CKM_ECDSA_SHA256), public, b"hello", signature)
+    short = decode_dss_signature(
+        key.sign(b"x".rjust(32, b"\0"), ec.ECDSA(Prehashed(HASHES[256])))
+    )
+    raw = b"".join(part.to_bytes(32) for part in short)
+    program.verify(mechanism(ck.CKM_ECDSA), public, b"x", raw)
+    named: Attributes = [(ck.CKA_LABEL, data(b"p"))]
+    found = program.client.find(program.session, named)
+
+    assert [public] == found
+    assert key.public_key() == program.public_key(public)
+    program.call(22, "uu", ulong(public))
+    assert not program.client.find(program.session, named)
+
+
+def test_public_keys_that_are_none(program: Program) -> None:
+    """Keys of the token, short ones, points off the curve and other types fail."""
+    key = ec.generate_private_key(ec.SECP256R1()).public_key()
+    small = rsa.generate_private_key(65537, 1024).public_key()  # noqa: S505
+    numbers = rsa.generate_private_key(65537, 2048).public_key()
+    point = b"\4\x41\4" + bytes(63) + b"\1"
+    for attributes, rv in (
+        ([*_public(key), (ck.CKA_TOKEN, flag(True))], ck.CKR_ATTRIBUTE_VALUE_INVALID),
+        ([*_public(key), (ck.CKA_PRIVATE, flag(True))], ck.CKR_TEMPLATE_INCONSISTENT),
+        ([*_public(key), (ck.CKA_VALUE, data(b"x"))], ck.CKR_ATTRIBUTE_TYPE_INVALID),
+        (_public(key)[:-1], ck.CKR_TEMPLATE_INCOMPLETE),
+        (_public(key, EC_POINT=point), ck.CKR_ATTRIBUTE_VALUE_INVALID),
+        (_public(key, EC_POINT=b""), ck.CKR_ATTRIBUTE_VALUE_INVALID),
+        (_public(small), ck.CKR_KEY_SIZE_RANGE),
+        (_public(numbers, PUBLIC_EXPONENT=b"\3"), ck.CKR_ATTRIBUTE_VALUE_INVALID),
+        (_public(numbers, MODULUS=b"\xff" * 4096), ck.CKR_KEY_SIZE_RANGE),
+        (
+            [(ck.CKA_CLASS, number(ck.CKO_PUBLIC_KEY)), (ck.CKA_KEY_TYPE, number(1))],
+            ck.CKR_TEMPLATE_INCONSISTENT,
+        ),
+    ):
+        with pytest.raises(CallError) as caught:
+            program.created(attributes)
+        assert rv == caught.value.rv
+
+
 def test_keys_by_value_need_the_right_to_import(tmp_path: Path) -> None:
     """Who may not import keys can't create them from their value."""
     with running_token(tmp_path) as token, token.client() as client:
@@ -845,15 +954,15 @@ def test_a_token_of_a_server_lists_what_it_has() -> None:
     """AES with a given IV has no route, and so no mechanism."""
     server = Server(ClientSettings(endpoint="https://localhost:1"))
     access = Access("pkcs11", server, notify=lambda note: None)
-    application = Application(access, Caller(), log=lambda line: None)
-    application.is_initialized = True
+    library = Library([access], Caller(), log=lambda line: None)
+    library.is_initialized = True
 
-    listed = get_mechanism_list(application, 0, 1000)
+    listed = get_mechanism_list(library, 0, 1000)
 
     assert not {ck.CKM_AES_CBC, ck.CKM_AES_CTR, ck.CKM_AES_GCM} & set(listed)
     assert ck.CKM_AES_KEY_WRAP in listed
     with pytest.raises(CryptokiError) as refused:
-        get_mechanism_info(application, 0, ck.CKM_AES_GCM)
+        get_mechanism_info(library, 0, ck.CKM_AES_GCM)
     assert ck.CKR_MECHANISM_INVALID == refused.value.rv
 
 

@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
+from hsm_cli.connection import read_connection
 from hsm_cli.exit_codes import ExitCode
-from hsm_cli.interfaces.access import LocalProgram
+from hsm_cli.interfaces.access import Access, LocalProgram
 from hsm_cli.interfaces.options import access_options, open_access
 from hsm_cli.interfaces.pkcs11.doctor import Check, checks
 from hsm_cli.interfaces.pkcs11.server import serve as serve_stream
@@ -27,7 +29,7 @@ from hsm_cli.invocation import Invocation
 from hsm_cli.io.output import print_note
 from hsm_cli.io.results import deliver_public
 from hsm_cli.io.tables import Column
-from hsm_cli.options import Group, choice
+from hsm_cli.options import Group, ListOption, choice
 from hsm_cli.parameters import LocalCommand, file_option, key_operand
 from hsm_cli.short_ids import is_short, whole_key
 from hsm_core.model import Record
@@ -59,6 +61,39 @@ def pkcs11() -> None:
     """Serve keys to programs that use PKCS#11, through p11-kit."""
 
 
+_profiles_option: Final = click.option(
+    "--profile",
+    "profiles",
+    cls=ListOption,
+    metavar="NAME,...",
+    help="Connection profiles, with a slot for each; repeatable. Default: the current "
+    "one.",
+)
+
+
+@contextmanager
+def _accesses(
+    ctx: click.Context, profiles: tuple[str, ...], options: dict[str, Any]
+) -> Iterator[list[Access]]:
+    """Yield the HSM of each slot, and close all at the end."""
+    if profiles and options["embedded"] is not None:
+        raise click.UsageError("--profile and --embedded are mutually exclusive.")
+    invocation, root = ctx.find_object(Invocation), ctx.find_root()
+    assert invocation is not None  # noqa: S101 (for the type checker)
+    invocations = [
+        Invocation(
+            read_connection(root, root.params | {"profile": name}), invocation.output
+        )
+        for name in dict.fromkeys(profiles)
+    ]
+    with ExitStack() as stack:
+        accesses = []
+        for each in invocations or [invocation]:
+            accesses.append(open_access(each, _NAME, **options))
+            stack.callback(accesses[-1].close)
+        yield accesses
+
+
 @pkcs11.command("serve", cls=LocalCommand)
 @click.option(
     "--socket",
@@ -66,22 +101,28 @@ def pkcs11() -> None:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Path of the socket. Default: $XDG_RUNTIME_DIR/ferrohsm/pkcs11.sock.",
 )
+@_profiles_option
 @access_options
-@click.pass_obj
-def serve(invocation: Invocation, /, socket: Path | None, **options: Any) -> None:
+@click.pass_context
+def serve(
+    ctx: click.Context,
+    /,
+    socket: Path | None,
+    profiles: tuple[str, ...],
+    **options: Any,
+) -> None:
     """
-    Serve the token of a profile on a Unix socket, until Ctrl-C.
+    Serve the tokens of profiles on a Unix socket, until Ctrl-C.
 
     Only programs of the same user are served. p11-kit's module finds the socket by
     P11_KIT_SERVER_ADDRESS=unix:path=PATH, or by a module file with the line remote:
     unix:path=PATH.
     """
-    access = open_access(invocation, _NAME, **options)
+    with _accesses(ctx, profiles, options) as accesses:
 
-    def handle(stream: Stream) -> None:
-        serve_stream(stream, access, log=print_note)
+        def handle(stream: Stream) -> None:
+            serve_stream(stream, *accesses, log=print_note)
 
-    try:
         path = socket or default_path(_NAME)
         with (
             listen(path, log=print_note) as listener,
@@ -90,28 +131,25 @@ def serve(invocation: Invocation, /, socket: Path | None, **options: Any) -> Non
             if listener.path is not None:
                 found = TokenSocket(socket=str(listener.path))
                 line = f"P11_KIT_SERVER_ADDRESS=unix:path={found.socket}"
-                invocation.output.record(found, line)
+                ctx.ensure_object(Invocation).output.record(found, line)
             listener.serve(handle)
-    finally:
-        access.close()
 
 
 @pkcs11.command("stdio", cls=LocalCommand)
+@_profiles_option
 @access_options
-@click.pass_obj
-def serve_stdio(invocation: Invocation, /, **options: Any) -> None:
+@click.pass_context
+def serve_stdio(
+    ctx: click.Context, /, profiles: tuple[str, ...], **options: Any
+) -> None:
     """
-    Serve the token of a profile to one program, on standard input and output.
+    Serve the tokens of profiles to one program, on standard input and output.
 
     p11-kit's module starts this by a module file with the line remote: |hsm-cli pkcs11
     stdio.
     """
-    access = open_access(invocation, _NAME, **options)
-    try:
-        with suppress(StreamEndedError):
-            serve_stream(stdio(), access, log=print_note)
-    finally:
-        access.close()
+    with _accesses(ctx, profiles, options) as accesses, suppress(StreamEndedError):
+        serve_stream(stdio(), *accesses, log=print_note)
 
 
 @pkcs11.command("uri", cls=LocalCommand)

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Application: the state of one connection, which is one program that uses PKCS#11."""
+"""Library and applications: the state of one program that uses PKCS#11."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from itertools import count
 from typing import TYPE_CHECKING
 
 from hsm_cli.interfaces.access import Access, LocalProgram, WrongPinError
@@ -21,39 +22,127 @@ if TYPE_CHECKING:
     from hsm_core.protocols import HSM
 
 
-class Application:
+class Library:
     """
-    Sessions, login and objects of one program.
+    The library as one program sees it: slots with a token each.
 
     Args:
-        access: HSM of the interface.
+        accesses: HSMs of the slots, in order.
 
         program: The program.
 
         log: Writes one line for the user.
 
     Attributes:
-        inventory: Its objects.
-        memory: What it holds of data in parts.
-        transport: Key of the HSM for which its keys are wrapped.
-        is_logged_in: Whether the user is logged in, in all sessions.
+        slots: What the program does with each token.
         is_initialized: Whether C_Initialize was called.
     """
 
     def __init__(
-        self, access: Access, program: LocalProgram, *, log: Callable[[str], None]
+        self,
+        accesses: Sequence[Access],
+        program: LocalProgram,
+        *,
+        log: Callable[[str], None],
     ) -> None:
+        numbers, memory = count(1), PartMemory()
+        self.slots = tuple(
+            Application(slot, access, program, numbers=numbers, memory=memory, log=log)
+            for slot, access in enumerate(accesses)
+        )
+        self.is_initialized = False
+
+    def require_initialized(self) -> None:
+        """
+        Check that the program has begun.
+
+        Raises:
+            CryptokiError: It has not.
+        """
+        if not self.is_initialized:
+            raise CryptokiError(ck.CKR_CRYPTOKI_NOT_INITIALIZED)
+
+    def application(self, slot: int) -> Application:
+        """
+        Return what the program does with the token of a slot.
+
+        Raises:
+            CryptokiError: There is no such slot.
+        """
+        self.require_initialized()
+        if slot >= len(self.slots):
+            raise CryptokiError(ck.CKR_SLOT_ID_INVALID)
+        return self.slots[slot]
+
+    def session(self, handle: int) -> Session:
+        """
+        Return a session.
+
+        Raises:
+            CryptokiError: There is none with this handle.
+        """
+        self.require_initialized()
+        for application in self.slots:
+            found = application.sessions.get(handle)
+            if found is not None:
+                return found
+        raise CryptokiError(ck.CKR_SESSION_HANDLE_INVALID)
+
+    def note(self, text: str) -> None:
+        """Print a note for the user."""
+        self.slots[0].note(text)
+
+    def close(self) -> None:
+        """End everything, as the program or its connection has ended."""
+        for application in self.slots:
+            application.close()
+        self.is_initialized = False
+
+
+class Application:
+    """
+    Sessions, login and objects of one program, for one token.
+
+    Args:
+        slot: Number of the slot of the token.
+
+        access: HSM of the token.
+
+        program: The program.
+
+        numbers: Handles of new sessions.
+
+        memory: What the program holds of data in parts.
+
+        log: Writes one line for the user.
+
+    Attributes:
+        inventory: Its objects.
+        transport: Key of the HSM for which its keys are wrapped.
+        is_logged_in: Whether the user is logged in, in all sessions.
+    """
+
+    def __init__(
+        self,
+        slot: int,
+        access: Access,
+        program: LocalProgram,
+        *,
+        numbers: Iterator[int],
+        memory: PartMemory,
+        log: Callable[[str], None],
+    ) -> None:
+        self.slot = slot
         self.access = access
         self.log = log
+        self.memory = memory
         self.inventory = Inventory(self)
-        self.memory = PartMemory()
         self.transport = Transport(self)
         self.is_logged_in = False
-        self.is_initialized = False
         self.sessions: dict[int, Session] = {}
         self._program = program
+        self._numbers = numbers
         self._hsm: HSM | None = None
-        self._next = 1
 
     @property
     def hsm(self) -> HSM:
@@ -83,20 +172,6 @@ class Application:
         """Whether private objects are visible."""
         return self.is_logged_in or not self.access.takes_pin
 
-    def session(self, handle: int) -> Session:
-        """
-        Return a session.
-
-        Raises:
-            CryptokiError: There is none with this handle.
-        """
-        if not self.is_initialized:
-            raise CryptokiError(ck.CKR_CRYPTOKI_NOT_INITIALIZED)
-        found = self.sessions.get(handle)
-        if found is None:
-            raise CryptokiError(ck.CKR_SESSION_HANDLE_INVALID)
-        return found
-
     def open_session(self, *, is_writable: bool) -> Session:
         """
         Open a session.
@@ -106,9 +181,8 @@ class Application:
         """
         if len(self.sessions) >= MOST_SESSIONS:
             raise CryptokiError(ck.CKR_SESSION_COUNT)
-        session = Session(self._next, self, is_writable=is_writable)
-        self.sessions[self._next] = session
-        self._next += 1
+        session = Session(next(self._numbers), self, is_writable=is_writable)
+        self.sessions[session.handle] = session
         return session
 
     def close_session(self, handle: int) -> None:
@@ -139,12 +213,11 @@ class Application:
         self.access.log_out()
 
     def close(self) -> None:
-        """End everything, as the connection has ended."""
+        """End all sessions."""
         for handle in list(self.sessions):
             with suppress(HSMError):
                 self.close_session(handle)
         self.transport.end()
-        self.is_initialized = False
 
     def note(self, text: str) -> None:
         """Print a note for the user."""

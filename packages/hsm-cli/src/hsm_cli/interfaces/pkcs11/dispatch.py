@@ -29,7 +29,7 @@ from hsm_cli.interfaces.pkcs11.wire import (
 from hsm_core.errors import HSMError
 
 if TYPE_CHECKING:
-    from hsm_cli.interfaces.pkcs11.application import Application
+    from hsm_cli.interfaces.pkcs11.application import Library
 
 FIRST_FLAGGED: Final = 2
 """Protocol version from which on a flag precedes the parameter of a mechanism."""
@@ -109,24 +109,24 @@ class Function(msgspec.Struct, frozen=True):
 
 class Dispatcher:
     """
-    Functions of an application.
+    Functions of the library, for one program.
 
     Args:
-        application: The application.
+        library: The library.
 
         version: Version of the protocol, 0 to 2.
 
         functions: Functions by name. Those of sessions get the session first, the
-            others the application.
+            others the library.
     """
 
     def __init__(
         self,
-        application: Application,
+        library: Library,
         version: int,
         functions: Mapping[str, Callable[..., Any]],
     ) -> None:
-        self._application = application
+        self._library = library
         self._is_flagged = version >= FIRST_FLAGGED
         self._functions = functions
         self._ready: dict[bytes, Function] = {}
@@ -136,13 +136,13 @@ class Dispatcher:
         try:
             return self._answer(body)
         except CryptokiError as error:
-            self._application.note(error.reason)
+            self._library.note(error.reason)
             return failure(error.rv)
         except HSMError as error:
             return failure(rv_of(error))
         except Exception as error:
             # Its text may hold a secret.
-            self._application.note(f"A call failed: {type(error).__name__}.")
+            self._library.note(f"A call failed: {type(error).__name__}.")
             return failure(ck.CKR_GENERAL_ERROR)
 
     def refuse(self, start: bytes) -> bytes:
@@ -158,7 +158,7 @@ class Dispatcher:
             kind = None if call is None else _TAKING_DATA.get(call.name)
             reader.block()
             if kind is not None:
-                self._application.session(reader.ulong()).end(kind)
+                self._library.session(reader.ulong()).end(kind)
         return failure(ck.CKR_DATA_LEN_RANGE)
 
     def _answer(self, body: bytes) -> bytes:
@@ -171,9 +171,9 @@ class Dispatcher:
         if function.run is None:
             raise CryptokiError(ck.CKR_FUNCTION_NOT_SUPPORTED)
         if function.has_session:
-            arguments[0] = self._application.session(arguments[0])
+            arguments[0] = self._library.session(arguments[0])
         else:
-            arguments.insert(0, self._application)
+            arguments.insert(0, self._library)
         try:
             result = function.run(*arguments)
         except BufferTooSmallError as error:

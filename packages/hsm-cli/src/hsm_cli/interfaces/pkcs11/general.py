@@ -14,81 +14,78 @@ from hsm_cli.interfaces.pkcs11.calls import HANDSHAKE
 from hsm_cli.interfaces.pkcs11.errors import BufferTooSmallError, CryptokiError
 
 if TYPE_CHECKING:
-    from hsm_cli.interfaces.pkcs11.application import Application
+    from hsm_cli.interfaces.pkcs11.application import Application, Library
     from hsm_cli.interfaces.pkcs11.sessions import Session
 
 _DONT_BLOCK: Final = 1
 
 
 def initialize(
-    application: Application, handshake: bytes, has_reserved: int, reserved: bytes
+    library: Library, handshake: bytes, has_reserved: int, reserved: bytes
 ) -> None:
     """Begin; see C_Initialize."""
     if not hmac.compare_digest(handshake, HANDSHAKE):
         raise CryptokiError(ck.CKR_GENERAL_ERROR)
-    if application.is_initialized:
+    if library.is_initialized:
         raise CryptokiError(ck.CKR_CRYPTOKI_ALREADY_INITIALIZED)
-    application.is_initialized = True
+    library.is_initialized = True
 
 
-def finalize(application: Application) -> None:
+def finalize(library: Library) -> None:
     """End; see C_Finalize."""
-    _require_initialized(application)
-    application.close()
+    library.require_initialized()
+    library.close()
 
 
-def get_info(application: Application) -> tuple[Any, ...]:
+def get_info(library: Library) -> tuple[Any, ...]:
     """Return CK_INFO."""
-    _require_initialized(application)
+    library.require_initialized()
     return token.library_info()
 
 
 def get_slot_list(
-    application: Application, has_token: int, capacity: int | None
+    library: Library, has_token: int, capacity: int | None
 ) -> Sequence[int]:
-    """Return the slots; there is one, with a token."""
-    _require_initialized(application)
-    return _listed((token.SLOT,), capacity)
+    """Return the slots; each has a token."""
+    library.require_initialized()
+    return _listed(range(len(library.slots)), capacity)
 
 
-def get_slot_info(application: Application, slot: int) -> tuple[Any, ...]:
+def get_slot_info(library: Library, slot: int) -> tuple[Any, ...]:
     """Return CK_SLOT_INFO."""
-    _require_slot(application, slot)
-    return token.slot_info(application.access.label)
+    return token.slot_info(library.application(slot).access.label)
 
 
-def get_token_info(application: Application, slot: int) -> tuple[Any, ...]:
+def get_token_info(library: Library, slot: int) -> tuple[Any, ...]:
     """Return CK_TOKEN_INFO."""
-    _require_slot(application, slot)
+    application = library.application(slot)
     sessions = application.sessions.values()
     writable = sum(session.is_writable for session in sessions)
     return token.token_info(application.access, len(sessions), writable)
 
 
 def get_mechanism_list(
-    application: Application, slot: int, capacity: int | None
+    library: Library, slot: int, capacity: int | None
 ) -> Sequence[int]:
     """Return the mechanisms of the token."""
     from hsm_cli.interfaces.pkcs11.mechanisms import mechanism_types
 
-    _require_slot(application, slot)
-    found = mechanism_types(is_embedded=application.access.is_embedded)
+    access = library.application(slot).access
+    found = mechanism_types(is_embedded=access.is_embedded)
     return _listed(found, capacity)
 
 
-def get_mechanism_info(
-    application: Application, slot: int, kind: int
-) -> tuple[int, int, int]:
+def get_mechanism_info(library: Library, slot: int, kind: int) -> tuple[int, int, int]:
     """Return CK_MECHANISM_INFO."""
     from hsm_cli.interfaces.pkcs11.mechanisms import mechanism_info
 
-    _require_slot(application, slot)
-    return mechanism_info(kind, is_embedded=application.access.is_embedded)
+    access = library.application(slot).access
+    return mechanism_info(kind, is_embedded=access.is_embedded)
 
 
-def open_session(application: Application, slot: int, flags: int) -> int:
+def open_session(library: Library, slot: int, flags: int) -> int:
     """Open a session; see C_OpenSession."""
-    _require_slot(application, slot)
+    application = library.application(slot)
     if not flags & ck.CKF_SERIAL_SESSION:
         raise CryptokiError(ck.CKR_SESSION_PARALLEL_NOT_SUPPORTED)
     return application.open_session(is_writable=bool(flags & ck.CKF_RW_SESSION)).handle
@@ -99,9 +96,9 @@ def close_session(session: Session) -> None:
     session.application.close_session(session.handle)
 
 
-def close_all_sessions(application: Application, slot: int) -> None:
-    """Close all sessions."""
-    _require_slot(application, slot)
+def close_all_sessions(library: Library, slot: int) -> None:
+    """Close all sessions with a token."""
+    application = library.application(slot)
     for handle in list(application.sessions):
         application.close_session(handle)
 
@@ -118,7 +115,7 @@ def get_session_info(session: Session) -> tuple[int, int, int, int]:
         (True, True): ck.CKS_RW_USER_FUNCTIONS,
     }
     state = states[session.is_writable, session.application.is_logged_in]
-    return token.SLOT, state, flags, 0
+    return session.application.slot, state, flags, 0
 
 
 def log_in(session: Session, user: int, pin: bytes) -> None:
@@ -174,23 +171,12 @@ def cancel(session: Session, flags: int) -> None:
     session.cancel(flags)
 
 
-def wait_for_slot_event(application: Application, flags: int) -> int:
-    """Report that nothing has happened: the slot never changes."""
-    _require_initialized(application)
+def wait_for_slot_event(library: Library, flags: int) -> int:
+    """Report that nothing has happened: slots never change."""
+    library.require_initialized()
     if flags & _DONT_BLOCK:
         raise CryptokiError(ck.CKR_NO_EVENT)
     raise CryptokiError(ck.CKR_FUNCTION_NOT_SUPPORTED)
-
-
-def _require_initialized(application: Application) -> None:
-    if not application.is_initialized:
-        raise CryptokiError(ck.CKR_CRYPTOKI_NOT_INITIALIZED)
-
-
-def _require_slot(application: Application, slot: int) -> None:
-    _require_initialized(application)
-    if slot != token.SLOT:
-        raise CryptokiError(ck.CKR_SLOT_ID_INVALID)
 
 
 def _listed(items: Sequence[int], capacity: int | None) -> Sequence[int]:

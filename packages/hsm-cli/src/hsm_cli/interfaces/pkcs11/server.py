@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from hsm_cli.interfaces.access import Access, LocalProgram
-from hsm_cli.interfaces.pkcs11.application import Application
+from hsm_cli.interfaces.pkcs11.application import Library
 from hsm_cli.interfaces.pkcs11.dispatch import Dispatcher
 from hsm_cli.interfaces.pkcs11.functions import FUNCTIONS
 from hsm_cli.interfaces.sockets import Stream
@@ -27,14 +27,14 @@ _SHORTEST: Final = _HEAD.size + 8
 """Bytes of a call without options and arguments."""
 
 
-def serve(stream: Stream, access: Access, *, log: Callable[[str], None]) -> None:
+def serve(stream: Stream, *accesses: Access, log: Callable[[str], None]) -> None:
     """
     Serve one program until its connection ends.
 
     Args:
         stream: The connection.
 
-        access: HSM of the interface.
+        accesses: HSMs of the interface, one for each slot.
 
         log: Writes one line for the user.
 
@@ -48,8 +48,8 @@ def serve(stream: Stream, access: Access, *, log: Callable[[str], None]) -> None
     stream.return_from(_SHORTEST)  # p11-kit's client writes a call in three pieces
     peer = stream.peer
     program = LocalProgram(uid=peer.uid, name=peer.program)
-    application = Application(access, program, log=log)
-    dispatcher = Dispatcher(application, version, FUNCTIONS)
+    library = Library(accesses, program, log=log)
+    dispatcher = Dispatcher(library, version, FUNCTIONS)
     try:
         while True:
             head = stream.read(_HEAD.size, waits=True)
@@ -66,7 +66,7 @@ def serve(stream: Stream, access: Access, *, log: Callable[[str], None]) -> None
                 answer = dispatcher.answer(stream.read(body_bytes))
             stream.write(_HEAD.pack(code, 0, len(answer)) + answer)
     finally:
-        application.close()
+        library.close()
 
 
 def _skip(stream: Stream, length: int) -> None:

@@ -10,9 +10,6 @@ from hsm_cli.__about__ import __version__
 from hsm_cli.interfaces.access import MAX_PIN_BYTES, MAX_WRONG_PINS, Access
 from hsm_cli.interfaces.pkcs11 import constants as ck
 
-SLOT: Final = 0
-"""The only slot."""
-
 CRYPTOKI_VERSION: Final = (3, 0)
 
 MOST_SESSIONS: Final = 1024
