@@ -83,6 +83,7 @@ class VaultServices:
                 settings.tokens,
                 self._use_issuer,
                 partial(self._on_token_keys, issuer.issuer),
+                partial(self._declare_keys, issuer.issuer),
             )
             for issuer in settings.token_issuers
         }
@@ -112,12 +113,17 @@ class VaultServices:
             issuers=[keys.first for keys in self._issuers.values()],
             shared=self.hsm.shared,
             note_failure=self.limits.note_failure if self.limits else lambda _: None,
+            withdrawn=self.hsm.trust,
         )
         self._clock_watch = ClockWatch(
             clock, self.gatekeeper.on_clock_reset, metrics, logger
         )
         self._token_watch = TokenWatch(
-            self._source, trust, self.gatekeeper.use, partial(self._on_token_keys, "")
+            self._source,
+            trust,
+            self.gatekeeper.use,
+            partial(self._on_token_keys, ""),
+            partial(self._declare_keys, ""),
         )
         metrics.show_jwt_alarm(is_on=False)
         self.hsm.on_policy_change(self._change_log("policy loaded", "policy refused"))
@@ -174,6 +180,14 @@ class VaultServices:
 
     def _use_issuer(self, trust: TokenTrust) -> None:
         self.gatekeeper.use_issuer(trust)
+
+    def _declare_keys(self, issuer: str) -> None:
+        """Withdraw removed keys from all nodes, and log those that others withdrew."""
+        count = self.gatekeeper.declare(issuer)
+        if count:
+            named = {"issuer": issuer} if issuer else {}
+            reason = f"{count} trusted token keys were withdrawn on another node."
+            self._logger.warning("token keys withdrawn", reason=reason, **named)
 
     def _on_token_keys(self, issuer: str, problem: str) -> None:
         """Log a change of token keys; raise the alarm while any source has a fault."""

@@ -408,6 +408,13 @@ class TokenTrust:
         keys = tuple(key for key in self.keys if key.name in names)
         return TokenTrust(keys, self.rules, self.issuer)
 
+    def without(self, names: Collection[str]) -> TokenTrust:
+        """Return the trust without keys of these names in the HSM."""
+        if not names:
+            return self
+        keys = tuple(key for key in self.keys if self.name_of(key) not in names)
+        return TokenTrust(keys, self.rules, self.issuer)
+
     def open(self, token: str, types: Collection[str]) -> tuple[TokenKey, bytes]:
         """
         Return the key that has signed a token, and its payload.

@@ -83,12 +83,18 @@ class TokenSource:
         self._read_secret = read_secret
         self._rules = rules
         self._fetched: tuple[TokenKey, ...] = ()
+        self._was_fetched = False
         self._fault_of_fetching = self._fault_of_set = ""
 
     @property
     def is_file(self) -> bool:
         """Whether it is a file, which may change at any time."""
         return self._path is not None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all its keys are known: after a start, some must first be fetched."""
+        return self._was_fetched or not self._is_fetching
 
     @property
     def trouble(self) -> str:
@@ -125,6 +131,7 @@ class TokenSource:
             self._fetched = still_in_public_set(data, self._fetched)
         else:
             self._fetched = tuple(replace(key, origin=_FETCHED) for key in found)
+            self._was_fetched = True
             no_keys = "The fetched key set holds no usable key."
             self._fault_of_set = "" if found else no_keys
 
@@ -188,6 +195,9 @@ class TokenWatch:
         use: Applies keys and rules.
 
         on_change: Called with the fault of the source, or with an empty text.
+
+        declare: Withdraws removed keys from all nodes of a cluster; it waits, and may
+            raise `HSMError`.
     """
 
     def __init__(
@@ -196,11 +206,14 @@ class TokenWatch:
         trust: TokenTrust,
         use: Callable[[TokenTrust], None],
         on_change: Callable[[str], None],
+        declare: Callable[[], object] = lambda: None,
     ) -> None:
         self._source = source
         self._trust = trust
-        self._use = use
+        self._use_here = use
         self._on_change = on_change
+        self._declare = declare
+        self._is_declared = False
         self._problem = ""
         self._lock = asyncio.Lock()
 
@@ -208,9 +221,13 @@ class TokenWatch:
         """
         Watch for changes until cancelled, if the source is a file.
 
+        First, other nodes are told what was removed while this one was down.
+
         Args:
             interval_seconds: Maximum time until a change takes effect.
         """
+        while await self._tell_others_first():
+            await asyncio.sleep(interval_seconds)
         while self._source.is_file:
             # The interval includes the second read of a change.
             await asyncio.sleep(max(interval_seconds / 2, interval_seconds - _AHEAD))
@@ -230,13 +247,35 @@ class TokenWatch:
                     else f"unexpected {type(error).__name__}."
                 )
                 return self._problem
-            if trust != self._trust:
-                self._trust = trust
+            is_new = trust != self._trust
+            if is_new:
                 self._use(trust)
+            problem = await self._tell_others()
+            if is_new and not problem:
                 self._on_change("")
                 self._problem = ""
-            self._note(self._source.trouble)
+            self._note(problem or self._source.trouble)
             return self._problem
+
+    def _use(self, trust: TokenTrust) -> None:
+        self._trust = trust
+        self._is_declared = False
+        self._use_here(trust)
+
+    async def _tell_others_first(self) -> str:
+        async with self._lock:
+            return await self._tell_others()
+
+    async def _tell_others(self) -> str:
+        """Withdraw removed keys from all nodes; return why not, or an empty text."""
+        if self._is_declared or not self._source.is_complete:
+            return ""
+        try:
+            await asyncio.to_thread(self._declare)
+        except HSMError as error:
+            return f"Other nodes may accept token keys that were removed: {error}"
+        self._is_declared = True
+        return ""
 
     async def _withdraw(self) -> None:
         """Drop the keys that an invalid source no longer names."""
@@ -244,8 +283,8 @@ class TokenWatch:
         with contextlib.suppress(Exception):
             kept = await self._settled(lambda: self._source.still_named(former), former)
             if kept != former:
-                self._trust = kept
                 self._use(kept)
+            await self._tell_others()
 
     async def _settled(
         self, read: Callable[[], TokenTrust], known: TokenTrust
@@ -298,6 +337,8 @@ class IssuerKeys:
 
         on_change: Called with the fault of the keys, or with an empty text.
 
+        declare: See `TokenWatch`.
+
     Attributes:
         first: The keys at the start.
 
@@ -312,6 +353,7 @@ class IssuerKeys:
         rules: TokenRules,
         use: Callable[[TokenTrust], None],
         on_change: Callable[[str], None],
+        declare: Callable[[], object] = lambda: None,
     ) -> None:
         self._source = TokenSource(
             jwks_file,
@@ -324,7 +366,11 @@ class IssuerKeys:
         trust = self._source.read()
         self.first = public_of(issuer, trust)
         self._watch = TokenWatch(
-            self._source, trust, lambda now: use(public_of(issuer, now)), on_change
+            self._source,
+            trust,
+            lambda now: use(public_of(issuer, now)),
+            on_change,
+            declare,
         )
 
     async def run(self, interval_seconds: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import threading
 from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import replace
 from functools import partial
@@ -15,7 +16,7 @@ import msgspec
 from hsm_core.errors import AuthenticationError
 from hsm_core.model import Caller
 from hsm_core.operations import Operation
-from hsm_core.protocols import AsyncHSMGateway, SharedState
+from hsm_core.protocols import AsyncHSMGateway, SharedState, SharedTrust
 from hsm_server.certificates import (
     CertificateFacts,
     certificate_facts,
@@ -79,6 +80,8 @@ class Gatekeeper:
         shared: State of a cluster: sessions and spent tokens. None keeps them here.
 
         note_failure: Called with the network address of each wrong credential.
+
+        withdrawn: What no node of a cluster accepts; None without a cluster.
     """
 
     def __init__(
@@ -94,6 +97,7 @@ class Gatekeeper:
         issuers: Iterable[TokenTrust] = (),
         shared: SharedState | None = None,
         note_failure: Callable[[str], None] = lambda _: None,
+        withdrawn: SharedTrust | None = None,
     ) -> None:
         self._gateway = gateway
         self._note_failure = note_failure
@@ -106,8 +110,13 @@ class Gatekeeper:
             console or ConsoleSettings(), clock.now, shared=shared
         )
         self._spent = ReplayCache(clock.now, shared=shared)
+        self._trust = trust
         self._issuers = {other.issuer: other for other in issuers}
-        self.use(trust)
+        self._withdrawn = withdrawn
+        self._renewing = threading.Lock()
+        if withdrawn is not None:
+            withdrawn.on_change(self._renew)
+        self._renew()
 
     def use(self, trust: TokenTrust) -> None:
         """
@@ -117,14 +126,49 @@ class Gatekeeper:
         verified meanwhile is verified by the former ones or by the new, never by some
         of both.
         """
-        issuers = tuple(self._issuers.values())
-        self._names.use(trust, *issuers)
-        self._verifier = TokenVerifier(trust, self._clock.now, issuers)
+        self._trust = trust
+        self._renew()
 
     def use_issuer(self, trust: TokenTrust) -> None:
         """Verify tokens of another issuer by other keys; see `use`."""
-        self._issuers[trust.issuer] = trust
-        self.use(self._verifier.trust)
+        self._issuers = {**self._issuers, trust.issuer: trust}
+        self._renew()
+
+    def _renew(self) -> None:
+        """Verify by the keys that no node has withdrawn, from now on; on any thread."""
+        with self._renewing:
+            trust, *issuers = map(
+                self._accepted, (self._trust, *self._issuers.values())
+            )
+            self._names.use(trust, *issuers)
+            self._verifier = TokenVerifier(trust, self._clock.now, tuple(issuers))
+
+    def _accepted(self, trust: TokenTrust) -> TokenTrust:
+        if self._withdrawn is None:
+            return trust
+        return trust.without(
+            self._withdrawn.withdrawn(_kind_of(trust.issuer), trust.names())
+        )
+
+    def declare(self, issuer: str = "") -> int:
+        """
+        Withdraw the token keys that are trusted no longer from all nodes; it waits.
+
+        Args:
+            issuer: Whose keys; empty for those of the server's own tokens.
+
+        Returns:
+            Number of trusted keys that are withdrawn, on whichever node.
+
+        Raises:
+            HSMError: It can't be done now; to be done again.
+        """
+        if self._withdrawn is None:
+            return 0
+        names = (self._issuers[issuer] if issuer else self._trust).names()
+        kind = _kind_of(issuer)
+        self._withdrawn.declare(kind, trusted=names)
+        return len(self._withdrawn.withdrawn(kind, names))
 
     def on_clock_reset(self) -> None:
         """End what would last longer than it was meant to by a time set back."""
@@ -438,6 +482,11 @@ class Gatekeeper:
             fingerprint(visitor.certificate),
             is_used=not visitor.is_background,
         )
+
+
+def _kind_of(issuer: str) -> str:
+    """Return the kind of token keys in `hsm_core.protocols.SharedTrust`."""
+    return f"token keys of {issuer}" if issuer else "token keys"
 
 
 def _stranger(visitor: Visitor, shown: CertificateFacts) -> Caller:

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: MIT
+"""A token key or person that one server's files no longer name counts on none."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.postgresql import PostgreSQL
+from tests.server.family import Family, wait_until
+from tests.server.process import Running
+from tests.server.support import b64
+from tests.server.test_cluster import ClusterSite
+from tests.server.token_kit import signer, write_config
+
+ALGORITHMS = ("ES256", "EdDSA", "RS256")
+
+
+class Node:
+    """
+    One server, whose files are its own.
+
+    Args:
+        site: Where it runs.
+
+        name: Name of the node.
+    """
+
+    def __init__(self, site: ClusterSite, name: str) -> None:
+        self.folder = site.folder / name
+        self.folder.mkdir(mode=0o700, exist_ok=True)
+        self._site = site
+        self._name = name
+        self.server: Running
+
+    def trust(self, *algorithms: str) -> None:
+        """Write the file of its token keys."""
+        sections = [signer(name).section(name) for name in algorithms]
+        write_config(self.folder / "jwt.json", sections)
+
+    def serve(self) -> Any:
+        """Return a context in which it runs."""
+        config = str(self.folder / "jwt.json")
+        return self._site.serve(
+            *self._site.node(self._name),
+            *("--auth-jwt-config", config, "--auth-jwt-reload-secs", "3600"),
+        )
+
+    def reload(self) -> None:
+        """Let it read its files, and wait until it says that they are in force."""
+        before = self._count()
+        self.server.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: self._count() > before)
+
+    def _count(self) -> int:
+        return sum(line["event"] == "token keys loaded" for line in self._site.log())
+
+    def signs(self, key_id: str, algorithm: str) -> int:
+        """Sign with a token of a key, and return the status."""
+        token = signer(algorithm).token(algorithm)
+        path, body = f"/api/v1/keys/{key_id}/sign", {"message": b64(b"hello")}
+        return self.server.send("POST", path, body, token=token).status
+
+
+@pytest.fixture
+def nodes(postgresql: PostgreSQL, tmp_path: Path) -> Iterator[list[Node]]:
+    """Give two running servers that trust the same keys of tokens."""
+    site = ClusterSite(tmp_path, postgresql.url(postgresql.new_database()))
+    with ExitStack() as stack:
+        found = [Node(site, name) for name in "ab"]
+        for node in found:
+            node.trust(*ALGORITHMS)
+            node.server = stack.enter_context(node.serve())
+        yield found
+
+
+def new_key_of(node: Node) -> str:
+    """Create a key with a token that stays good."""
+    token = signer("EdDSA").token("EdDSA")
+    body = {"algorithm": "Ed25519"}
+    answer = node.server.send("POST", "/api/v1/keys", body, token=token)
+    assert 201 == answer.status, answer.body
+    key_id: str = answer.json["key_id"]
+    return key_id
+
+
+def test_a_removed_token_key(nodes: list[Node]) -> None:
+    """What a stopped vault gets after another node's reload is refused."""
+    a, b = nodes
+    key_id = new_key_of(a)
+    assert [200, 200] == [node.signs(key_id, "ES256") for node in nodes]
+    answers: dict[str, int] = {}
+
+    def ask(algorithm: str) -> None:
+        answers[algorithm] = b.signs(key_id, algorithm)
+
+    threads = [threading.Thread(target=ask, args=[name]) for name in ("ES256", "EdDSA")]
+    family = Family(b.server)
+    a.trust("EdDSA", "RS256")
+    family.kill_vault(signal.SIGSTOP)
+    try:
+        a.reload()
+        for thread in threads:
+            thread.start()
+        time.sleep(0.3)
+    finally:
+        family.kill_vault(signal.SIGCONT)
+    for thread in threads:
+        thread.join()
+
+    assert {"ES256": 401, "EdDSA": 200} == answers
+    assert 401 == a.signs(key_id, "ES256")
+
+
+def test_an_older_file(nodes: list[Node]) -> None:
+    """A server that starts with the file of before refuses the key, and says so."""
+    a, b = nodes
+    key_id = new_key_of(a)
+    assert 0 == b.server.stop()
+    a.trust("EdDSA", "RS256")
+    a.reload()
+
+    with b.serve() as server:
+        b.server = server
+        assert [401, 200] == [b.signs(key_id, name) for name in ("ES256", "EdDSA")]
+        wait_until(
+            lambda: any(
+                line["event"] == "token keys withdrawn" and line["reason"][:2] == "1 "
+                for line in b._site.log()  # noqa: SLF001 (the server writes it)
+            )
+        )
+        a.trust(*ALGORITHMS)
+        a.reload()
+        wait_until(lambda: b.signs(key_id, "ES256") == 200)
