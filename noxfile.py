@@ -416,7 +416,7 @@ def _install_wheel(session: nox.Session, dist: str) -> str:
 
 @nox.session
 def compat(session: nox.Session) -> None:
-    """Read and use what every release has stored, in files and in SQLite."""
+    """Use what every release has stored, and upgrade a cluster node by node."""
     _install(session, "test")
     session.run("pytest", "tests/compat", *session.posargs)
 

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from itertools import count
 
 import pytest
 
+from hsm_core._internal.stores.postgresql import migrations
 from hsm_core._internal.stores.postgresql.connection import connect, read_location
 from hsm_core._internal.stores.postgresql.database import ClusterDatabase
 from hsm_core._internal.stores.postgresql.migrations import steps
@@ -218,17 +220,43 @@ class TestSchema:
 
         assert [(n + 1,) for n in range(len(steps()))] == versions
 
-    def test_newer(self, database: str) -> None:
+    def test_newer(self, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """
-        A database that a newer release migrated is refused.
+        An older program uses what a newer one has migrated: migrations only add.
         """
-        self.alter(
-            database,
-            "INSERT INTO ferrohsm_schema (version, tables, shape) VALUES (2, '{}', '')",
-        )
+        newer = [*steps(), "ALTER TABLE keys ADD COLUMN zone text"]
+        with monkeypatch.context() as patch:
+            patch.setattr(migrations, "steps", lambda: newer)
+            store_at(database).close()
 
-        with pytest.raises(ConfigurationError, match="schema version 2; this release"):
-            store_at(database)
+        store = store_at(database)
+        versions = store.database.rows("SELECT max(version) FROM ferrohsm_schema")
+        store.close()
+
+        assert [(len(newer),)] == versions
+
+    def test_dump(self, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """
+        A migration waits for a dump, and holds nobody else up meanwhile.
+        """
+        store_at(database).close()
+        newer = [*steps(), "ALTER TABLE uses ADD COLUMN zone text"]
+        monkeypatch.setattr(migrations, "steps", lambda: newer)
+        dump, other = (connect(read_location(database)) for _ in range(2))
+        with ThreadPoolExecutor(1) as pool:
+            dump.execute("BEGIN")
+            dump.execute("SELECT * FROM uses")
+            migrating = pool.submit(store_at, database)
+            for _ in range(8):
+                other.execute("DELETE FROM uses")
+                time.sleep(0.1)
+            was_waiting = not migrating.done()
+            dump.execute("COMMIT")
+            migrating.result().close()
+        for connection in (dump, other):
+            connection.close()
+
+        assert was_waiting
 
     def test_foreign(self, database: str) -> None:
         """

@@ -51,8 +51,8 @@ class ClusterDatabase:
         location: Where it lies. Its tables are made, or migrated, if need be.
 
     Raises:
-        ConfigurationError: It is another program's or a newer one's, or its server
-            does not keep what it acknowledges.
+        ConfigurationError: It is another program's, or its server does not keep what
+            it acknowledges.
         IntegrityError: Its tables are not as we make them.
         StoreUnavailableError: It can't be reached.
 

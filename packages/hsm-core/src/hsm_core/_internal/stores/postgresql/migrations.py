@@ -4,11 +4,16 @@ Schema of a cluster's database: its version, its migrations, and its shape.
 
 The shape of all tables is noted with each migration, so that a database in which a
 column or an index was changed later is refused when it is opened, with a sentence.
+
+A migration only adds: nodes of the previous level work while it is made, and after it,
+with the tables that they know. So its version keeps no program out; the level of the
+cluster does (`Membership.join`), which rises when the last older node is gone.
 """
 
 from __future__ import annotations
 
 import hashlib
+import time
 from importlib import resources
 from typing import TYPE_CHECKING, Final
 
@@ -17,14 +22,29 @@ from hsm_core._internal.stores.postgresql.connection import (
     postgres_errors,
     roll_back,
 )
-from hsm_core.errors import ConfigurationError, IntegrityError
+from hsm_core.errors import ConfigurationError, IntegrityError, StoreUnavailableError
 
 if TYPE_CHECKING:
     from hsm_core._internal.stores.postgresql.driver import ServerConnection
 
 _PATIENCE_SECONDS: Final = 60.0
+_PAUSE_SECONDS: Final = 0.5
 _LOCK: Final = 0x46484B31
 """Advisory lock of migrations: ``FHK1``."""
+
+_BEGIN: Final = (
+    "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; "
+    f"SELECT pg_advisory_xact_lock({_LOCK}); SET LOCAL lock_timeout = 500"
+)
+"""
+Begins a migration, once it is this node's turn.
+
+To alter a table waits for all that use it, such as a dump, and whoever wants to use it
+waits behind that: no longer than nodes in work bear.
+"""
+
+_IN_USE: Final = frozenset({"40P01", "55P03"})
+"""deadlock_detected, lock_not_available."""
 
 _VERSION_TABLE: Final = "ferrohsm_schema"
 _FOLDER: Final = "migrations"
@@ -79,18 +99,29 @@ def migrate(connection: ServerConnection, name: str) -> None:
         name: What messages call the database.
 
     Raises:
-        ConfigurationError: It holds tables that are none of an HSM, or a newer
-            program migrated it.
+        ConfigurationError: It holds tables that are none of an HSM.
         IntegrityError: Its tables are not as we make them.
         UnsettledError: The migration may have been made.
-        StoreUnavailableError: It can't be reached, or hangs.
+        StoreUnavailableError: It can't be reached, or hangs, or others use its tables
+            for too long.
     """
+    ends = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            _migrate_once(connection, name)
+            return
+        except StoreUnavailableError as error:
+            state = getattr(error.__cause__, "sqlstate", None)
+            if state not in _IN_USE or time.monotonic() > ends:
+                raise
+        # Others that wait behind a lock that we did not get go on meanwhile.
+        time.sleep(_PAUSE_SECONDS)
+
+
+def _migrate_once(connection: ServerConnection, name: str) -> None:
     try:
         with postgres_errors(), connection.patiently(_PATIENCE_SECONDS):
-            connection.execute(
-                "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; "
-                f"SELECT pg_advisory_xact_lock({_LOCK})"
-            )
+            connection.execute(_BEGIN)
             _bring_up_to_date(connection, name)
         with connection.patiently(_PATIENCE_SECONDS):
             commit(connection)
@@ -101,10 +132,10 @@ def migrate(connection: ServerConnection, name: str) -> None:
 
 def check_present(connection: ServerConnection, name: str) -> None:
     """
-    Check that a database holds a cluster that this program can read.
+    Check that a database holds a cluster.
 
     Raises:
-        ConfigurationError: It holds none, or a newer one.
+        ConfigurationError: It holds none.
         IntegrityError: Its tables are not as we make them.
         psycopg.Error: They can't be read.
     """
@@ -113,13 +144,8 @@ def check_present(connection: ServerConnection, name: str) -> None:
 
 
 def _checked_version(connection: ServerConnection, name: str) -> int:
-    """Return the version of a database's schema, which this program knows."""
-    newest, found = len(steps()), _version(connection, name)
-    if not 0 <= found <= newest:
-        raise ConfigurationError(
-            f"{name} has schema version {found}; this release supports up to "
-            f"{newest}. Use the newer release."
-        )
+    """Return the version of a database's schema, which may be a newer program's."""
+    found = _version(connection, name)
     active = connection.execute(_ACTIVE).fetchone()
     if active is not None:
         raise IntegrityError(
