@@ -89,6 +89,7 @@ class PostgreSQL:
         self.folder = folder
         self.port = port
         self._process: subprocess.Popen[bytes] | None = None
+        self._was_killed = False
 
     @classmethod
     def create(cls, **parameters: str) -> Self:
@@ -113,7 +114,7 @@ class PostgreSQL:
             raise
         return self
 
-    def replica(self, name: str) -> "PostgreSQL":
+    def replica(self, name: str, folder: Path | None = None) -> "PostgreSQL":
         """
         Return a new server that runs and follows this one.
 
@@ -122,8 +123,10 @@ class PostgreSQL:
 
         Args:
             name: Its ``application_name``.
+            folder: Folder of a server that was stopped, whose place it takes.
         """
-        replica = PostgreSQL(_new_folder(), self.port)
+        replica = PostgreSQL(folder or _new_folder(), self.port)
+        shutil.rmtree(replica.data, ignore_errors=True)
         try:
             self.run(
                 *("pg_basebackup", "--write-recovery-conf", "--checkpoint=fast"),
@@ -153,6 +156,11 @@ class PostgreSQL:
         """Process number of the running server."""
         assert self._process is not None, "The server does not run."
         return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started, and not stopped."""
+        return self._process is not None
 
     def url(self, database: str = "postgres", **parameters: str) -> str:
         """Return the address of a database, as ``--store`` takes it."""
@@ -192,7 +200,7 @@ class PostgreSQL:
             "unix_socket_directories": str(self.folder),
             "port": str(self.port),
             "shared_buffers": "32MB",
-            "max_connections": "60",
+            "max_connections": "100",
             "autovacuum_naptime": "10s",
             "log_min_messages": "warning",
         }
@@ -204,8 +212,22 @@ class PostgreSQL:
     def start(self) -> None:
         """Start the server, and wait until it answers queries."""
         assert self._process is None, "The server runs."
+        self._process = self._begin()
+        ends = time.monotonic() + PATIENCE
+        while not self._answers():
+            has_ended = self._process.poll() is not None
+            if (has_ended and not self._was_killed) or time.monotonic() > ends:
+                self.stop("immediate")
+                pytest.fail(f"PostgreSQL did not start:\n{self.log[-2000:]}")
+            if has_ended:
+                # Processes of the one that was killed have not noticed it yet.
+                self._process = self._begin()
+            time.sleep(0.02)
+        self._was_killed = False
+
+    def _begin(self) -> subprocess.Popen[bytes]:
         with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(
+            return subprocess.Popen(
                 [
                     *_as_owner(),
                     *(str(programs() / "postgres"), "-D", str(self.data)),
@@ -216,12 +238,6 @@ class PostgreSQL:
                 cwd=self.folder,
                 start_new_session=True,  # not ended by a terminal's Ctrl-C
             )
-        ends = time.monotonic() + PATIENCE
-        while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > ends:
-                self.stop("immediate")
-                pytest.fail(f"PostgreSQL did not start:\n{self.log[-2000:]}")
-            time.sleep(0.02)
 
     def stop(self, mode: str = "fast") -> None:
         """
@@ -233,7 +249,8 @@ class PostgreSQL:
         """
         if self._process is None:
             return
-        self.signal(signal.SIGQUIT if mode == "immediate" else signal.SIGINT)
+        if self._process.poll() is None:
+            self.signal(signal.SIGQUIT if mode == "immediate" else signal.SIGINT)
         self._process.wait(PATIENCE)
         self._process = None
 
@@ -243,7 +260,7 @@ class PostgreSQL:
         # The others notice the end of the first one, and end by themselves.
         self._process.kill()
         self._process.wait(PATIENCE)
-        self._process = None
+        self._process, self._was_killed = None, True
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the server's first process."""
