@@ -141,6 +141,21 @@ def test_a_killed_node_is_settled_and_retired(
         assert "d" not in {one["node"] for one in answer.json["items"]}
 
 
+def test_an_outdated_node_drains_and_stops(tmp_path: Path) -> None:
+    """A server stops, with a sentence, once the cluster's level is above its own."""
+    own = PostgreSQL.create()
+    try:
+        site = ClusterSite(tmp_path, own.url())
+        with site.serve(*site.node("a")) as server:
+            own.execute("UPDATE cluster SET level = 99")
+
+            assert 2 == server.process.wait(PATIENCE)
+        assert "upgraded to level 99" in (tmp_path / "log").read_text("utf-8")
+        assert 2 == site.fails(*site.node("b"))[0]
+    finally:
+        own.remove()
+
+
 def test_without_its_database_a_node_is_not_ready(tmp_path: Path) -> None:
     """It says so to load balancers, and serves again when the database is back."""
     own = PostgreSQL.create()

@@ -16,10 +16,12 @@ from typing import Final
 
 from hsm_server.bootstrap.services import VaultServices
 from hsm_server.ipc.control import (
+    LONGEST_TEXT,
     Beat,
     FromSupervisor,
     KeySet,
     Link,
+    Outdated,
     Ready,
     Reload,
     ResetClock,
@@ -104,6 +106,8 @@ class _Vault(ChildProgram):
         pulse.start()
         self._tell_alarm("tokens", False)
         self._control.send(Ready())
+        self._loop = asyncio.get_running_loop()
+        self._services.hsm.when_outdated(self._on_outdated)
         await self._stopping.wait()
         pulse.stop()
         for task in watching:
@@ -111,6 +115,10 @@ class _Vault(ChildProgram):
         self._service.close()
         # Cancelled requests get their turn to notice it.
         await asyncio.sleep(0)
+
+    def _on_outdated(self, reason: str) -> None:
+        message = Outdated(reason[:LONGEST_TEXT])
+        self._loop.call_soon_threadsafe(self._control.send, message)
 
     def _heed(self, message: FromSupervisor, descriptors: list[int]) -> bool:
         match message:

@@ -179,6 +179,12 @@ class Failed(_Message, frozen=True, tag="failed"):
     status: int
 
 
+class Outdated(_Message, frozen=True, tag="outdated"):
+    """The program is too old for its cluster: the server must drain and stop."""
+
+    message: Annotated[str, Meta(max_length=LONGEST_TEXT)]
+
+
 class Reloaded(_Message, frozen=True, tag="reloaded"):
     """The reload is complete; with an *error*, the previous state stays in force."""
 
@@ -199,7 +205,16 @@ FromSupervisor: TypeAlias = (
     | Beat
 )
 FromChild: TypeAlias = (
-    Ready | Serve | Failed | Reloaded | UsingTLS | Publish | KeySet | Alarm | Beat
+    Ready
+    | Serve
+    | Failed
+    | Outdated
+    | Reloaded
+    | UsingTLS
+    | Publish
+    | KeySet
+    | Alarm
+    | Beat
 )
 
 _ENCODER: Final = msgspec.msgpack.Encoder()

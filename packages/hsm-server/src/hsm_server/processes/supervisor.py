@@ -26,6 +26,7 @@ from hsm_server.ipc.control import (
     FromChild,
     KeySet,
     Link,
+    Outdated,
     Publish,
     Published,
     Reload,
@@ -283,6 +284,7 @@ class Supervisor:
         self._alarms: set[str] = set()
         self._is_announced = False
         self._is_stopping = False
+        self._outdated: tuple[str, int] | None = None
 
     async def run(self) -> int:
         """Run until a signal, or until nothing can begin; return the exit status."""
@@ -370,6 +372,9 @@ class Supervisor:
             case Serve():
                 child.is_serving = True
                 self._announce_if_all_serve()
+            case Outdated() if child is self._vault:
+                self._outdated = (message.message, ExitCode.USAGE)
+                self._end.set()
             case Reloaded():
                 self._reloading.note(child, message)
             case Beat():
@@ -449,7 +454,7 @@ class Supervisor:
         return self._verdict()
 
     def _verdict(self) -> int:
-        failure = self._failure or self._vault.failure
+        failure = self._failure or self._outdated or self._vault.failure
         if failure is not None:
             message, status = failure
             say(f"error: {message}")

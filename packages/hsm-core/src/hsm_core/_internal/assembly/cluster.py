@@ -18,7 +18,12 @@ from hsm_core._internal.cluster.changes import Changes
 from hsm_core._internal.cluster.fence import new_instance, session_name
 from hsm_core._internal.cluster.jobs import JobLeases
 from hsm_core._internal.cluster.mark import LastSeenMark, SeenEnd
-from hsm_core._internal.cluster.membership import LEVEL, Membership
+from hsm_core._internal.cluster.membership import (
+    LEVEL,
+    Membership,
+    NodeFencedError,
+    NodeOutdatedError,
+)
 from hsm_core._internal.cluster.node_rows import NodeFacts
 from hsm_core._internal.cluster.overview import ClusterOverview
 from hsm_core._internal.cluster.seen import SeenDatabase
@@ -101,6 +106,8 @@ class ClusterNode:
         self.jobs = JobLeases(database, membership)
         self.seen: SeenDatabase | None = None
         self._was_here = membership.epoch > 1
+        self._outdated = ""
+        self._on_outdated: Callable[[str], object] = lambda _: None
         self._worker = self.new_worker()
         # Of its own: it waits for the database, and neither beat nor mark may.
         self._naming = self.new_worker()
@@ -146,7 +153,14 @@ class ClusterNode:
 
             lock: Locks the HSM once the node is none any more.
         """
-        self.membership.on_stop = lambda error: lock.set(str(error), {})
+
+        def stop(error: NodeFencedError) -> None:
+            lock.set(str(error), {})
+            if isinstance(error, NodeOutdatedError):
+                self._outdated = str(error)
+                self._on_outdated(self._outdated)
+
+        self.membership.on_stop = stop
         self.membership.check()
         changes.fence = self.membership.lock_fence
         self.membership.applied = lambda: changes.applied.revision
@@ -281,6 +295,12 @@ class ClusterNode:
         self._naming.every(_NAMING_SECONDS, self._heads.record_growth)
         self._naming.start()
         self._worker.start()
+
+    def when_outdated(self, call: Callable[[str], object]) -> None:
+        """Call a function once this program is too old for the cluster."""
+        self._on_outdated = call
+        if self._outdated:
+            call(self._outdated)
 
     def close(self) -> None:
         """Leave the cluster, and close the database; once is enough."""

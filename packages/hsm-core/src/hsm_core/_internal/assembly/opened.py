@@ -58,6 +58,10 @@ class RunningNode(Protocol):
         """Begin to beat: the HSM is open."""
         ...
 
+    def when_outdated(self, call: Callable[[str], object]) -> None:
+        """Call a function once this program is too old for the cluster."""
+        ...
+
     def finish(self) -> None:
         """Write the last records of the node's log."""
         ...
@@ -192,6 +196,16 @@ class OpenHSM:
                     feed=self._services.inventory.feed,
                 )
             return self._asynchronous
+
+    def when_outdated(self, call: Callable[[str], object], /) -> None:
+        """
+        Call a function once this program is too old for its cluster, and locked.
+
+        Args:
+            call: Given a sentence for people; from another thread.
+        """
+        if self._cluster is not None:
+            self._cluster.when_outdated(call)
 
     def weight(self, operation: Operation[Any]) -> int:
         """

@@ -59,6 +59,10 @@ class NodeFencedError(UnavailableError):
     """This process is a node no more: another raised its epoch, or the level rose."""
 
 
+class NodeOutdatedError(NodeFencedError):
+    """The cluster's level rose above this program's."""
+
+
 def _nothing() -> int:
     return 0
 
@@ -370,7 +374,7 @@ class Membership:
         self._compare_clocks(beating.time)
         self.on_clock(self.is_clock_wrong)
         if beating.level > facts.level:
-            raise self._stop(NodeFencedError(_LEVEL_SENTENCE % beating.level))
+            raise self._stop(NodeOutdatedError(_LEVEL_SENTENCE % beating.level))
         if all(row.level > beating.level for row in beating.rows if row.is_live):
             with self._database.transaction() as connection:
                 raise_level(connection)
