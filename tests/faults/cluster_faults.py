@@ -1,22 +1,33 @@
 # SPDX-License-Identifier: MIT
-"""Faults of a cluster: a proxy that cuts connections, and protections switched off."""
+"""Faults of a cluster: cut connections, fail-over, and protections switched off."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import shutil
+import signal
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
 from hsm_core._internal.cluster import following
 from hsm_core._internal.stores.postgresql import audit_rows
+from tests.postgresql import PostgreSQL
 
 _BLOCK = 65536
+_LATE: Final = 0.4
+_ARRIVES: Final = 0.8
+_LATEST_SECONDS: Final = 0.8
+_STANDBY: Final = "standby"
+_CANCEL: Final = (
+    "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+)
 _TELLING = (b"COMMIT", b"INSERT INTO records")
 """What a client sends in the message whose outcome a cut makes unknown."""
 
@@ -26,20 +37,20 @@ class Proxy:
     Socket that leads to a server, and whose connections can be cut.
 
     Args:
-        server: Socket of the server.
+        server: Returns the socket of the server.
 
     Attributes:
         folder: Where the socket lies, for the URL.
         cuts: How many connections were cut.
     """
 
-    def __init__(self, server: Path) -> None:
+    def __init__(self, server: Callable[[], Path]) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="proxy-", dir="/dev/shm"))
         self.cuts = 0
         self._server = server
         self._is_armed = threading.Event()
         self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(self.folder / server.name))
+        self._listener.bind(str(self.folder / server().name))
         self._listener.listen(64)
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -58,7 +69,7 @@ class Proxy:
                 client, _ = self._listener.accept()
                 server = socket.socket(socket.AF_UNIX)
                 try:
-                    server.connect(str(self._server))
+                    server.connect(str(self._server()))
                 except OSError:
                     client.close()
                     continue
@@ -83,10 +94,14 @@ class Proxy:
                 if is_telling and self._is_armed.is_set():
                     self._is_armed.clear()
                     self.cuts += 1
-                    if random.random() < 0.8:
-                        sink.sendall(data)
-                    # The client learns nothing; the server reads what was sent.
+                    # The client learns nothing. The server reads what was sent, at
+                    # once, or when the client has done something about it, or never.
                     source.shutdown(socket.SHUT_RDWR)
+                    luck = random.random()
+                    if luck < _LATE:
+                        time.sleep(random.random() * _LATEST_SECONDS)
+                    if luck < _ARRIVES:
+                        sink.sendall(data)
                     break
                 sink.sendall(data)
         for end in (source, sink):
@@ -96,6 +111,69 @@ class Proxy:
         if len(ended) > 1:
             source.close()
             sink.close()
+
+
+class Pair:
+    """
+    Database server with a synchronous standby, which takes its place again and again.
+
+    Attributes:
+        primary: The server that accepts writes.
+    """
+
+    def __init__(self) -> None:
+        self.primary = PostgreSQL.create(max_connections="100")
+        self._standby = self._new_standby()
+
+    def url(self, database: str) -> str:
+        """Return an address of a database, with both servers."""
+        both = (self.primary, self._standby)
+        hosts = ",".join(str(server.folder) for server in both)
+        ports = ",".join(str(server.port) for server in both)
+        return self.primary.url(database, host=hosts, port=ports)
+
+    def _new_standby(self) -> PostgreSQL:
+        self.primary.execute("ALTER SYSTEM SET synchronous_standby_names = ''")
+        self.primary.reload()
+        standby = self.primary.replica(_STANDBY)
+        # Once it is the primary it has none.
+        self.primary.execute(f"ALTER SYSTEM SET synchronous_standby_names = {_STANDBY}")
+        self.primary.reload()
+        return standby
+
+    def cancel_waits(self, seconds: float) -> int:
+        """Let commits wait for the standby, and cancel that; return how many."""
+        (receiver,) = self._standby.execute("SELECT pid FROM pg_stat_wal_receiver") or [
+            (0,)
+        ]
+        if not receiver[0]:
+            return 0
+        canceled, ends = 0, time.monotonic() + seconds
+        os.kill(receiver[0], signal.SIGSTOP)
+        try:
+            while time.monotonic() < ends:
+                time.sleep(0.02)
+                canceled += len(self.primary.execute(_CANCEL))
+        finally:
+            os.kill(receiver[0], signal.SIGCONT)
+        return canceled
+
+    def fail_over(self) -> None:
+        """End the primary at once, and promote the standby."""
+        self.primary.stop("immediate")
+        self._standby.promote()
+        self.primary, self._standby = self._standby, self.primary
+
+    def restore(self) -> None:
+        """Replace a primary that has failed by a new standby, unless both run."""
+        if not self._standby.is_running:
+            folder = self._standby.folder
+            self._standby = self.primary.replica(_STANDBY, folder)
+
+    def remove(self) -> None:
+        """End both servers."""
+        self.primary.remove()
+        self._standby.remove()
 
 
 def _replace_in_group(old: str, new: str) -> None:

@@ -2,11 +2,13 @@
 """
 Linearizable histories: three nodes use and change keys, and they and the database fail.
 
-Nodes are processes. They are stopped, killed and started again, their database sessions
-are ended, and their connections are cut when a commit was sent. Some learn of changes
-late. Every history of a key must be linearizable.
+Nodes are processes. They are stopped, killed and started again, their sessions with the
+database are ended, their connections are cut when a commit was sent, waits for the
+standby are canceled, and the standby is promoted. Some nodes learn of changes late, and
+some changes are asked of several nodes. Every history of a key must be linearizable,
+and in the end the audit logs of all nodes must verify.
 
-Usage: ``python -m tests.faults.cluster_histories [--count N] [--seed N]``.
+Usage: ``python -m tests.faults.cluster_histories [--count N] [--pair N] [--seed N]``.
 """
 
 from __future__ import annotations
@@ -14,27 +16,39 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import multiprocessing
+import os
 import queue
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
+from hsm_core._internal.stores.postgresql.audit_offline import ClusterVerifier
+from hsm_core._internal.stores.postgresql.connection import read_location
 from tests.core.linearizability import NEVER, UNKNOWN, Call, is_linearizable
-from tests.faults.cluster_faults import Proxy
+from tests.faults import cluster_node
+from tests.faults.cluster_faults import Pair, Proxy
 from tests.postgresql import PostgreSQL
 
-_BATCH: Final = 6
+_BATCH: Final = 12
 _CALLS: Final = 16
 _THREADS: Final = 3
-_PATIENCE: Final = 60.0
+_NODES: Final = 3
+_PATIENCE: Final = 120.0
+_STARTS: Final = 5
+
+_CONTEXT: Final = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(
+    ["tests.faults.cluster_node", "hsm_core._internal.stores.postgresql.driver"]
+)
 
 
 class NodeProcess:
@@ -55,38 +69,35 @@ class NodeProcess:
         self, url: str, name: str, folder: Path, protections: Sequence[str] = ()
     ) -> None:
         self.name = name
-        self._words = queue.Queue[dict[str, Any]]()
-        self._log = (folder / f"{name}.err").open("wb")
-        self._process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "tests.faults.cluster_node"),
-                *(url, name, str(folder), *protections),
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-        )
         self.records: list[dict[str, Any]] = []
+        self._words = queue.Queue[dict[str, Any]]()
+        theirs, self._lines = _CONTEXT.Pipe(duplex=False)
+        self._output, output = _CONTEXT.Pipe(duplex=False)
+        self._process = _CONTEXT.Process(
+            target=cluster_node.main,
+            args=(theirs, output, url, name, folder, protections),
+        )
+        self._process.start()
+        theirs.close()
+        output.close()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            with contextlib.suppress(ValueError):
-                said = json.loads(line)
-                if "begin" in said or "end" in said:
-                    self.records.append(said)
-                else:
-                    self._words.put(said)
+        with open(os.dup(self._output.fileno()), "rb") as lines:
+            for line in lines:
+                with contextlib.suppress(ValueError):
+                    said = json.loads(line)
+                    if "begin" in said or "end" in said:
+                        self.records.append(said)
+                    else:
+                        self._words.put(said)
         self._words.put({"ended": True})
 
     def send(self, **given: Any) -> None:
-        """Send a line, unless it is dead."""
-        assert self._process.stdin is not None
+        """Send something, unless it is dead."""
         with contextlib.suppress(OSError):
-            self._process.stdin.write(json.dumps(given).encode() + b"\n")
-            self._process.stdin.flush()
+            self._lines.send(given)
 
     def wait(self, word: str) -> Any:
         """Wait until it says a word, and return what; None if it has ended."""
@@ -100,24 +111,22 @@ class NodeProcess:
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal."""
-        self._process.send_signal(number)
+        assert self._process.pid is not None
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._process.pid, number)
 
     def close(self, *, kills: bool = False) -> None:
         """End it."""
-        assert self._process.stdin is not None
         if kills:
             self._process.kill()
-        with contextlib.suppress(OSError):
-            self._process.stdin.close()
-        try:
-            self._process.wait(_PATIENCE)
-        except subprocess.TimeoutExpired:
+        self._lines.close()
+        self._process.join(_PATIENCE)
+        if self._process.is_alive():
             self._process.kill()
-            self._process.wait()
+            self._process.join()
         self._reader.join(_PATIENCE)
-        assert self._process.stdout is not None
-        self._process.stdout.close()
-        self._log.close()
+        self._output.close()
+        self._process.close()
 
 
 class Histories:
@@ -125,7 +134,7 @@ class Histories:
     Histories over one database.
 
     Args:
-        server: The database server.
+        server: The database server, or one with a standby.
 
         seed: Of all that is random.
 
@@ -137,7 +146,7 @@ class Histories:
     """
 
     def __init__(
-        self, server: PostgreSQL, seed: int, protections: Sequence[str] = ()
+        self, server: PostgreSQL | Pair, seed: int, protections: Sequence[str] = ()
     ) -> None:
         self._server = server
         self._choice = random.Random(seed)
@@ -146,34 +155,62 @@ class Histories:
         self._folder = Path(
             self._stack.enter_context(tempfile.TemporaryDirectory(prefix="nodes-"))
         )
-        self._database = server.new_database()
-        self._proxy = Proxy(server.socket)
+        self._database = self._primary.new_database()
+        self._proxy = Proxy(lambda: self._primary.socket)
         self._stack.callback(self._proxy.close)
         self._number = 0
         self._nodes: list[NodeProcess] = []
         self._ended: list[NodeProcess] = []
-        self.calls: dict[str, list[Call]] = {}
-        self.counts: dict[str, int] = {}
+        self.calls: dict[str, list[Call]] = defaultdict(list)
+        self.counts = Counter[str]()
+
+    @property
+    def _primary(self) -> PostgreSQL:
+        server = self._server
+        return server.primary if isinstance(server, Pair) else server
 
     def __enter__(self) -> Histories:
         # The first makes the tables.
-        self._nodes = [self._start()]
-        self._nodes[0].wait("open")
-        self._nodes += [self._start(), self._start()]
-        for node in self._nodes[1:]:
-            node.wait("open")
+        for _ in range(_NODES):
+            self._nodes.append(self._opened())
         return self
 
     def __exit__(self, *_: object) -> None:
-        for node in self._nodes:
-            node.close()
+        self.close_nodes()
         self._stack.close()
+
+    def close_nodes(self) -> None:
+        """End all nodes in order."""
+        while self._nodes:
+            self._nodes.pop().close()
+
+    def verify(self) -> int:
+        """
+        Verify the audit logs of all nodes, which are closed; return their records.
+
+        Raises:
+            AuditTamperedError: They do not verify.
+        """
+        location = read_location(self._primary.url(self._database))
+        found = ClusterVerifier(location, bytes(32)).verify()
+        return sum(each.log.records for each in found)
+
+    def _opened(self) -> NodeProcess:
+        """Start a node, and wait until it is open; a slow machine may take several."""
+        for _ in range(_STARTS):
+            node = self._start()
+            if node.wait("open"):
+                return node
+            self.counts["failed starts"] += 1
+            node.close(kills=True)
+        log = self._folder / f"n{self._number}.err"
+        raise AssertionError(log.read_text("utf-8"))
 
     def _start(self) -> NodeProcess:
         self._number += 1
         url = self._server.url(self._database)
         if self._number % 3 == 1:
-            url = self._server.url(self._database, host=str(self._proxy.folder))
+            url = self._primary.url(self._database, host=str(self._proxy.folder))
         off = [*self._protections, *(["feed"] if self._number % 2 else [])]
         return NodeProcess(url, f"n{self._number}", self._folder, off)
 
@@ -190,26 +227,31 @@ class Histories:
             keys = self._nodes[0].wait("created")
             if keys is None:
                 self._replace(0)
-        given = {"keys": keys, "seed": str(self._choice.random())}
+        seed, choice = str(self._choice.random()), self._choice.choice
+        repeated = [
+            (f"{seed}/{number}", choice(cluster_node.CHANGES), choice(keys))
+            for number in range(2 * count)
+        ]
         calls = _CALLS * count // (len(self._nodes) * _THREADS)
+        given = {"keys": keys, "seed": seed, "repeated": repeated}
         for node in self._nodes:
             node.send(**given, calls=calls, threads=_THREADS)
         if faults:
-            for _ in range(self._choice.randint(1, 3)):
-                time.sleep(self._choice.random() * 0.1)
-                self._fault()
+            self._make_faults()
         for number, node in enumerate(self._nodes):
-            if node.wait("done") is None:
+            if node.wait("done") is None or not _has_answered(node):
                 self._replace(number)
+        if isinstance(self._server, Pair):
+            self._server.restore()
         self._collect()
 
     def _replace(self, number: int) -> None:
-        old, self._nodes[number] = self._nodes[number], self._start()
+        old = self._nodes[number]
         old.close(kills=True)
         self._ended.append(old)
-        self._nodes[number].wait("open")
+        self._nodes[number] = self._opened()
 
-    def _fault(self) -> None:
+    def _make_faults(self) -> None:
         faults: list[tuple[str, Callable[[], None]]] = [
             ("stopped", self._stop),
             ("stopped", self._stop),
@@ -219,39 +261,65 @@ class Histories:
             ("cut", self._proxy.cut),
             ("cut", self._proxy.cut),
         ]
-        name, make = self._choice.choice(faults)
-        self.counts[name] = self.counts.get(name, 0) + 1
-        make()
+        pair = self._server
+        if isinstance(pair, Pair):
+            faults += [("waits canceled", self._cancel_waits)] * 4
+        promotes = isinstance(pair, Pair) and self._choice.random() < _PROMOTED
+        count = self._choice.randint(2, 4)
+        for number in range(count):
+            time.sleep(self._choice.random() * 0.1)
+            name, make = self._choice.choice(faults)
+            if promotes and number == count // 2:
+                assert isinstance(pair, Pair)
+                name, make = "promoted", pair.fail_over
+            self.counts[name] += 1
+            make()
+
+    def _cancel_waits(self) -> None:
+        assert isinstance(self._server, Pair)
+        self.counts["canceled commits"] += self._server.cancel_waits(0.2)
 
     def _stop(self) -> None:
         node = self._choice.choice(self._nodes)
-        with contextlib.suppress(ProcessLookupError):
-            node.signal(signal.SIGSTOP)
-            time.sleep(self._choice.random() * 0.3)
-            node.signal(signal.SIGCONT)
+        node.signal(signal.SIGSTOP)
+        time.sleep(self._choice.random() * 0.3)
+        node.signal(signal.SIGCONT)
 
     def _kill(self) -> None:
         self._choice.choice(self._nodes).signal(signal.SIGKILL)
 
     def _terminate(self) -> None:
-        self._server.execute(
+        self._primary.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE "
             "application_name LIKE 'ferrohsm %' AND random() < 0.3"
         )
 
     def _collect(self) -> None:
+        asked: dict[str, list[tuple[str, Call]]] = defaultdict(list)
         for node in [*self._nodes, *self._ended]:
             records, node.records = node.records, []
-            for key, call in _calls_of(node.name, records):
-                self.calls.setdefault(key, []).append(call)
+            for once, key, call in _calls_of(node.name, records):
+                asked[once].append((key, call))
                 kind = call.answer if call.answer in {UNKNOWN, "refused"} else "made"
-                self.counts[kind] = self.counts.get(kind, 0) + 1
+                self.counts[kind] += 1
+        for calls in asked.values():
+            key = calls[0][0]
+            self.calls[key] += _as_one([call for _, call in calls])
         self._ended = []
+
+
+_PROMOTED: Final = 0.3
+"""Share of batches with a standby in whose middle it is promoted."""
+
+
+def _has_answered(node: NodeProcess) -> bool:
+    """Return whether a node has answered at least one call of a batch."""
+    return any(said.get("answer", UNKNOWN) != UNKNOWN for said in node.records)
 
 
 def _calls_of(
     node: str, records: Sequence[dict[str, Any]]
-) -> Iterator[tuple[str, Call]]:
+) -> Iterator[tuple[str, str, Call]]:
     ends = {said["end"]: said for said in records if "end" in said}
     for said in records:
         if "begin" not in said:
@@ -262,33 +330,74 @@ def _calls_of(
             continue
         if answer == UNKNOWN:
             ended = NEVER
-        yield said["key"], Call(said["kind"], answer, said["at"], ended, node)
+        call = Call(said["kind"], answer, said["at"], ended, node)
+        yield said["once"], said["key"], call
+
+
+def _as_one(calls: Sequence[Call]) -> list[Call]:
+    """
+    Return calls that were made under one idempotency key, as those that count.
+
+    All that were answered ``ok`` are one change, with those that may have made it.
+    """
+    refused = [call for call in calls if call.answer == "refused"]
+    others = [call for call in calls if call.answer != "refused"]
+    if len(others) < 2:
+        return list(calls)
+    first = min(others, key=lambda call: call.ended)
+    began = min(call.began for call in others)
+    return [*refused, Call(first.kind, first.answer, began, first.ended, first.node)]
 
 
 def main() -> int:
     """Live through as many histories as the command line says, and judge them."""
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--pair", type=int, default=50, help="more, with a standby")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     parser.add_argument("--off", action="append", default=[])
     given = parser.parse_args()
     sys.stdout.write(f"seed {given.seed}\n")
-    began = time.monotonic()
-    server = PostgreSQL.create(max_connections="100")
-    try:
-        with Histories(server, given.seed, given.off) as histories:
-            wrong = histories.run(given.count)
-    finally:
-        server.remove()
-    for key in wrong:
-        sys.stdout.write(f"{key} is not linearizable:\n")
-        for call in sorted(histories.calls[key], key=lambda call: call.began):
-            sys.stdout.write(f"  {call} {call.node}\n")
-    took = time.monotonic() - began
-    told = ", ".join(f"{name} {n}" for name, n in sorted(histories.counts.items()))
-    count = len(histories.calls)
-    sys.stdout.write(f"[{took:6.1f} s] {count} histories, {len(wrong)} wrong: {told}\n")
+    wrong = 0
+    if given.count:
+        server = PostgreSQL.create(max_connections="100")
+        try:
+            wrong += _judge(server, given.count, given.seed, given.off)
+        finally:
+            server.remove()
+    if given.pair:
+        pair = Pair()
+        try:
+            wrong += _judge(pair, given.pair, given.seed, given.off)
+        finally:
+            pair.remove()
     return 1 if wrong else 0
+
+
+_AT_ONCE: Final = 120
+"""Histories over one database, whose logs are then verified."""
+
+
+def _judge(server: PostgreSQL | Pair, count: int, seed: int, off: Sequence[str]) -> int:
+    """Live through histories, tell of them, and return how many are wrong."""
+    found, done, began = 0, 0, time.monotonic()
+    counts = Counter[str]()
+    for first in range(0, count, _AT_ONCE):
+        with Histories(server, seed + first, off) as histories:
+            wrong = histories.run(min(_AT_ONCE, count - first))
+            for key in wrong:
+                sys.stdout.write(f"{key} is not linearizable:\n")
+                for call in sorted(histories.calls[key], key=lambda call: call.began):
+                    sys.stdout.write(f"  {call} {call.node}\n")
+            histories.close_nodes()
+            histories.counts["records verified"] = histories.verify()
+        found, done = found + len(wrong), done + len(histories.calls)
+        counts += histories.counts
+        told = ", ".join(f"{name} {n}" for name, n in sorted(counts.items()))
+        took = time.monotonic() - began
+        sys.stdout.write(f"[{took:6.1f} s] {done} histories, {found} wrong: {told}\n")
+        sys.stdout.flush()
+    return found
 
 
 if __name__ == "__main__":
