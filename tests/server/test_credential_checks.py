@@ -82,7 +82,7 @@ async def test_refused_later(place: Place, end: str) -> None:
     """What would be refused if it were shown again is refused, on any thread."""
     visitor, end_it = ENDS[end]
     place.clock.seconds = NOW if visitor is BY_TOKEN else FACTS.begins_at
-    _, check = place.keeper.authenticate(visitor)
+    check = place.keeper.authenticate(visitor).check
     check()
     await asyncio.to_thread(check)
     end_it(place)
@@ -95,7 +95,7 @@ async def test_refused_later(place: Place, end: str) -> None:
 
 async def test_withdrawn_keys_of_others(place: Place) -> None:
     """A change of keys that leaves the token valid refuses nobody."""
-    _, check = place.keeper.authenticate(BY_TOKEN)
+    check = place.keeper.authenticate(BY_TOKEN).check
     place.keeper.use(TokenTrust.of_secret(SECRET, TokenRules()))
     check()
 
@@ -113,7 +113,7 @@ async def test_ended_session(place: Place, end: str) -> None:
     keeper = place.keeper
     signed_in = await keeper.sign_in(BY_TOKEN, await keeper.admit(BY_TOKEN))
     visitor = Visitor(session=signed_in.session)
-    _, check = keeper.authenticate(visitor)
+    check = keeper.authenticate(visitor).check
     for _ in range(2):
         place.later(29)
         check()

@@ -124,13 +124,29 @@ def test_a_session_holds_on_every_node(cluster: Cluster) -> None:
     first, second = sessions_of(cluster.first), sessions_of(cluster.second)
     secret = first.begin("ada", "token", "")
 
-    assert "ada" == second.find(secret, "").principal
-    assert "token" == second.look(secret).credential
+    session = second.find(secret, "")
     second.end(secret)
-    with pytest.raises(AuthenticationError):
-        first.find(secret, "")
+
+    assert ("ada", "token") == (session.principal, session.credential)
+    for sessions in (first, second):
+        with pytest.raises(AuthenticationError):
+            sessions.find(secret, "")
+
+
+def test_a_request_goes_on_with_the_session_that_it_found(cluster: Cluster) -> None:
+    """Where its end is checked again, nobody waits for the database; time counts."""
+    now = [0.0]
+    sessions = Sessions(
+        ConsoleSettings(idle_seconds=60), lambda: now[0], shared=cluster.first
+    )
+    secret = sessions.begin("ada", "token", "")
+    session = sessions.find(secret, "")
+    sessions.end(secret)
+
+    assert session == sessions.look(secret, session)
+    now[0] = 61.0
     with pytest.raises(SessionEndedError):
-        first.look(secret)
+        sessions.look(secret, session)
 
 
 def test_a_use_on_one_node_keeps_it_alive_on_another(cluster: Cluster) -> None:

@@ -248,7 +248,8 @@ async def test_a_certificate_begins_a_session(keeper: Gatekeeper) -> None:
     """A certificate session lasts while the certificate is sent."""
     secret = await begin(keeper, Visitor(certificate=ANN.der))
 
-    who = keeper.who(Visitor(session=secret, certificate=ANN.der))
+    shown = Visitor(session=secret, certificate=ANN.der)
+    who = keeper.who(shown, keeper.authenticate(shown))
 
     assert ("ann", (Role.OPERATOR,)) == (who.principal, who.roles)
     assert (How.CERTIFICATE, "CN=ann") == (who.how, who.certificate_subject)
@@ -268,7 +269,7 @@ async def test_a_stolen_cookie_is_worth_nothing(
 
     assert [None] == failures
     whole = Visitor(session=secret, certificate=ANN.der)
-    assert keeper.who(whole).principal in {"ann", "alice"}
+    assert keeper.caller(whole).principal in {"ann", "alice"}
 
 
 async def test_a_key_that_is_gone_ends_its_sessions(
@@ -309,7 +310,7 @@ async def test_an_unused_look_is_no_use(keeper: Gatekeeper) -> None:
 
     quiet = msgspec.structs.replace(Visitor(session=secret), is_background=True)
 
-    assert "alice" == keeper.who(quiet).principal
+    assert "alice" == keeper.caller(quiet).principal
 
 
 async def test_the_button_needs_a_certificate() -> None:

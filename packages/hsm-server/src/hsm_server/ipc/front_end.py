@@ -44,7 +44,7 @@ from hsm_server.ipc.payloads import pack, unpack_operation
 from hsm_server.ipc.requests import Assemblies, IndividualRequests, Outbox
 from hsm_server.limits.buckets import Quota
 from hsm_server.limits.guard import ClusterLimits
-from hsm_server.vault.gatekeeper import Gatekeeper
+from hsm_server.vault.gatekeeper import Authenticated, Gatekeeper
 
 __all__ = ["Dependencies", "VaultService"]
 
@@ -115,6 +115,7 @@ class FrontEnd:
         self._loop = asyncio.get_running_loop()
         self._greeted = self._is_executing = False
         self._last_id = 0
+        self._asking: set[int] = set()
         self._ready: dict[int, CoreRequest] = {}
         self._quotas: dict[int, Quota] = {}
         self._waiting: dict[int, asyncio.Future[Any]] = {}
@@ -213,14 +214,18 @@ class FrontEnd:
                 raise OverloadedError
             rest = b"" if frame.payload else frame.operation
             self._sort(frame, self._assemblies.complete(frame.id, rest))
-        except AuthenticationError as error:
-            self._record(
-                frame.id, self._individual.fail(frame.id, frame.visitor, error)
-            )
         except Exception as error:
-            self._send_error(frame.id, "", error)
-        if frame.id not in self._ready:
+            self._fail(frame, error)
+        if frame.id not in self._ready and frame.id not in self._asking:
             self._assemblies.drop(frame.id)
+
+    def _fail(self, frame: Request, error: Exception) -> None:
+        """Answer a request that was not begun."""
+        if isinstance(error, AuthenticationError):
+            failing = self._individual.fail(frame.id, frame.visitor, error)
+            self._record(frame.id, failing)
+        else:
+            self._send_error(frame.id, "", error)
 
     @property
     def _under_way(self) -> int:
@@ -240,8 +245,38 @@ class FrontEnd:
         if frame.purpose is Purpose.PUBLIC_KEYS:
             self._outbox.send(Answer(frame.id, result=self._gatekeeper.public_keys()))
             return
+        keeper, visitor = self._gatekeeper, frame.visitor
         spends = frame.purpose in _SPENDING
-        caller, check = self._gatekeeper.authenticate(frame.visitor, spends=spends)
+        if keeper.asks_database(visitor, spends=spends):
+            self._asking.add(frame.id)
+            asking = self._sort_aside(frame, whole, spends=spends)
+            self._waiting[frame.id] = self._loop.create_task(asking)
+        else:
+            found = keeper.authenticate(visitor, spends=spends)
+            self._sort_authenticated(frame, whole, found)
+
+    async def _sort_aside(self, frame: Request, whole: bytes, *, spends: bool) -> None:
+        """Begin a request whose credential the database of a cluster has to know."""
+        number = frame.id
+        try:
+            found = await self._gatekeeper.authenticated(frame.visitor, spends=spends)
+            self._waiting.pop(number, None)
+            self._sort_authenticated(frame, whole, found)
+        except Exception as error:
+            self._waiting.pop(number, None)
+            self._fail(frame, error)
+        finally:
+            self._asking.discard(number)
+            if number not in self._ready:
+                self._assemblies.drop(number)
+        if not self._is_executing:
+            self._execute()
+
+    def _sort_authenticated(
+        self, frame: Request, whole: bytes, found: Authenticated
+    ) -> None:
+        """Begin a request of an authenticated visitor; see `_sort`."""
+        caller = found.caller
         match frame.purpose:
             case Purpose.EXECUTE:
                 sent = unpack_operation(frame, whole)
@@ -252,7 +287,7 @@ class FrontEnd:
                         frame.idempotency_key,
                         frame.approval_id,
                         frame.expected_generation,
-                        check,
+                        found.check,
                         frame.visitor.revision,
                     )
             case Purpose.GREET:
@@ -265,12 +300,14 @@ class FrontEnd:
                 if self._charge(frame, caller, view):
                     self._follow(frame, caller, view)
             case Purpose.WHO:
-                who = self._gatekeeper.who(frame.visitor)
+                who = self._gatekeeper.who(frame.visitor, found)
                 self._outbox.send(
                     Answer(frame.id, who.principal, wire.encode_packed(who))
                 )
             case Purpose.SIGN_IN:
                 self._record(frame.id, self._individual.sign_in(frame, caller))
+            case Purpose.STATUS | Purpose.PUBLIC_KEYS:
+                raise AssertionError("They need no visitor.")
             case Purpose.SIGN_OUT:
                 self._record(frame.id, self._individual.sign_out(frame, caller))
 

@@ -3,17 +3,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import math
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
-from hsm_core.errors import AuthenticationError
+from hsm_core.errors import AuthenticationError, StoreUnavailableError
 from hsm_core.model import Caller
 from hsm_core.operations import Operation
 from hsm_core.protocols import AsyncHSMGateway, SharedState, SharedTrust
@@ -36,6 +38,10 @@ from hsm_server.vault.access import How, SignedIn, Visitor, Who
 T = TypeVar("T")
 
 _CLOCK = FlooredClock()
+_THREADS: Final = 4
+"""Threads that ask the database of a cluster for credentials."""
+
+_PATIENCE_SECONDS: Final = 1.9
 _LOOK_SECONDS: Final = 1.0
 """Interval between checks of the credential of a live view."""
 
@@ -48,10 +54,14 @@ class Authenticated(NamedTuple):
         caller: The caller.
         check: Raises `AuthenticationError` once the credential no longer counts. It may
             be called on any thread; see `hsm_core.protocols.Request.check`.
+        identity: Identity in the credential.
+        session: Session that was shown, or None.
     """
 
     caller: Caller
     check: Callable[[], None]
+    identity: Identity
+    session: Session | None
 
 
 class Gatekeeper:
@@ -112,6 +122,7 @@ class Gatekeeper:
         self._spent = ReplayCache(clock.now, shared=shared)
         self._trust = trust
         self._issuers = {other.issuer: other for other in issuers}
+        self._threads = None if shared is None else ThreadPoolExecutor(_THREADS)
         self._withdrawn = withdrawn
         self._renewing = threading.Lock()
         if withdrawn is not None:
@@ -183,6 +194,39 @@ class Gatekeeper:
         """Return the caller; see `authenticate`."""
         return self.authenticate(visitor, spends=spends).caller
 
+    def asks_database(self, visitor: Visitor, *, spends: bool = False) -> bool:
+        """Return whether `authenticate` may wait for the database of a cluster."""
+        if self._threads is None:
+            return False
+        if visitor.session or visitor.nonce or not spends:
+            return bool(visitor.session)
+        return self._gateway.asks_for_single_use()
+
+    async def authenticated(
+        self, visitor: Visitor, *, spends: bool = False
+    ) -> Authenticated:
+        """
+        Return what `authenticate` does, but let nobody else wait for it.
+
+        Raises:
+            AuthenticationError: See `authenticate`.
+            StoreUnavailableError: The database does not answer.
+        """
+        if not self.asks_database(visitor, spends=spends):
+            return self.authenticate(visitor, spends=spends)
+        return await self._aside(partial(self.authenticate, visitor, spends=spends))
+
+    async def _aside(self, call: Callable[[], T]) -> T:
+        """Make a call that waits for the database of a cluster in a thread."""
+        if self._threads is None:
+            return call()
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                return await loop.run_in_executor(self._threads, call)
+        except TimeoutError:
+            raise StoreUnavailableError("The database does not answer.") from None
+
     def authenticate(self, visitor: Visitor, *, spends: bool = False) -> Authenticated:
         """
         Return the caller, and the check of their credential.
@@ -201,7 +245,8 @@ class Gatekeeper:
                 recorded.
         """
         verifier = self._verifier
-        identity = self._identity(visitor)
+        session = self._session(visitor) if visitor.session else None
+        identity = self._identity_by(visitor, session)
         shown = certificate_facts(visitor.certificate)
         caller = Caller(
             principal=identity.principal,
@@ -218,10 +263,15 @@ class Gatekeeper:
             credential_rules=identity.rules,
             single_use=spends and self._is_first_use(visitor, identity),
         )
-        return Authenticated(caller, partial(self._check, visitor, identity, verifier))
+        check = partial(self._check, visitor, identity, verifier, session)
+        return Authenticated(caller, check, identity, session)
 
     def _check(
-        self, visitor: Visitor, before: Identity, verifier: TokenVerifier
+        self,
+        visitor: Visitor,
+        before: Identity,
+        verifier: TokenVerifier,
+        session: Session | None,
     ) -> None:
         """
         Check that a credential still counts, and for the same; on any thread.
@@ -232,6 +282,8 @@ class Gatekeeper:
             before: Identity that it had.
 
             verifier: Verifier of tokens by then.
+
+            session: Session that it showed by then.
 
         Raises:
             AuthenticationError: The credential has expired or was withdrawn, or counts
@@ -245,15 +297,15 @@ class Gatekeeper:
             if self._clock.now() >= before.expires_at:
                 raise AuthenticationError
             return
-        now = self._present_identity(visitor)
+        now = self._present_identity(visitor, session)
         if (now.principal, now.roles) != (before.principal, before.roles):
             raise AuthenticationError
 
-    def _present_identity(self, visitor: Visitor) -> Identity:
+    def _present_identity(self, visitor: Visitor, before: Session | None) -> Identity:
         """Return the identity without use of a session; on any thread."""
-        if not visitor.session:
+        if before is None:
             return self._identity(visitor)
-        session = self._sessions.look(visitor.session)
+        session = self._sessions.look(visitor.session, before)
         if session.person is not None:
             return _identity_of(session.person)
         return self._identity(_resting_on(visitor, session.credential))
@@ -308,29 +360,22 @@ class Gatekeeper:
             AuthenticationError: See `authenticate`.
         """
         try:
-            return self.authenticate(visitor, spends=spends)
+            return await self.authenticated(visitor, spends=spends)
         except AuthenticationError as error:
             await self.record_failure(visitor, error)
             raise
 
-    def who(self, visitor: Visitor) -> Who:
-        """
-        Return the identity, and its end.
-
-        Raises:
-            AuthenticationError: See `authenticate`.
-        """
-        sessions = self._sessions
+    def who(self, visitor: Visitor, found: Authenticated) -> Who:
+        """Return the identity of an authenticated visitor, and its end."""
+        sessions, session, identity = self._sessions, found.session, found.identity
         until, idle_seconds = float("inf"), 0.0
         how = How.TOKEN if visitor.credential else How.CERTIFICATE
-        if visitor.session:
-            session = self._session(visitor)
+        if session is not None:
             until, idle_seconds = (
                 sessions.ends_at(session),
                 sessions.settings.idle_seconds,
             )
             how = _way_of(session)
-        identity = self._identity(visitor)
         return Who(
             principal=identity.principal,
             roles=tuple(sorted(identity.roles)),
@@ -364,16 +409,17 @@ class Gatekeeper:
         if visitor.nonce:
             # The ID token was good once, and counts no more.
             credential, person = "", _person(caller)
-        secret = self._sessions.begin(caller.principal, credential, shown, person)
+        begin = partial(self._sessions.begin, caller.principal)
+        secret = await self._aside(partial(begin, credential, shown, person))
         begun = msgspec.structs.replace(
             visitor, session=secret, credential="", nonce=""
         )
-        who = self.who(begun)
+        who = self.who(begun, await self.authenticated(begun))
         return SignedIn(session=secret, who=who)
 
     async def sign_out(self, visitor: Visitor, caller: Caller) -> None:
         """End the session of a caller at once, and record that."""
-        self._sessions.end(visitor.session)
+        await self._aside(partial(self._sessions.end, visitor.session))
         await self._gateway.record_visit(caller, kind="SignOut")
 
     async def while_good(
@@ -388,24 +434,27 @@ class Gatekeeper:
         """
         # Nobody does anything while a view goes on by itself.
         visitor = msgspec.structs.replace(visitor, is_background=True)
-        first = self._identity(visitor)
+        first = (await self.authenticated(visitor)).identity
+        left = 0.0
 
-        def seconds_left() -> float:
-            now = self._identity(visitor)
+        async def check() -> float:
+            now = (await self.authenticated(visitor)).identity
             if (now.principal, now.roles) != (first.principal, first.roles):
                 raise AuthenticationError
             return max(0.0, min(now.expires_at - self._clock.now(), _LOOK_SECONDS))
 
-        paced = with_pauses(pages, seconds_left)
+        paced = with_pauses(pages, lambda: left)
         async with contextlib.aclosing(paced):
             async for page in paced:
-                seconds_left()
+                left = await check()
                 if page is not None:
                     yield page
 
     def _identity(self, visitor: Visitor) -> Identity:
-        if visitor.session:
-            session = self._session(visitor)
+        return self._identity_by(visitor, None)
+
+    def _identity_by(self, visitor: Visitor, session: Session | None) -> Identity:
+        if session is not None:
             if session.person is not None:
                 return _identity_of(session.person)
             try:

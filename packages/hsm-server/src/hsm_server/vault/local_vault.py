@@ -118,7 +118,8 @@ class LocalVault:
         told: Told = tell_nobody,
     ) -> R:
         """See `VaultAccess.execute`."""
-        caller, check = await self._gatekeeper.admit_checked(visitor, spends=True)
+        found = await self._gatekeeper.admit_checked(visitor, spends=True)
+        caller = found.caller
         known(caller.principal)
         self._charge(caller, operation, told)
         request = Request(
@@ -127,7 +128,7 @@ class LocalVault:
             idempotency_key,
             approval_id,
             expected_generation,
-            check,
+            found.check,
             visitor.revision,
         )
         (answer,) = self._gateway.execute_many([request])
@@ -138,11 +139,14 @@ class LocalVault:
         self, visitor: Visitor, operation: Operation[Any], /, replied: Replied
     ) -> CancelUse | None:
         """See `VaultAccess.begin`."""
+        if self._gatekeeper.asks_database(visitor, spends=True):
+            return None
         try:
-            caller, check = self._gatekeeper.authenticate(visitor, spends=True)
+            found = self._gatekeeper.authenticate(visitor, spends=True)
         except AuthenticationError:
             return None
-        request = Request(caller, operation, check=check, revision=visitor.revision)
+        caller, revision = found.caller, visitor.revision
+        request = Request(caller, operation, check=found.check, revision=revision)
         begun = _Begun(request, replied)
         begun.quota = self._gatekeeper.charge(caller, operation)
         if not self._begun:
@@ -206,8 +210,9 @@ class LocalVault:
 
     async def who(self, visitor: Visitor, /, *, known: Known) -> Who:
         """See `VaultAccess.who`."""
-        known((await self._gatekeeper.admit(visitor)).principal)
-        return self._gatekeeper.who(visitor)
+        found = await self._gatekeeper.admit_checked(visitor)
+        known(found.caller.principal)
+        return self._gatekeeper.who(visitor, found)
 
     async def sign_in(self, visitor: Visitor, /, *, known: Known) -> SignedIn:
         """See `VaultAccess.sign_in`."""

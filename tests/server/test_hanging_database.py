@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: MIT
+"""Credentials that the database of a cluster has to know, while it does not answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psycopg
+import pytest
+
+from hsm_core.errors import StoreUnavailableError
+from hsm_core.factory import open_async, open_hsm
+from hsm_core.model import KeyId
+from hsm_core.operations import CreateKey, Sign
+from hsm_core.settings import Settings
+from hsm_core.testing import caller
+from hsm_server.config.settings import TokenRules
+from hsm_server.identity.token_keys import TokenTrust
+from hsm_server.vault.access import Visitor
+from hsm_server.vault.gatekeeper import Gatekeeper
+from hsm_server.vault.local_vault import LocalVault
+from tests.server.ipc_support import OverSockets
+from tests.server.support import SECRET, SetClock, claims, mint
+
+NOW = 2_000_000_000
+POLICY = """version: 1
+extends: default
+rules:
+  - {name: once, effect: deny, match: {operations: [Sign], single_use: false}}
+"""
+
+
+def nobody(principal: str) -> None:
+    """Ignore who it was."""
+
+
+class Place(NamedTuple):
+    """A node, and one way to its vault."""
+
+    url: str
+    vault: Any
+    key_id: KeyId
+    clock: SetClock
+
+    def visitor(self, name: str) -> Visitor:
+        """Return somebody with a token that was issued now."""
+        now = int(self.clock.seconds)
+        token = mint(claims(iat=now, exp=now + 300, jti=name))
+        return Visitor(credential=token)
+
+    def sign(self, name: str) -> Awaitable[object]:
+        """Sign with a token that may be used once."""
+        sign = Sign(key_id=self.key_id, message=b"m")
+        found: Awaitable[object] = self.vault.execute(
+            self.visitor(name), sign, idempotency_key=None, known=nobody
+        )
+        return found
+
+    @contextmanager
+    def hanging(self) -> Iterator[None]:
+        """Let nobody read or write what servers share."""
+        with psycopg.connect(self.url) as connection:
+            connection.execute("LOCK TABLE shared")
+            yield
+
+
+@pytest.fixture(params=["inline", "process"])
+async def place(
+    request: pytest.FixtureRequest, database: str, tmp_path: Path
+) -> AsyncIterator[Place]:
+    """Give a node."""
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(POLICY)
+    policy.chmod(0o600)
+    settings = Settings(
+        store=database, node_name="a", node_mark=tmp_path / "a", policy_config=policy
+    )
+    with ExitStack() as stack:
+        hsm = stack.enter_context(
+            open_hsm(settings, master_key=bytes(32), hmac_key=bytes(32), test_all=False)
+        )
+        made = hsm.act_as(caller()).execute(CreateKey(algorithm="ed25519"))
+        gateway, clock = open_async(hsm), SetClock(NOW)
+        trust = TokenTrust.of_secret(SECRET, TokenRules())
+        keeper = Gatekeeper(gateway, trust, lambda: None, clock, shared=hsm.shared)
+        vault: Any = LocalVault(gateway, keeper)
+        if request.param == "process":
+            over = OverSockets()
+            stack.callback(over.close)
+            vault = over(gateway, keeper)
+        clock.seconds += 1000.0
+        yield Place(database, vault, made.key_id, clock)
+
+
+async def test_nobody_waits_for_a_session(place: Place) -> None:
+    """A request with a session fails in the end, and others are answered meanwhile."""
+    signed_in = await place.vault.sign_in(place.visitor("one"), known=nobody)
+    visitor = Visitor(session=signed_in.session)
+    with place.hanging():
+        asking = asyncio.create_task(place.vault.who(visitor, known=nobody))
+        await asyncio.sleep(0)
+        await place.vault.token_keys()
+        assert not asking.done()
+        with pytest.raises(StoreUnavailableError):
+            await asking
+
+    assert (await place.vault.who(visitor, known=nobody)).principal
+    await place.vault.sign_out(visitor, known=nobody)
+
+
+async def test_nobody_waits_for_a_token(place: Place) -> None:
+    """The same holds for a token that may be used once."""
+    await place.sign("two")
+    with place.hanging():
+        asking = asyncio.ensure_future(place.sign("three"))
+        await asyncio.sleep(0)
+        await place.vault.token_keys()
+        assert not asking.done()
+        with pytest.raises(StoreUnavailableError):
+            await asking
+
+    await place.sign("four")
