@@ -42,6 +42,7 @@ from hsm_cli.interfaces.pkcs11.errors import CryptokiError
 from hsm_cli.interfaces.pkcs11.general import get_mechanism_info, get_mechanism_list
 from hsm_cli.interfaces.pkcs11.mechanisms import mechanism_types
 from hsm_client.settings import ClientSettings
+from hsm_core.algorithms import Algorithm
 from hsm_core.operations import ListAuditEvents, ListKeys, RotateKey
 from tests.cli.pkcs11_support import Token, running_token
 from tests.cli.rpc_client import (
@@ -816,6 +817,29 @@ def test_keys_by_value_need_the_right_to_import(tmp_path: Path) -> None:
             )
 
     assert ck.CKR_FUNCTION_REJECTED == caught.value.rv
+
+
+def test_a_rotated_transport_key_still_imports(tmp_path: Path) -> None:
+    """A program goes on importing keys when somebody rotates its transport key."""
+    value = [
+        (ck.CKA_CLASS, number(ck.CKO_SECRET_KEY)),
+        (ck.CKA_KEY_TYPE, number(ck.CKK_AES)),
+        (ck.CKA_VALUE, data(bytes(range(32)))),
+    ]
+    roles = ("operator", "administrator")
+    with running_token(tmp_path, roles=roles) as token, token.client() as client:
+        program = Program(client)
+        program.created(value)
+        hsm = token.access.hsm(Caller())
+        (transport,) = (
+            key
+            for key in hsm.execute(ListKeys()).items
+            if key.algorithm is Algorithm.ML_KEM_768
+        )
+        hsm.execute(RotateKey(key_id=transport.key_id))
+        again = program.created(value)
+
+    assert again
 
 
 def test_attempts_to_import_leave_no_key(tmp_path: Path) -> None:

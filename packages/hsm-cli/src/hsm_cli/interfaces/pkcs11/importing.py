@@ -139,6 +139,8 @@ def import_key(session: Session, template: Template) -> int:
             ImportKey(
                 algorithm=algorithm,
                 wrapping_key_id=public.key_id,
+                # Somebody may have rotated it since.
+                wrapping_version=public.version,
                 wrapped=wrapped,
                 name=wanted.name,
                 tags=wanted.tags,
