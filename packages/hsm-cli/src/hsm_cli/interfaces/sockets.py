@@ -98,19 +98,25 @@ class Stream:
         Raises:
             StreamEndedError: The stream ended first.
         """
-        end = self._place + length
-        missing = end - len(self._read)
-        if missing > 0:
-            parts = [self._read[self._place :]]
-            while missing > 0:
-                found = self._receive(waits=waits and not any(parts))
-                if not found:
-                    raise StreamEndedError
-                parts.append(found)
-                missing -= len(found)
-            self._read, self._place, end = b"".join(parts), 0, length
-        start, self._place = self._place, end
+        start = self._place
+        end = start + length
+        if end > len(self._read):
+            self._fill(length, waits=waits)
+            start, end = 0, length
+        self._place = end
         return self._read[start:end]
+
+    def _fill(self, length: int, *, waits: bool) -> None:
+        """Receive until there are *length* bytes from the place on."""
+        parts = [self._read[self._place :]]
+        missing = length - len(parts[0])
+        while missing > 0:
+            found = self._receive(waits=waits and not any(parts))
+            if not found:
+                raise StreamEndedError
+            parts.append(found)
+            missing -= len(found)
+        self._read = b"".join(parts)
 
     def return_from(self, length: int) -> None:
         """

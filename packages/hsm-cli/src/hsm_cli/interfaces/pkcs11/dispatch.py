@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -16,9 +17,10 @@ from hsm_cli.interfaces.pkcs11.errors import (
     CryptokiError,
     rv_of,
 )
-from hsm_cli.interfaces.pkcs11.parameters import Mechanism, read_mechanism
+from hsm_cli.interfaces.pkcs11.parameters import BARE, Mechanism, read_mechanism
 from hsm_cli.interfaces.pkcs11.sessions import OperationKind
 from hsm_cli.interfaces.pkcs11.wire import (
+    ABSENT,
     CallReader,
     MalformedCallError,
     attribute,
@@ -86,6 +88,45 @@ _PLAIN: Final[dict[str, Callable[[Any], bytes]]] = {
 }
 
 
+_DATA: Final = struct.Struct(">QBI")
+_ROOM: Final = struct.Struct(">I")
+_FLAGGED_KEY: Final = struct.Struct(">QIQ")
+_KEY: Final = struct.Struct(">QIIQ")
+
+
+def _data_and_room(body: bytes, at: int) -> list[Any] | None:
+    """Read a session, data and room, as most calls have them; None for another."""
+    start = at + _DATA.size
+    if len(body) < start:
+        return None
+    session, has_data, length = _DATA.unpack_from(body, at)
+    end = start + length
+    if has_data != 1 or len(body) != end + _ROOM.size:
+        return None
+    (room,) = _ROOM.unpack_from(body, end)
+    return [session, body[start:end], 0 if room == ABSENT else room or None]
+
+
+def _flagged_key(body: bytes, at: int) -> list[Any] | None:
+    """Read a session, mechanism without parameter, and key; None for another."""
+    if len(body) != at + _FLAGGED_KEY.size:
+        return None
+    session, kind, key = _FLAGGED_KEY.unpack_from(body, at)
+    mechanism = BARE.get(kind)
+    return None if mechanism is None else [session, mechanism, key]
+
+
+def _key(body: bytes, at: int) -> list[Any] | None:
+    """Do the same for versions without a flag."""
+    if len(body) != at + _KEY.size:
+        return None
+    session, kind, parameter, key = _KEY.unpack_from(body, at)
+    mechanism = BARE.get(kind)
+    if mechanism is None or parameter != ABSENT:
+        return None
+    return [session, mechanism, key]
+
+
 class Function(msgspec.Struct, frozen=True):
     """
     Function of a call, ready to be called.
@@ -93,6 +134,8 @@ class Function(msgspec.Struct, frozen=True):
     Attributes:
         call: The call.
         readers: Readers of its arguments.
+        scan: Reader of them all in their usual form, for the calls that are most; it
+            returns None for any other form.
         run: The function; None if it is not supported.
         has_session: Whether the first argument is a session.
         head: Number and signature of the response.
@@ -101,6 +144,7 @@ class Function(msgspec.Struct, frozen=True):
 
     call: Call
     readers: tuple[Callable[[CallReader], Any], ...]
+    scan: Callable[[bytes, int], list[Any] | None] | None
     run: Callable[..., Any] | None
     has_session: bool
     head: bytes
@@ -128,6 +172,10 @@ class Dispatcher:
     ) -> None:
         self._library = library
         self._is_flagged = version >= FIRST_FLAGGED
+        self._scanners = {
+            "uayfy": _data_and_room,
+            "uMu": _flagged_key if self._is_flagged else _key,
+        }
         self._functions = functions
         self._ready: dict[bytes, Function] = {}
 
@@ -164,10 +212,13 @@ class Dispatcher:
     def _answer(self, body: bytes) -> bytes:
         head = body[: _HEAD_BYTES + int.from_bytes(body[4:_HEAD_BYTES], "big")]
         function = self._ready.get(head) or self._prepared(head)
-        reader = CallReader(body, len(head))
-        arguments = [read(reader) for read in function.readers]
-        if reader.left:
-            raise MalformedCallError
+        scan = function.scan
+        arguments = scan(body, len(head)) if scan is not None else None
+        if arguments is None:
+            reader = CallReader(body, len(head))
+            arguments = [read(reader) for read in function.readers]
+            if reader.left:
+                raise MalformedCallError
         if function.run is None:
             raise CryptokiError(ck.CKR_FUNCTION_NOT_SUPPORTED)
         if function.has_session:
@@ -199,6 +250,7 @@ class Dispatcher:
         function = Function(
             call,
             readers,
+            self._scanners.get(call.request),
             self._functions.get(name),
             call.request.startswith("u") and call.name not in _ON_SLOTS,
             uint32(number) + block(call.response.encode()),

@@ -211,6 +211,9 @@ _WITHOUT: Final = frozenset(
 )
 """Mechanisms without a parameter."""
 
+BARE: Final = {kind: Mechanism(kind) for kind in _WITHOUT}
+"""Mechanisms without a parameter, by number."""
+
 _OPTIONAL: Final = frozenset({ck.CKM_EDDSA, ck.CKM_ML_DSA, ck.CKM_SLH_DSA})
 """Mechanisms after whose number some clients send nothing in place of a parameter."""
 
@@ -237,10 +240,11 @@ def read_mechanism(reader: CallReader, *, is_flagged: bool) -> Mechanism | None:
     kind = reader.uint32()
     if kind == _NULL:
         return None
-    if kind in _WITHOUT:
+    bare = BARE.get(kind)
+    if bare is not None:
         if not is_flagged:
             reader.block()
-        return Mechanism(kind)
+        return bare
     read = _WITH.get(kind)
     if read is None:
         raise CryptokiError(ck.CKR_MECHANISM_INVALID)

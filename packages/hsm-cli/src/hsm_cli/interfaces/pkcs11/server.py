@@ -56,14 +56,14 @@ def serve(stream: Stream, *accesses: Access, log: Callable[[str], None]) -> None
             code, option_bytes, body_bytes = _HEAD.unpack(head)
             if option_bytes > _MOST_OPTION_BYTES or body_bytes > _MOST_SKIPPED_BYTES:
                 return
-            if option_bytes:
-                stream.read(option_bytes)  # the name of the program's module
+            # The options are the name of the program's module.
             if body_bytes > MOST_BODY_BYTES:
-                start = stream.read(_CHUNK)
+                start = stream.read(option_bytes + _CHUNK)[option_bytes:]
                 _skip(stream, body_bytes - len(start))
                 answer = dispatcher.refuse(start)
             else:
-                answer = dispatcher.answer(stream.read(body_bytes))
+                rest = stream.read(option_bytes + body_bytes)
+                answer = dispatcher.answer(rest[option_bytes:])
             stream.write(_HEAD.pack(code, 0, len(answer)) + answer)
     finally:
         library.close()

@@ -24,7 +24,9 @@ MOST_ATTRIBUTES: Final = 256
 DEEPEST: Final = 8
 """Nesting of templates."""
 
-_ABSENT: Final = 0xFFFF_FFFF
+ABSENT: Final = 0xFFFF_FFFF
+"""Length of a block that is not there, and room for nothing."""
+
 _UINT32: Final = struct.Struct(">I")
 _UINT64: Final = struct.Struct(">Q")
 _NATIVE: Final = struct.Struct("=Q")
@@ -170,7 +172,7 @@ class CallReader:
     def block(self) -> bytes:
         """Read a block with its length; an absent one is empty."""
         length = self.uint32()
-        return b"" if length == _ABSENT else self.raw(length)
+        return b"" if length == ABSENT else self.raw(length)
 
     def array(self) -> bytes:
         """
@@ -188,7 +190,7 @@ class CallReader:
     def capacity(self) -> int | None:
         """Read the room for a result; None if the program asks for its length."""
         number = self.uint32()
-        if number == _ABSENT:
+        if number == ABSENT:
             return 0
         return number or None
 
