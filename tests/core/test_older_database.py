@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -133,6 +134,31 @@ def test_records_that_were_lost(
     with node(database, tmp_path) as hsm:
         for _ in range(20):
             session(hsm).sign("first", b"m")
+    older.restore()
+
+    with node(database, tmp_path) as hsm:
+        assert "lacks record" in locked(hsm)
+
+
+def test_the_mark_names_no_log_of_a_node_that_is_gone(
+    database: str, tmp_path: Path, dump: Callable[[], Dump]
+) -> None:
+    """
+    It is as long as there are nodes; records that such a node wrote are missed still.
+    """
+
+    def noted(hsm: OpenHSM) -> set[str]:
+        cluster: Any = hsm._cluster  # noqa: SLF001 (no other way to look)
+        return {*cluster.seen.mark.seen.logs}
+
+    with node(database, tmp_path) as hsm:
+        session(hsm).create_key("ed25519", name="first")
+    older = dump()
+    with node(database, tmp_path) as hsm:
+        with node(database, tmp_path, "b") as other:
+            session(other).sign("first", b"m")
+            eventually(lambda: len(noted(hsm)) == 2)
+        eventually(lambda: len(noted(hsm)) == 1)
     older.restore()
 
     with node(database, tmp_path) as hsm:

@@ -254,11 +254,17 @@ class ClusterNode:
         return [self.logs.log(name) for name in names if name != log_id]
 
     def _grown(self, known: Mapping[str, int]) -> Sequence[LogHead]:
-        """Return the heads of the logs that have grown, and note them in the mark."""
+        """
+        Return the heads of the logs that have grown, and note them in the mark.
+
+        A node that is gone leaves its log behind. The mark has no need of it once this
+        node's log names its end: a database without that end lacks this record, too.
+        """
         found = self.logs.grown(known)
         if self.seen is not None:
             ends = {h.log_id: SeenEnd(h.size - 1, h.leaf_hash) for h in found}
-            self.seen.note_heads(ends)
+            live = {row.log_id for row in self.membership.rows if row.is_live}
+            self.seen.note_heads(ends, known.keys() - ends.keys() - live)
         return found
 
     def finish(self) -> None:

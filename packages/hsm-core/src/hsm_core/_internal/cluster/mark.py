@@ -17,7 +17,7 @@ import hmac
 import os
 import struct
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -135,10 +135,22 @@ class LastSeenMark:
             self._seen = replace(self._seen, revision=revision, head=head)
             self._write()
 
-    def note_logs(self, ends: Mapping[str, SeenEnd]) -> None:
-        """Note ends of audit logs, of this node's before the record is answered."""
+    def note_logs(
+        self, ends: Mapping[str, SeenEnd], ended: Set[str] = frozenset()
+    ) -> None:
+        """
+        Note ends of audit logs, of this node's before the record is answered.
+
+        Args:
+            ends: The ends.
+
+            ended: IDs of logs that are to be noted no more.
+        """
         with self._lock:
-            self._seen = replace(self._seen, logs={**self._seen.logs, **ends})
+            logs = {**self._seen.logs, **ends}
+            for log_id in ended:
+                logs.pop(log_id, None)
+            self._seen = replace(self._seen, logs=logs)
             self._write()
 
     def note_epoch(self, epoch: int) -> None:

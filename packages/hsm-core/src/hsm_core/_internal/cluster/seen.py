@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from typing import Final, Protocol
 
 from hsm_core._internal.audit.head_mark import HeadMark
@@ -143,10 +143,20 @@ class SeenDatabase:
             self.mark.note_epoch(self._epoch())
             self.mark.note_logs({self._own_log: SeenEnd(end.seq, end.leaf_hash)})
 
-    def note_heads(self, heads: Mapping[str, SeenEnd]) -> None:
-        """Note ends of the logs of other nodes."""
-        if self._notes and heads:
-            self.mark.note_logs(heads)
+    def note_heads(
+        self, heads: Mapping[str, SeenEnd], ended: Set[str] = frozenset()
+    ) -> None:
+        """
+        Note ends of the logs of other nodes.
+
+        Args:
+            heads: The ends.
+
+            ended: IDs of logs that are to be noted no more.
+        """
+        ended = self.mark.seen.logs.keys() & ended - {self._own_log}
+        if self._notes and (heads or ended):
+            self.mark.note_logs(heads, ended)
 
     def accept(self, changes: Changes) -> None:
         """Take the database as it is now, whatever was seen of it before."""
