@@ -4,7 +4,7 @@
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -18,11 +18,12 @@ from hsm_core._internal.cluster.membership import (
     NodeFencedError,
 )
 from hsm_core._internal.lib.failpoints import install
-from hsm_core._internal.stores.postgresql.audit_logs import ClusterLogs, LogName
+from hsm_core._internal.stores.postgresql.audit_logs import ClusterLogs
 from hsm_core._internal.stores.postgresql.connection import read_location
 from hsm_core._internal.stores.postgresql.database import ClusterDatabase
 from hsm_core._internal.time.clock import SystemClock
 from hsm_core.errors import ConfigurationError, InvalidInputError, StoreLockedError
+from hsm_core.model import LogHead
 from tests.core.cluster_nodes import node
 
 PATIENCE = 30.0
@@ -128,19 +129,19 @@ def test_node_beats_while_naming_hangs(
     """A statement about the other logs that hangs costs no beat, and so no name."""
     observer = cluster.database("o", "none")
     hangs, goes_on = threading.Event(), threading.Event()
-    names = ClusterLogs.names
+    grown = ClusterLogs.grown
 
-    def hang(logs: ClusterLogs) -> list[LogName]:
+    def hang(logs: ClusterLogs, known: Mapping[str, int]) -> list[LogHead]:
         hangs.set()
         assert goes_on.wait(PATIENCE)
-        return names(logs)
+        return grown(logs, known)
 
     def beat() -> int:
         ((found,),) = observer.rows("SELECT beat FROM nodes WHERE node = 'a'")
         return int(found)
 
     with node(database, tmp_path):
-        monkeypatch.setattr(ClusterLogs, "names", hang)
+        monkeypatch.setattr(ClusterLogs, "grown", hang)
         assert hangs.wait(PATIENCE)
         before = beat()
         until(lambda: beat() > before + 2)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from hsm_core._internal.stores.postgresql.driver import ServerConnection
 
 _LIST: Final = "SELECT log_id, node FROM logs ORDER BY node, log_id"
+_HEADS: Final = "SELECT log_id, head FROM logs ORDER BY node, log_id"
 _GROWTH: Final = (
     "SELECT 1 FROM records WHERE log_id = $1 AND seq >= $2 AND seq < $3 "
     "AND substring(line FROM $4::integer FOR $5::integer) <> $6 LIMIT 1"
@@ -226,6 +227,17 @@ class _EndedLog(ReadableLog):
         return super().lines(start_seq, limit)
 
 
+class _Quiet(NamedTuple):
+    """Records of a log that are those of heads, and its head mark behind them."""
+
+    start: int
+    end: int
+    written: bytes = b""
+
+
+_NEVER: Final = _Quiet(0, 0)
+
+
 class ClusterLogs:
     """
     All audit logs of a cluster.
@@ -239,7 +251,7 @@ class ClusterLogs:
     def __init__(self, database: ClusterDatabase, hmac_key: bytes) -> None:
         self._database = database
         self._hmac_key = hmac_key
-        self._quiet: dict[str, tuple[int, int]] = {}
+        self._quiet: dict[str, _Quiet] = {}
 
     def names(self) -> list[LogName]:
         """
@@ -282,22 +294,25 @@ class ClusterLogs:
             AuditUnavailableError: They can't be read.
         """
         found = []
-        for name in self.names():
-            log_id, before = name.log_id, known.get(name.log_id, 0)
-            if before == 2**62:
+        with log_errors():
+            stored = self._database.rows(_HEADS)
+        for log_id, written in stored:
+            before = known.get(log_id, 0)
+            # An idle node names the others for months: each record is looked at once.
+            quiet = self._quiet.get(log_id, _NEVER)
+            if not quiet.start <= before <= quiet.end:
+                quiet = _Quiet(before, before)
+            # Most logs are those of nodes that are gone.
+            if before == 2**62 or written == quiet.written:
                 continue
             log = self.log(log_id)
             head = log.head()
-            # An idle node names the others for months: each record is looked at once.
-            start, end = self._quiet.get(log_id, (0, 0))
-            if not start <= before <= end:
-                start = end = before
             size = head.seq + 1
-            if log.has_grown(end, size):
+            if log.has_grown(quiet.end, size):
                 leaf = head.leaf_hash
                 found.append(LogHead(log_id=log_id, size=size, leaf_hash=leaf))
             else:
-                self._quiet[log_id] = start, size
+                self._quiet[log_id] = _Quiet(quiet.start, size, written)
         return found
 
     def open_intents(self, log_id: str) -> list[AuditEvent]:
