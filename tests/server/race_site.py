@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from hsm_core.rest import API_PREFIX
 from tests.core.race_support import CROWD, OPEN, Refused
-from tests.pki import self_signed_root
+from tests.pki import Issuer, self_signed_root
 from tests.server.family import wait_until
 from tests.server.pem_files import pem
 from tests.server.process import Running, Site, client_context
@@ -40,8 +40,8 @@ def new_address() -> str:
 class Clients:
     """An authority of client certificates, and the list of those it has revoked."""
 
-    def __init__(self, folder: Path) -> None:
-        self._issuer = self_signed_root("Clients")
+    def __init__(self, folder: Path, issuer: Issuer | None = None) -> None:
+        self._issuer = issuer or self_signed_root("Clients")
         self._folder = folder
         self._revoked: list[Any] = []
         self.ca, self.crl = folder / "clients.pem", folder / "clients.crl"

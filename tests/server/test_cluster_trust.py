@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A token key or person that one server's files no longer name counts on none."""
+"""A token key or certificate that one server's files withdraw counts on none."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 
+from tests.pki import Issuer, self_signed_root
 from tests.postgresql import PostgreSQL
 from tests.server.family import Family, wait_until
-from tests.server.process import Running
+from tests.server.process import Running, client_context
+from tests.server.race_site import Clients
 from tests.server.support import b64
 from tests.server.test_cluster import ClusterSite
 from tests.server.token_kit import signer, write_config
@@ -31,11 +33,14 @@ class Node:
         site: Where it runs.
 
         name: Name of the node.
+
+        authority: CA of client certificates.
     """
 
-    def __init__(self, site: ClusterSite, name: str) -> None:
+    def __init__(self, site: ClusterSite, name: str, authority: Issuer) -> None:
         self.folder = site.folder / name
         self.folder.mkdir(mode=0o700, exist_ok=True)
+        self.clients = Clients(self.folder, authority)
         self._site = site
         self._name = name
         self.server: Running
@@ -51,22 +56,29 @@ class Node:
         return self._site.serve(
             *self._site.node(self._name),
             *("--auth-jwt-config", config, "--auth-jwt-reload-secs", "3600"),
+            *("--client-auth", "optional", "--cert-reload-interval-secs", "3600"),
+            *("--client-ca", str(self.clients.ca)),
+            *("--client-crl", str(self.clients.crl)),
         )
 
-    def reload(self) -> None:
+    def reload(self, event: str = "token keys loaded") -> None:
         """Let it read its files, and wait until it says that they are in force."""
-        before = self._count()
+        before = self._count(event)
         self.server.process.send_signal(signal.SIGHUP)
-        wait_until(lambda: self._count() > before)
+        wait_until(lambda: self._count(event) > before)
 
-    def _count(self) -> int:
-        return sum(line["event"] == "token keys loaded" for line in self._site.log())
+    def _count(self, event: str) -> int:
+        return sum(line["event"] == event for line in self._site.log())
 
-    def signs(self, key_id: str, algorithm: str) -> int:
-        """Sign with a token of a key, and return the status."""
+    def signs(
+        self, key_id: str, algorithm: str, identity: tuple[Path, Path] | None = None
+    ) -> int:
+        """Sign with a token of a key, and a certificate; return the status."""
         token = signer(algorithm).token(algorithm)
         path, body = f"/api/v1/keys/{key_id}/sign", {"message": b64(b"hello")}
-        return self.server.send("POST", path, body, token=token).status
+        context = client_context(self._site.authority, identity)
+        answer = self.server.send("POST", path, body, token=token, context=context)
+        return answer.status
 
 
 @pytest.fixture
@@ -74,7 +86,8 @@ def nodes(postgresql: PostgreSQL, tmp_path: Path) -> Iterator[list[Node]]:
     """Give two running servers that trust the same keys of tokens."""
     site = ClusterSite(tmp_path, postgresql.url(postgresql.new_database()))
     with ExitStack() as stack:
-        found = [Node(site, name) for name in "ab"]
+        authority = self_signed_root("Clients")
+        found = [Node(site, name, authority) for name in "ab"]
         for node in found:
             node.trust(*ALGORITHMS)
             node.server = stack.enter_context(node.serve())
@@ -117,6 +130,35 @@ def test_a_removed_token_key(nodes: list[Node]) -> None:
 
     assert {"ES256": 401, "EdDSA": 200} == answers
     assert 401 == a.signs(key_id, "ES256")
+
+
+def test_a_revoked_certificate(nodes: list[Node]) -> None:
+    """What a stopped vault gets after another node read its list is refused."""
+    a, b = nodes
+    key_id = new_key_of(a)
+    revoked, ann = a.clients.issue("ann")
+    _, bob = a.clients.issue("bob")
+    assert [200, 200] == [b.signs(key_id, "EdDSA", who) for who in (ann, bob)]
+    answers: dict[tuple[Path, Path], int] = {}
+
+    def ask(identity: tuple[Path, Path]) -> None:
+        answers[identity] = b.signs(key_id, "EdDSA", identity)
+
+    threads = [threading.Thread(target=ask, args=[who]) for who in (ann, bob)]
+    family = Family(b.server)
+    a.clients.revoke(revoked)
+    family.kill_vault(signal.SIGSTOP)
+    try:
+        a.reload("revocations shared")
+        for thread in threads:
+            thread.start()
+        time.sleep(0.3)
+    finally:
+        family.kill_vault(signal.SIGCONT)
+    for thread in threads:
+        thread.join()
+
+    assert {ann: 401, bob: 200} == answers
 
 
 def test_an_older_file(nodes: list[Node]) -> None:

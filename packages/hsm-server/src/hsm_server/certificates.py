@@ -8,6 +8,7 @@ The modules below ``tls`` load pyOpenSSL, which no process without TLS needs.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final, TypeVar
 
@@ -78,6 +79,53 @@ class CertificateFacts(Record, frozen=True, kw_only=True):
 def fingerprint(certificate: bytes) -> str:
     """Return SHA-256 of a certificate, hex; nothing for none."""
     return hashlib.sha256(certificate).hexdigest() if certificate else ""
+
+
+_NAME_BYTES: Final = 32
+
+
+@lru_cache(maxsize=_KEPT)
+def revocable_name(certificate: bytes) -> str:
+    """
+    Return the name by which a revocation list would revoke a certificate, hex.
+
+    Args:
+        certificate: DER.
+
+    Raises:
+        AuthenticationError: It can't be read.
+    """
+    try:
+        found = x509.load_der_x509_certificate(certificate)
+        return _name_of(found.issuer, found.serial_number).hex()
+    except UNREADABLE:
+        raise AuthenticationError from None
+
+
+def pack_revoked(lists: Iterable[bytes]) -> bytes:
+    """Return the names of all certificates in revocation lists (DER), one by one."""
+    return b"".join(
+        _name_of(crl.issuer, revoked.serial_number)
+        for crl in map(x509.load_der_x509_crl, lists)
+        for revoked in crl
+    )
+
+
+def read_revoked(data: bytes) -> list[str]:
+    """
+    Return the names that `pack_revoked` has written, as `revocable_name`.
+
+    Raises:
+        ValueError: It has not.
+    """
+    if len(data) % _NAME_BYTES:
+        raise ValueError("Not a list of names.")
+    starts = range(0, len(data), _NAME_BYTES)
+    return [data[start : start + _NAME_BYTES].hex() for start in starts]
+
+
+def _name_of(issuer: x509.Name, serial: int) -> bytes:
+    return hashlib.sha256(b"%d " % serial + issuer.public_bytes()).digest()
 
 
 @lru_cache(maxsize=_KEPT)

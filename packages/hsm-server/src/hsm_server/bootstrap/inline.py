@@ -13,6 +13,7 @@ from functools import partial
 
 from hsm_server.app import create_app, create_metrics_app
 from hsm_server.bootstrap.services import VaultServices
+from hsm_server.certificates import pack_revoked, read_revoked
 from hsm_server.config.exit_codes import ListenError
 from hsm_server.config.settings import Secrets, ServerSettings
 from hsm_server.config.tls import TLSSettings
@@ -125,6 +126,10 @@ class _InlineServer:
     async def _publish(self, state: TLSState) -> None:
         self._context.use(state)
         self._metrics.show_certificates(ends_by_kind(state))
+        if self._settings.core.node_name:
+            lists = state.client.revocation_lists if state.client is not None else ()
+            names = await asyncio.to_thread(pack_revoked, lists)
+            self._services.take_revoked(read_revoked(names))
 
     async def run(
         self,

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
+from hsm_core.errors import HSMError
 from hsm_core.factory import open_async, open_hsm
 from hsm_server.config.settings import CONSOLE_PROVIDER, Secrets, ServerSettings
 from hsm_server.identity.clock import ClockWatch, FlooredClock
@@ -19,6 +20,8 @@ from hsm_server.limits.guard import ClusterLimits, actor_limiter
 from hsm_server.observability.logs import Logger
 from hsm_server.observability.metrics import Metrics
 from hsm_server.vault.gatekeeper import Gatekeeper
+
+_AGAIN_SECONDS: Final = 1.0
 
 
 class VaultServices:
@@ -63,6 +66,7 @@ class VaultServices:
         self._interval_seconds = settings.token_config.reload_seconds
         self._tasks: set[asyncio.Future[Any]] = set()
         self._broken: set[str] = set()
+        self._revoked: Sequence[str] = ()
         self.on_alarm: Callable[[bool], None] = lambda _: None
         self.on_limits: Callable[[ClusterLimits], None] = lambda _: None
         config = settings.token_config
@@ -177,6 +181,25 @@ class VaultServices:
         if self._limiter is not None:
             self._limiter.divide(found.divisor)
         self.on_limits(found)
+
+    def take_revoked(self, names: Sequence[str]) -> None:
+        """Refuse revoked client certificates on all nodes; see `Revoked`."""
+        self._revoked = names
+        self.begin(self._declare_revoked(names))
+
+    async def _declare_revoked(self, names: Sequence[str]) -> None:
+        problem = ""
+        while names is self._revoked:
+            try:
+                await asyncio.to_thread(self.gatekeeper.declare_revoked, names)
+            except HSMError as error:
+                if str(error) != problem:
+                    problem = str(error)
+                    self._logger.error("revocations not shared", reason=problem)
+                await asyncio.sleep(_AGAIN_SECONDS)
+            else:
+                self._logger.info("revocations shared")
+                return
 
     def _use_issuer(self, trust: TokenTrust) -> None:
         self.gatekeeper.use_issuer(trust)

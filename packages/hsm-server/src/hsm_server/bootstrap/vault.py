@@ -15,6 +15,7 @@ from functools import partial
 from typing import Final
 
 from hsm_server.bootstrap.services import VaultServices
+from hsm_server.certificates import read_revoked
 from hsm_server.ipc.control import (
     LONGEST_TEXT,
     Beat,
@@ -25,6 +26,7 @@ from hsm_server.ipc.control import (
     Ready,
     Reload,
     ResetClock,
+    Revoked,
 )
 from hsm_server.ipc.front_end import Dependencies, VaultService
 from hsm_server.observability.places import location
@@ -41,7 +43,7 @@ from hsm_server.system.hardening import (
     refuse_new_code,
     scrub_freed_memory,
 )
-from hsm_server.system.secret_handover import TOKEN_SECRET, empty_box
+from hsm_server.system.secret_handover import TOKEN_SECRET, empty_box, read_sealed
 from hsm_server.system.sockets import pass_over_what_stays, run
 
 _FRAME_SPARE: Final = 1024 * 1024
@@ -131,11 +133,18 @@ class _Vault(ChildProgram):
                 self._services.reset_clock()
             case KeySet():
                 self._services.take_keys(message.source, message.data, message.problem)
+            case Revoked():
+                self._take_revoked(descriptors)
             case Beat():
                 pass  # `Pulse` answers, however busy the loop is.
             case _:
                 return False
         return True
+
+    def _take_revoked(self, descriptors: list[int]) -> None:
+        # Whatever is wrong with it, it can't revoke anything.
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            self._services.take_revoked(read_revoked(read_sealed(descriptors[0])))
 
     async def _reload(self) -> None:
         self._tell_reloaded(await self._services.reload())

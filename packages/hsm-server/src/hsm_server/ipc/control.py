@@ -111,6 +111,14 @@ class Published(_Message, frozen=True, tag="published"):
     error: Annotated[str, Meta(max_length=LONGEST_TEXT)] = ""
 
 
+class Revoked(_Message, frozen=True, tag="revoked"):
+    """
+    Names of all revoked client certificates, in the sealed file (the descriptor).
+
+    It is sent by a node of a cluster only.
+    """
+
+
 class KeySet(_Message, frozen=True, tag="key_set"):
     """
     Result of fetching the keys of an issuer.
@@ -199,6 +207,7 @@ FromSupervisor: TypeAlias = (
     | Reload
     | ResetClock
     | Published
+    | Revoked
     | KeySet
     | Alarm
     | Stop
@@ -212,6 +221,7 @@ FromChild: TypeAlias = (
     | Reloaded
     | UsingTLS
     | Publish
+    | Revoked
     | KeySet
     | Alarm
     | Beat

@@ -32,6 +32,7 @@ from hsm_server.ipc.control import (
     Reload,
     Reloaded,
     ResetClock,
+    Revoked,
     Serve,
     UsingTLS,
 )
@@ -281,6 +282,7 @@ class Supervisor:
         readers = (self._vault, self._tls_manager)
         self._reloading = Reloading(readers, self._manager, self._logger)
         self._key_sets: dict[str, KeySet] = {}
+        self._revoked: int | None = None
         self._alarms: set[str] = set()
         self._is_announced = False
         self._is_stopping = False
@@ -336,6 +338,7 @@ class Supervisor:
         if child is self._vault:
             for key_set in self._key_sets.values():
                 child.tell(key_set)
+            self._tell_revoked()
             for front_end in self._front_ends:
                 self._link(front_end)
         elif child is not self._tls_manager:
@@ -387,6 +390,16 @@ class Supervisor:
                 self._pass_alarm(message)
             case KeySet() if child is self._tls_manager:
                 self._pass_on(message)
+            case Revoked() if child is self._tls_manager and descriptors:
+                if self._revoked is not None:
+                    os.close(self._revoked)
+                self._revoked = descriptors.pop()
+                self._tell_revoked()
+
+    def _tell_revoked(self) -> None:
+        """Send what is revoked to the vault, also after its restart."""
+        if self._revoked is not None:
+            self._vault.tell(Revoked(), self._revoked)
 
     def _pass_on(self, message: KeySet) -> None:
         """Send fetched keys to the vault, also after its restart."""

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from hsm_core.errors import HSMError
+from hsm_server.certificates import pack_revoked
 from hsm_server.config.exit_codes import ListenError
 from hsm_server.config.tls import TLSSettings
 from hsm_server.identity.key_sets import key_set_tasks
@@ -27,9 +28,11 @@ from hsm_server.ipc.control import (
     Published,
     Ready,
     Reload,
+    Revoked,
 )
 from hsm_server.processes.child import Child, ChildProgram, begin_child
 from hsm_server.system.hardening import drop_capabilities
+from hsm_server.system.secret_handover import seal
 from hsm_server.tls.manager import TLSManager, tasks_for
 from hsm_server.tls.sources import first_state
 from hsm_server.tls.state import Alarms, TLSState, seal_state, unseal_state
@@ -83,6 +86,7 @@ class _TLSManagerProcess(ChildProgram):
         self._settings = settings
         self._first = state
         self._http = http
+        self._told: tuple[bytes, ...] = ()
         self._answers: dict[int, asyncio.Future[str]] = {}
         self._reloads: set[asyncio.Future[None]] = set()
 
@@ -138,6 +142,21 @@ class _TLSManagerProcess(ChildProgram):
         error = await answer
         if error:
             raise ListenError(error)
+        if self._child.plan.settings.core.node_name:
+            await self._tell_revoked(state)
+
+    async def _tell_revoked(self, state: TLSState) -> None:
+        """Let the vault tell other nodes which client certificates are revoked."""
+        lists = state.client.revocation_lists if state.client is not None else ()
+        if lists == self._told:
+            return
+        names = await asyncio.to_thread(pack_revoked, lists)
+        descriptor = seal("ferrohsm-revoked", names)
+        try:
+            self._control.send(Revoked(), descriptor)
+        finally:
+            os.close(descriptor)
+        self._told = lists
 
     def _pass_on(self, source: str, data: bytes | None, problem: str) -> None:
         self._control.send(KeySet(data, problem[:LONGEST_TEXT], source))

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import math
 import threading
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -24,6 +24,7 @@ from hsm_server.certificates import (
     certificate_facts,
     fingerprint,
     readable_facts,
+    revocable_name,
 )
 from hsm_server.config.settings import ConsoleSettings
 from hsm_server.identity.clock import FlooredClock
@@ -38,6 +39,7 @@ from hsm_server.vault.access import How, SignedIn, Visitor, Who
 T = TypeVar("T")
 
 _CLOCK = FlooredClock()
+_CERTIFICATES: Final = "certificates"
 _THREADS: Final = 4
 """Threads that ask the database of a cluster for credentials."""
 
@@ -181,6 +183,19 @@ class Gatekeeper:
         self._withdrawn.declare(kind, trusted=names)
         return len(self._withdrawn.withdrawn(kind, names))
 
+    def declare_revoked(self, names: Collection[str]) -> None:
+        """
+        Refuse client certificates on all nodes; it waits.
+
+        Args:
+            names: All that are revoked, as `revocable_name`.
+
+        Raises:
+            HSMError: It can't be done now; to be done again.
+        """
+        if self._withdrawn is not None:
+            self._withdrawn.declare(_CERTIFICATES, revoked=names)
+
     def on_clock_reset(self) -> None:
         """End what would last longer than it was meant to by a time set back."""
         self._spent.restart()
@@ -306,6 +321,7 @@ class Gatekeeper:
         if before is None:
             return self._identity(visitor)
         session = self._sessions.look(visitor.session, before)
+        self._check_certificate(visitor)
         if session.person is not None:
             return _identity_of(session.person)
         return self._identity(_resting_on(visitor, session.credential))
@@ -453,7 +469,15 @@ class Gatekeeper:
     def _identity(self, visitor: Visitor) -> Identity:
         return self._identity_by(visitor, None)
 
+    def _check_certificate(self, visitor: Visitor) -> None:
+        """Refuse a client certificate that any node of the cluster has revoked."""
+        if self._withdrawn is not None and visitor.certificate:
+            name = revocable_name(visitor.certificate)
+            if self._withdrawn.withdrawn(_CERTIFICATES, [name]):
+                raise AuthenticationError
+
     def _identity_by(self, visitor: Visitor, session: Session | None) -> Identity:
+        self._check_certificate(visitor)
         if session is not None:
             if session.person is not None:
                 return _identity_of(session.person)
