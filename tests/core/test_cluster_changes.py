@@ -32,6 +32,7 @@ from hsm_core.errors import (
     NameTakenError,
     PreconditionFailedError,
     StoreUnavailableError,
+    UnavailableError,
 )
 from hsm_core.model import KeyId, KeyState
 from hsm_core.session import Session
@@ -572,8 +573,11 @@ def test_storm(database: str) -> None:
             )
         )
 
-        made = [error for errors in done for error in errors]
-        assert not [error for error in made if not isinstance(error, NameTakenError)]
+        refused = [error for errors in done for error in errors]
+        # A slow machine may make the database slow, too.
+        expected = NameTakenError, UnavailableError
+        assert not [error for error in refused if not isinstance(error, expected)]
+        assert len(refused) < 3 * STEPS
         for node in nodes:
             node.changes.catch_up()
         assert 1 == len({node.inventory.set_digest for node in nodes})

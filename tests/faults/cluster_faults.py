@@ -132,10 +132,10 @@ class Pair:
         ports = ",".join(str(server.port) for server in both)
         return self.primary.url(database, host=hosts, port=ports)
 
-    def _new_standby(self) -> PostgreSQL:
+    def _new_standby(self, folder: Path | None = None) -> PostgreSQL:
         self.primary.execute("ALTER SYSTEM SET synchronous_standby_names = ''")
         self.primary.reload()
-        standby = self.primary.replica(_STANDBY)
+        standby = self.primary.replica(_STANDBY, folder)
         # Once it is the primary it has none.
         self.primary.execute(f"ALTER SYSTEM SET synchronous_standby_names = {_STANDBY}")
         self.primary.reload()
@@ -143,19 +143,20 @@ class Pair:
 
     def cancel_waits(self, seconds: float) -> int:
         """Let commits wait for the standby, and cancel that; return how many."""
-        (receiver,) = self._standby.execute("SELECT pid FROM pg_stat_wal_receiver") or [
-            (0,)
-        ]
-        if not receiver[0]:
+        if not self._standby.is_running:
             return 0
+        found = self._standby.execute("SELECT pid FROM pg_stat_wal_receiver")
+        if not found or not found[0][0]:
+            return 0
+        (receiver,) = found[0]
         canceled, ends = 0, time.monotonic() + seconds
-        os.kill(receiver[0], signal.SIGSTOP)
+        os.kill(receiver, signal.SIGSTOP)
         try:
             while time.monotonic() < ends:
                 time.sleep(0.02)
                 canceled += len(self.primary.execute(_CANCEL))
         finally:
-            os.kill(receiver[0], signal.SIGCONT)
+            os.kill(receiver, signal.SIGCONT)
         return canceled
 
     def fail_over(self) -> None:
@@ -167,8 +168,7 @@ class Pair:
     def restore(self) -> None:
         """Replace a primary that has failed by a new standby, unless both run."""
         if not self._standby.is_running:
-            folder = self._standby.folder
-            self._standby = self.primary.replica(_STANDBY, folder)
+            self._standby = self._new_standby(self._standby.folder)
 
     def remove(self) -> None:
         """End both servers."""
