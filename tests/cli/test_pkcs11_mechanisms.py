@@ -778,6 +778,41 @@ def test_a_public_key_on_a_curve_by_its_value(program: Program) -> None:
     assert not program.client.find(program.session, named)
 
 
+def test_a_copy_of_a_public_key(program: Program) -> None:
+    """A copy has the parts, mechanisms and usages of its original."""
+    key = rsa.generate_private_key(65537, 2048)
+    allowed = struct.pack(">IIQ", 8, 1, ck.CKM_SHA256_RSA_PKCS)
+    public = program.created(
+        [
+            *_public(key.public_key()),
+            (ck.CKA_ALLOWED_MECHANISMS, allowed),
+            (ck.CKA_ENCRYPT, flag(False)),
+        ]
+    )
+    good = key.sign(b"hello", padding.PKCS1v15(), HASHES[256])
+    copy = first(program.call(21, "uuaA", ulong(public), template([])))
+    program.call(22, "uu", ulong(public))
+
+    program.verify(mechanism(ck.CKM_SHA256_RSA_PKCS), copy, b"hello", good)
+    wanted = struct.pack(">III", 1, ck.CKA_MODULUS, 1 << 16)
+    answer = program.call(24, "uufA", ulong(copy), wanted)
+    modulus = key.public_key().public_numbers().n.to_bytes(256)
+    assert ({ck.CKA_MODULUS: modulus}, 0) == attributes_of(answer)
+    oaep = b"\1" + ulong(ck.CKM_SHA256) + ulong(2) + ulong(1) + struct.pack(">I", 0)
+    for begin, how, rv in (
+        (48, mechanism(ck.CKM_SHA512_RSA_PKCS), ck.CKR_MECHANISM_INVALID),
+        (
+            29,
+            mechanism(ck.CKM_RSA_PKCS_OAEP, oaep),
+            ck.CKR_KEY_FUNCTION_NOT_PERMITTED,
+        ),
+        (42, mechanism(ck.CKM_SHA256_RSA_PKCS), ck.CKR_KEY_TYPE_INCONSISTENT),
+    ):
+        with pytest.raises(CallError) as caught:
+            program.begin(begin, how, copy)
+        assert rv == caught.value.rv
+
+
 def test_public_keys_that_are_none(program: Program) -> None:
     """Keys of the token, short ones, points off the curve and other types fail."""
     key = ec.generate_private_key(ec.SECP256R1()).public_key()

@@ -300,7 +300,7 @@ class KeyObject(Object):
             executor=self._executor,
         )
         copied.is_copy = True
-        copied.rename(own)
+        copied.rename(self._own | own)
         return copied
 
     def rename(self, own: Template) -> None:

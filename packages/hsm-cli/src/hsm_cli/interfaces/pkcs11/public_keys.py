@@ -38,7 +38,12 @@ _PARTS: Final = frozenset(
         ck.CKA_EC_POINT,
     }
 )
-_SHOWN: Final = _PARTS | {ck.CKA_LABEL, ck.CKA_ID, ck.CKA_SUBJECT}
+_SHOWN: Final = _PARTS | {
+    ck.CKA_LABEL,
+    ck.CKA_ID,
+    ck.CKA_SUBJECT,
+    ck.CKA_ALLOWED_MECHANISMS,
+}
 
 
 def public_key_object(template: Template) -> KeyObject:
@@ -86,7 +91,9 @@ def public_key_object(template: Template) -> KeyObject:
         is_token=False,
         executor=executor,
     )
-    shown = {kind: template[kind] for kind in _SHOWN & template.keys()}
+    shown = {
+        kind: value for kind, value in template.items() if kind in _SHOWN and value
+    }
     made.is_copy = True
     made.rename({ck.CKA_LABEL: b"", ck.CKA_ID: b"", **shown})
     return made
