@@ -13,7 +13,9 @@ import pytest
 from hsm_core.errors import AuthenticationError, HSMError, HSMLockedError
 from hsm_core.factory import OpenHSM
 from hsm_core.model import Role
+from hsm_core.operations import RecoverStore
 from hsm_core.protocols import SharedTrust
+from hsm_core.testing import caller
 from tests.core.cluster_nodes import events, node, open_node, session
 from tests.core.node_support import eventually
 from tests.core.test_cluster_changes import sql, together
@@ -210,7 +212,7 @@ class TestAltered:
     )
     def test_altered(self, database: str, tmp_path: Path, edit: str) -> None:
         """
-        A row that was altered, removed or put back locks a node that reads it.
+        A row that was altered, removed or put back locks a node, until it is accepted.
         """
         with node(database, tmp_path, "a") as a:
             key = session(a).create_key("Ed25519")
@@ -222,6 +224,11 @@ class TestAltered:
         with node(database, tmp_path, "a") as a:
             with pytest.raises(HSMLockedError):
                 session(a).sign(key.key_id, b"text")
+            a.act_as(caller()).execute(RecoverStore(reason="accepted"))
+            assert 1 == session(a).sign(key.key_id, b"text").version
+
+        with node(database, tmp_path, "a") as a:
+            assert 1 == session(a).sign(key.key_id, b"text").version
 
     def test_while_running(self, database: str, tmp_path: Path) -> None:
         """
