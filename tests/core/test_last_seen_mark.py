@@ -217,5 +217,5 @@ class TestCompare:
         )
 
         assert found is not None
-        assert lost == found.logs
+        assert lost == found.logs.keys()
         assert re.search(sentence, found.reason)

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
+from hsm_core._internal.cluster.changes import Changes
 from hsm_core.errors import (
     AuditUnavailableError,
     ConfigurationError,
@@ -100,6 +102,86 @@ def test_a_dump_that_is_restored(
     with node(database, tmp_path) as hsm:
         assert not locked(hsm)
     assert {"a"} == verify(database).keys()
+
+
+def lose(
+    database: str, folder: Path, dump: Callable[[], Dump], names: tuple[str, ...]
+) -> None:
+    """Let nodes work, and put back the database as it was before."""
+    for name in names:
+        with node(database, folder, name):
+            pass
+    older = dump()
+    with ExitStack() as stack:
+        nodes = [stack.enter_context(node(database, folder, name)) for name in names]
+        for hsm in nodes:
+            session(hsm).create_key("ed25519")
+            session(hsm).sign("first", b"m")
+    older.restore()
+
+
+def until_open(hsm: OpenHSM) -> None:
+    """Wait until a node is locked no more."""
+    eventually(lambda: not lock_of(hsm))
+
+
+def accepted(hsm: OpenHSM) -> list[str]:
+    """Return what nodes recorded of older databases that were accepted."""
+    found = events(hsm, lambda event: event.kind == "system.database-accepted")
+    details = [event.detail for event in found]
+    return [d.text for d in details if isinstance(d, MessageDetail)]
+
+
+def test_one_recovery_for_all_nodes(
+    database: str, tmp_path: Path, dump: Callable[[], Dump]
+) -> None:
+    """
+    What one node recovers the others go on with, and each records what it has lost.
+    """
+    with node(database, tmp_path) as hsm:
+        session(hsm).create_key("ed25519", name="first")
+    for number in (1, 2):
+        lose(database, tmp_path, dump, ("a", "b", "c"))
+        with ExitStack() as stack:
+            nodes = [
+                stack.enter_context(node(database, tmp_path, name)) for name in "abc"
+            ]
+            assert all(map(locked, nodes))
+            nodes[1].act_as(caller()).execute(RecoverStore(reason="restored"))
+            for hsm in nodes:
+                until_open(hsm)
+                assert session(hsm).sign("first", b"m").signature
+            texts = accepted(nodes[0])
+            assert 3 * number == len(texts)
+            assert all("ended at record" in text for text in texts)
+    assert {"a", "b", "c"} == verify(database).keys()
+
+
+def test_an_earlier_recovery_counts_no_more(
+    postgresql: PostgreSQL, database: str, tmp_path: Path, dump: Callable[[], Dump]
+) -> None:
+    """
+    A recovery that came back with an older database, or was altered, opens nothing.
+    """
+    with node(database, tmp_path) as hsm:
+        session(hsm).create_key("ed25519", name="first")
+    lose(database, tmp_path, dump, ("a", "b"))
+    with node(database, tmp_path) as hsm:
+        hsm.act_as(caller()).execute(RecoverStore(reason="restored"))
+    with node(database, tmp_path, "b") as hsm:
+        until_open(hsm)
+    lose(database, tmp_path, dump, ("a", "b"))
+    with node(database, tmp_path, "b") as hsm:
+        feed = hsm._services.inventory.feed  # noqa: SLF001 (nobody else asks it)
+        assert isinstance(feed, Changes)
+        assert feed.find_recovery(0)
+        assert not feed.find_recovery(feed.newest_seen())
+        assert locked(hsm)
+        postgresql.execute(
+            "UPDATE changes SET generation = generation + 1 WHERE kind = 'recovery'",
+            database=urlsplit(database).path.strip("/"),
+        )
+        assert not feed.find_recovery(0)
 
 
 def test_a_feed_that_was_lost_and_grew_again(

@@ -17,7 +17,7 @@ from hsm_core._internal.cluster.approvals import ApprovalChanges
 from hsm_core._internal.cluster.changes import Changes
 from hsm_core._internal.cluster.fence import new_instance, session_name
 from hsm_core._internal.cluster.jobs import JobLeases
-from hsm_core._internal.cluster.mark import LastSeenMark, SeenEnd
+from hsm_core._internal.cluster.mark import OLDER, LastSeenMark, SeenEnd
 from hsm_core._internal.cluster.membership import (
     LEVEL,
     Membership,
@@ -70,6 +70,7 @@ from hsm_core.settings import Settings
 T = TypeVar("T")
 _INSTANCE_BYTES: Final = 4
 _SYNC_SECONDS: Final = 0.5
+_TAKING_OVER_SECONDS: Final = 0.5
 _OPENING_SECONDS: Final = 30.0
 _PAUSE_SECONDS: Final = 0.5
 _TRANSIENT: Final = (AuditUnavailableError, OutcomeUnknownError, StoreUnavailableError)
@@ -163,6 +164,9 @@ class ClusterNode:
         self.membership.on_stop = stop
         self.membership.check()
         changes.fence = self.membership.lock_fence
+        if self.seen is not None:
+            mark = self.seen.mark
+            changes.newest_seen = lambda: mark.seen.revision
         self.membership.applied = lambda: changes.applied.revision
         self.view.changes = changes
 
@@ -170,7 +174,8 @@ class ClusterNode:
         """Let use counters go by changes of keys, and by the database's timeline."""
         self.database.on_new_timeline(lambda _: uses.doubt_blocks())
         if self.view.changes is not None:
-            self.view.changes.on_change(KEY, lambda change: uses.reread(change.subject))
+            changes = self.view.changes
+            changes.on_change(KEY, lambda change: uses.reread(change.subject))
 
     def begin_settling(
         self, ground: Dependencies, digest: ApprovalSetDigest, dual: DualControl
@@ -190,6 +195,7 @@ class ClusterNode:
             if not inventory.lock.reason:
                 seen.begin(inventory.feed)
             self.view.on_renewed = lambda: seen.check(inventory.lock.set)
+            self._naming.every(_TAKING_OVER_SECONDS, lambda: self._take_over(ground))
 
         def journals(intents: Sequence[AuditDraft]) -> tuple[Journal, ...]:
             approvals = ApprovalJournal(
@@ -215,6 +221,26 @@ class ClusterNode:
         )
         self.membership.on_dead = settlement.settle
 
+    def _take_over(self, ground: Dependencies) -> None:
+        """
+        Go on with a database that another node has recovered.
+
+        Its recovery is behind every change that this node has seen, so it is none that
+        came back with an older database.
+        """
+        seen, lock, feed = self.seen, ground.inventory.lock, ground.inventory.feed
+        if seen is None or not isinstance(feed, Changes):
+            return
+        with ground.inventory.committing:  # As a recovery by this node has it.
+            if not lock.reason or lock.facts.get("reason") not in OLDER:
+                return
+            self.membership.check()
+            feed.catch_up()
+            revision = feed.find_recovery(seen.mark.seen.revision)
+            if revision:
+                self.accept(ground, f"change {revision}, by another node")
+                lock.open()
+
     def accept(self, ground: Dependencies, reason: str) -> None:
         """
         Record what an older database has lost, and go on with it.
@@ -230,7 +256,7 @@ class ClusterNode:
         if older is not None:
             draft = AuditDraft.system(
                 "system.database-accepted",
-                f"Accepted by recovery: {reason}. {older.reason}",
+                f"Accepted by recovery: {reason}. {older.reason}{older.losses}",
                 policy=ground.policy.policy_hash(),
             )
             ground.audit.append([draft], durable=True, reserved=True).wait()

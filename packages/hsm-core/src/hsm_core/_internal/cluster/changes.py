@@ -33,6 +33,7 @@ from hsm_core._internal.stores.postgresql.feed import (
     CREDENTIAL,
     EVERYTHING,
     KEY,
+    RECOVERY,
     Change,
     ChangeFeed,
     FeedReading,
@@ -40,6 +41,7 @@ from hsm_core._internal.stores.postgresql.feed import (
     Position,
     StoredAccount,
     StoredChange,
+    before_recovery,
     find_change,
     head_at,
     keep_account,
@@ -63,6 +65,8 @@ if TYPE_CHECKING:
 _MODULUS: Final = 2**256
 _DIGEST_BYTES: Final = 32
 _FRESH_SECONDS: Final = 2.0
+_LEAP: Final = 2**20
+"""By so much a recovery is ahead of what its node has seen: others may know more."""
 _TRUST_LABEL: Final = b"trust"
 """Prefix of what is no `FeedState.payload`, which begins with another byte."""
 
@@ -81,6 +85,7 @@ class Changes(ChangeFeed, FollowedFeed):
 
     Attributes:
         fence: Locks this node's fence for a transaction, or raises.
+        newest_seen: Returns the newest revision that this node has ever seen.
         applied: The last change that was applied here; an immutable pair.
     """
 
@@ -100,6 +105,7 @@ class Changes(ChangeFeed, FollowedFeed):
         self._read_at = float("-inf")
         self._walk = FeedWalk(database)
         self._follower = FeedFollower(self.follow, database.location)
+        self.newest_seen: Callable[[], int] = lambda: 0
         self.applied = Position(0, b"")
 
     def __repr__(self) -> str:
@@ -511,7 +517,8 @@ class Changes(ChangeFeed, FollowedFeed):
             before = lock_feed(connection)
             census.adopt(census.sums(store.digests()), verified=False)
             store.write_account(census.account())
-            change = Change(EVERYTHING)
+            newest = max(before.position.revision, self.newest_seen())
+            change = Change(RECOVERY, generation=newest + _LEAP)
             position = next_position(before.position, change)
             digest = bytes.fromhex(census.set_digest)
             after = replace(
@@ -526,6 +533,32 @@ class Changes(ChangeFeed, FollowedFeed):
         problem = self.start()
         if problem:
             raise IntegrityError(problem)
+
+    def find_recovery(self, after: int) -> int:
+        """
+        Return the revision of the newest recovery behind a revision, or 0.
+
+        It was made by a node of this cluster: the changes from there lead to the one
+        that was applied last, which is authentic.
+
+        Raises:
+            StoreUnavailableError: The feed can't be read.
+        """
+        end, found = self.applied, 0
+        with self._database.reading() as connection:
+            place = before_recovery(connection, after)
+            while place is not None and place.revision < end.revision:
+                changes = read_feed(connection, place.revision).changes
+                for stored in changes:
+                    place = next_position(place, stored.change)
+                    if place != stored.position:
+                        return 0
+                    found = place.revision if stored.change.kind == RECOVERY else found
+                    if place == end:
+                        return found
+                if not changes:
+                    break
+        return 0
 
     def _accept_trust(self, connection: ServerConnection) -> bytes:
         """Keep the trust document if a node wrote it, else none; return its digest."""
@@ -626,4 +659,4 @@ def _is_read_again(change: Change) -> bool:
 
 
 def _is_of_all(change: Change) -> bool:
-    return change.kind == EVERYTHING or (change.kind == KEY and not change.subject)
+    return change.kind == RECOVERY or (change.kind == KEY and not change.subject)

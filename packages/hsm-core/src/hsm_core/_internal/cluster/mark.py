@@ -32,6 +32,10 @@ _FIRST_SLOT: Final = 4096
 _SLOT: Final = 1 << 20
 _HEAD: Final = struct.Struct(">QI")
 _MAC_BYTES: Final = 32
+_MOST_NAMED: Final = 16
+
+OLDER: Final = frozenset({"store_older", "trail_older", "fence_older"})
+"""Reasons of `OlderDatabase`."""
 
 HeadOf: TypeAlias = Callable[[int], bytes | None]
 """Returns the head of the feed at a revision; None if there is no such change."""
@@ -287,12 +291,20 @@ class OlderDatabase(msgspec.Struct, frozen=True):
     Attributes:
         reason: A sentence for people.
         facts: The same for programs.
-        logs: IDs of the audit logs that lost records.
+        logs: Ends, as they were seen, of the audit logs that lost records, by ID.
     """
 
     reason: str
     facts: Mapping[str, Fact]
-    logs: frozenset[str] = frozenset()
+    logs: Mapping[str, SeenEnd] = {}
+
+    @property
+    def losses(self) -> str:
+        """Sentences that name the lost ends of audit logs, for the audit log."""
+        return "".join(
+            f" Audit log {log_id} ended at record {end.seq}, {end.leaf_hash}."
+            for log_id, end in sorted(self.logs.items())[:_MOST_NAMED]
+        )
 
 
 def compare(
@@ -310,12 +322,11 @@ def compare(
 
         end_of: Its audit logs.
     """
-    short = {
+    logs = {
         log_id: end
         for log_id, end in seen.logs.items()
         if _lacks(end, end_of(log_id, end.seq))
     }
-    logs = frozenset(short)
     if revision < seen.revision:
         return OlderDatabase(
             f"The database is an older copy: its newest change is {revision}, and "
@@ -330,8 +341,8 @@ def compare(
             {"reason": "store_older", "revision": revision, "seen": seen.revision},
             logs,
         )
-    if short:
-        log_id, end = min(short.items())
+    if logs:
+        log_id, end = min(logs.items())
         return OlderDatabase(
             f"The database is an older copy: audit log {log_id} lacks record "
             f"{end.seq}, which this node has seen.",

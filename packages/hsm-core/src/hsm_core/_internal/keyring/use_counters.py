@@ -550,12 +550,16 @@ class UseAccounts:
 
         To be called when a key has changed: another node may have removed them, as it
         does where a count is unknown.
+
+        Args:
+            key_id: The key; empty for all.
         """
-        for material_id in self._materials.pop(key_id, ()):
-            account = self._accounts.get(material_id)
-            if account is not None:
-                account.reread()
-                self._materials.setdefault(key_id, set()).add(material_id)
+        for each in [key_id] if key_id else list(self._materials):
+            for material_id in self._materials.pop(each, ()):
+                account = self._accounts.get(material_id)
+                if account is not None:
+                    account.reread()
+                    self._materials.setdefault(each, set()).add(material_id)
 
     def doubt_blocks(self) -> None:
         """

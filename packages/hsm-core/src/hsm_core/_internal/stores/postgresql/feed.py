@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 KEY: Final = "key"
 APPROVAL: Final = "approval"
 CREDENTIAL: Final = "credential"
+RECOVERY: Final = "recovery"
 EVERYTHING: Final = "all"
+"""What a node that starts again from the account tells itself; it is in no feed."""
 
 HEAD_BYTES: Final = 32
 CHANNEL: Final = "ferrohsm_changes"
@@ -83,6 +85,11 @@ _KEEP: Final = (
     "ON CONFLICT (name) DO UPDATE SET value = $3"
 )
 _HEAD: Final = "SELECT head FROM changes WHERE revision = $1"
+_NEWEST_RECOVERY: Final = (
+    "SELECT revision, head FROM changes WHERE revision < (SELECT max(revision) "
+    "FROM changes WHERE kind = 'recovery' AND revision > $1) "
+    "ORDER BY revision DESC LIMIT 1"
+)
 _FIND: Final = (
     "SELECT revision, digest FROM changes "
     "WHERE kind = 'key' AND subject = $1 AND generation = $2 "
@@ -105,9 +112,10 @@ class Change(msgspec.Struct, frozen=True):
     A change that every node must know of.
 
     Attributes:
-        kind: What changed: `KEY`, `APPROVAL`, `CREDENTIAL` or `EVERYTHING`.
+        kind: What changed: `KEY`, `APPROVAL`, `CREDENTIAL`, or `RECOVERY` of all.
         subject: Its id; empty for all of its kind, which concerns every use.
-        generation: That of a key or approval, after the change.
+        generation: That of a key or approval, after the change; the revision of a
+            recovery.
         before: SHA-256 of its document before the change, hex; empty if it is new.
         digest: The same after the change; empty if it is gone.
     """
@@ -220,8 +228,14 @@ class ChangeFeed(Protocol):
 
 
 def next_position(before: Position, change: Change) -> Position:
-    """Return the place of a change that follows another one."""
+    """
+    Return the place of a change that follows another one.
+
+    A recovery leaves revisions out: it comes after every change that was lost.
+    """
     revision = before.revision + 1
+    if change.kind == RECOVERY:
+        revision = max(revision, change.generation)
     fields = [
         before.head,
         revision,
@@ -233,6 +247,12 @@ def next_position(before: Position, change: Change) -> Position:
     ]
     payload = _HEAD_LABEL + _ENCODER.encode(fields)
     return Position(revision, hashlib.sha256(payload).digest())
+
+
+def before_recovery(connection: ServerConnection, after: int) -> Position | None:
+    """Return the place before the newest recovery behind a revision, if any."""
+    found = run(connection, _NEWEST_RECOVERY, (after,)).fetchone()
+    return None if found is None else Position(*found)
 
 
 def lock_feed(connection: ServerConnection) -> FeedState:
