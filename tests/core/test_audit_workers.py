@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -140,6 +142,45 @@ def test_a_worker_that_is_killed_is_not_needed(
 
     assert RECORDS == audit_verify.AuditVerifier(made, KEY).verify().records
     assert 2 == len(workers)
+
+
+def test_a_worker_that_is_stopped_is_not_waited_for(
+    made: Path, workers: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its segments are read by the process that verifies, and it is killed."""
+    start = audit_workers._started  # noqa: SLF001 (to stop what is started)
+
+    def stopped(*args: object) -> subprocess.Popen[bytes] | None:
+        worker: subprocess.Popen[bytes] | None = start(*args)  # type: ignore[arg-type]
+        if worker is not None:
+            worker.send_signal(signal.SIGSTOP)
+        return worker
+
+    monkeypatch.setattr(audit_workers, "_started", stopped)
+    monkeypatch.setattr(audit_workers, "_SILENT_SECONDS", 0.1)
+
+    assert RECORDS == audit_verify.AuditVerifier(made, KEY).verify().records
+    assert [-signal.SIGKILL] * 2 == [worker.poll() for worker in workers]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="it reads /proc")
+def test_workers_are_hardened(
+    made: Path, workers: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They have the key of the log; see `harden`, which also takes their rights."""
+    follow = audit_workers.SegmentWorkers.follow
+    found: list[str] = []
+
+    def followed(self: audit_workers.SegmentWorkers, position: int, /) -> bool:
+        has_told = follow(self, position)
+        if has_told:
+            found.extend(Path(f"/proc/{w.pid}/status").read_text() for w in workers)
+        return has_told
+
+    monkeypatch.setattr(audit_workers.SegmentWorkers, "follow", followed)
+    audit_verify.AuditVerifier(made, KEY).verify()
+
+    assert any("NoNewPrivs:\t1\n" in status for status in found)
 
 
 def test_an_interrupt_stops_the_workers(made: Path, workers: Started) -> None:

@@ -198,8 +198,8 @@ class TestHardening:
         if not sys.platform.startswith("linux"):
             pytest.skip("Linux only: prctl is called.")
         program = (
-            "import ctypes, os; from hsm_core._providers.pqcrypto import "
-            "worker; worker.harden(os.getppid()); death = ctypes.c_int();"
+            "import ctypes, os; from hsm_core._internal.lib.child_process import "
+            "harden; harden(os.getppid()); death = ctypes.c_int();"
             "prctl = ctypes.CDLL(None).prctl; prctl(2, ctypes.byref(death));"
             "print(prctl(3), death.value)"
         )
@@ -214,8 +214,8 @@ class TestHardening:
         A child whose parent has ended before it could be watched ends at once.
         """
         program = (
-            "from hsm_core._providers.pqcrypto import worker;"
-            "worker.harden(1 << 30); print('goes on')"
+            "from hsm_core._internal.lib.child_process import harden;"
+            "harden(1 << 30); print('goes on')"
         )
         done = subprocess.run(
             [sys.executable, "-c", program], capture_output=True, text=True, check=True

@@ -27,6 +27,7 @@ from hsm_core._internal.crypto.parameters import (
     check_signing,
     signature_parameters,
 )
+from hsm_core._internal.lib import child_process
 from hsm_core._providers.pqcrypto import library, worker
 from hsm_core._providers.pqcrypto.pool import WorkerPool
 from hsm_core.algorithms import ALGORITHMS, Algorithm, Family, spec
@@ -271,7 +272,7 @@ def worker_command() -> tuple[str, ...]:
     return (
         # As -I isolates, but for the environment, which says how memory is freed.
         *(sys.executable, "-s", "-P", "-S", str(Path(worker.__file__))),
-        *(str(os.getpid()), folder),
+        *(str(os.getpid()), folder, child_process.__file__),
     )
 
 

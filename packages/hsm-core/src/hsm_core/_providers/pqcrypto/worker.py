@@ -10,10 +10,8 @@ format of requests and answers is here, for both sides.
 
 from __future__ import annotations
 
-import ctypes
 import os
-import resource
-import signal
+import runpy
 import struct
 import sys
 from collections.abc import Callable, Sequence
@@ -35,10 +33,6 @@ VERIFY: Final = b"verify"
 DONE: Final = b"done"
 MISMATCH: Final = b"mismatch"
 FAILED: Final = b"failed"
-
-_PR_SET_PDEATHSIG: Final = 1
-_PR_SET_DUMPABLE: Final = 4
-_PR_SET_NO_NEW_PRIVS: Final = 38
 
 
 def join(*fields: bytes) -> bytes:
@@ -132,27 +126,9 @@ def _write(target: int, data: bytes) -> None:
         rest = rest[os.write(target, rest) :]
 
 
-def harden(parent: int) -> None:
-    """
-    Leave no dump, show memory to nobody, gain no rights, and end with the parent.
-
-    Args:
-        parent: Process id of the parent, which may have ended already.
-    """
-    os.umask(0o077)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        prctl = ctypes.CDLL(None).prctl
-        prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-        prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it ended before it could be watched
-        sys.exit(0)
-
-
-def _main(parent: str, folder: str) -> None:
-    harden(int(parent))
+def _main(parent: str, folder: str, hardening: str) -> None:
+    # Nothing of this project can be imported here.
+    runpy.run_path(hardening)["harden"](int(parent))
     target = os.dup(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nothing else may write answers
     sys.path.append(folder)

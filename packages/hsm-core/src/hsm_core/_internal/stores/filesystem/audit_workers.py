@@ -5,14 +5,14 @@ Worker processes that check closed segments of an audit log while it is verified
 A result says only that the records of a segment follow each other. The process that
 verifies the log reads the segments in order, and skips the rest of one whose first
 record it found good if the result begins with that record. It reads everything else
-itself: a segment with a fault, and those of a worker that ended early. So there is one
-way to report a fault.
+itself: a segment with a fault, and those of a worker that ended early or has stopped.
+So there is one way to report a fault.
 """
 
 from __future__ import annotations
 
 import os
-import resource
+import select
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -28,6 +28,7 @@ from hsm_core._internal.audit.facts import FactsTrack
 from hsm_core._internal.audit.record import is_log_close, may_tell_of_prune
 from hsm_core._internal.audit.uses import Line
 from hsm_core._internal.audit.verify import CheckedPart, PartFollower
+from hsm_core._internal.lib.child_process import harden
 from hsm_core._internal.stores.filesystem.audit_files import open_reader
 from hsm_core._internal.stores.filesystem.audit_segments import Segment
 from hsm_core._internal.stores.filesystem.audit_stored import segment_lines
@@ -39,6 +40,10 @@ PAYS_FROM: Final = 96 * 1024 * 1024
 
 _MOST: Final = 8
 _TELL_EVERY: Final = 10_000
+_SILENT_SECONDS: Final = 60.0
+"""A worker that writes nothing for so long has stopped; else it takes a few seconds."""
+
+_CHUNK: Final = 64 * 1024
 _MAX_PRUNES: Final = 1000
 
 
@@ -88,17 +93,16 @@ class SegmentWorkers:
     """
 
     def __init__(self, workers: Sequence[subprocess.Popen[bytes]]) -> None:
-        self._workers = workers
+        self._outputs = [_lines(worker) for worker in workers]
         self.follower: PartFollower | None = None
 
     def follow(self, position: int, /) -> bool:
         """Move on to the end of a segment if a worker found it good."""
-        turn = position % (len(self._workers) + 1)
+        turn = position % (len(self._outputs) + 1)
         # Each segment of the first turn is read by this process.
         if not turn or self.follower is None:
             return False
-        output = self._workers[turn - 1].stdout
-        while output is not None and (line := output.readline()):
+        for line in self._outputs[turn - 1]:
             try:
                 result = _RESULTS.decode(line)
             except msgspec.MsgspecError:
@@ -107,6 +111,17 @@ class SegmentWorkers:
                 return result.part is not None and self.follower.follow(result.part)
             self.follower.told(result.told)
         return False
+
+
+def _lines(worker: subprocess.Popen[bytes]) -> Iterator[bytes]:
+    """Yield the output of a worker by lines, until it ends or has stopped."""
+    assert worker.stdout is not None  # noqa: S101 (for the type checker)
+    output, rest = worker.stdout.fileno(), b""
+    poll = select.poll()
+    poll.register(output, select.POLLIN)
+    while poll.poll(_SILENT_SECONDS * 1000) and (data := os.read(output, _CHUNK)):
+        *lines, rest = (rest + data).split(b"\n")
+        yield from lines
 
 
 @contextmanager
@@ -184,7 +199,7 @@ def _started(order: _Order) -> subprocess.Popen[bytes] | None:
         return None
     try:
         worker = subprocess.Popen(  # noqa: S603 (our own interpreter and module)
-            (program, "-I", "-m", __name__),
+            (program, "-I", "-m", __name__, str(os.getpid())),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -270,8 +285,6 @@ def _write(output: IO[bytes], result: _Result) -> None:
 
 def _work(source: IO[bytes], output: IO[bytes]) -> None:
     """Check the segments of the order that is read, until nobody wants the results."""
-    # A core dump would hold the key.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     order = _ORDERS.decode(source.read())
     for task in order.tasks:
         path = Path(task.path)
@@ -282,5 +295,6 @@ def _work(source: IO[bytes], output: IO[bytes]) -> None:
 
 
 if __name__ == "__main__":
+    harden(int(sys.argv[1]))
     with suppress(BrokenPipeError):
         _work(sys.stdin.buffer, sys.stdout.buffer)
