@@ -160,6 +160,10 @@ class Chain:
             drafts = [self._begun(), *drafts]
         if not 0 <= now <= MAX_INTEGER:
             now = min(max(now, 0), MAX_INTEGER)
+        if len(drafts) == 1 and isinstance(drafts[0], UseDraft):
+            line, end.leaf_hash = codec.encode_use(drafts[0], seq + 1, leaf, now)
+            end.seq = seq + 1
+            return [line]
         lines: list[bytes] = []
         noted: list[tuple[AuditDraft, int, str]] = []
         for draft in drafts:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -23,6 +22,7 @@ from hsm_core._internal.audit.reading import pruned_before
 from hsm_core._internal.audit.record import time_of
 from hsm_core._internal.audit.verify import RecoveredLog
 from hsm_core._internal.audit.writer import Flusher
+from hsm_core._internal.lib.process import OpeningProcess
 from hsm_core.errors import (
     AuditTamperedError,
     AuditUnavailableError,
@@ -109,7 +109,7 @@ class BaseAuditLog(ABC):
         clock: Clock,
         hmac_key: bytes,
     ) -> None:
-        self._process = os.getpid()
+        self._process = OpeningProcess()
         self._lock = threading.Lock()
         self._chain = chain
         self._clock = WatchedClock(clock)
@@ -180,7 +180,7 @@ class BaseAuditLog(ABC):
 
     def _check_process(self) -> None:
         # A child made by fork shares the files, but has no thread that writes them.
-        if self._process != os.getpid():
+        if not self._process.is_this():
             raise AuditUnavailableError("The audit log was opened by another process.")
 
     def _append_prune(self, detail: PruneDetail) -> AuditTicket:
@@ -289,7 +289,7 @@ class DurableAuditLog(BaseAuditLog):
     @property
     def health(self) -> AuditHealth:
         """How the log is."""
-        if self._process != os.getpid():
+        if not self._process.is_this():
             return AuditHealth(state="failing")
         return self._flusher.health
 
@@ -315,7 +315,7 @@ class DurableAuditLog(BaseAuditLog):
             InvalidInputError: A draft can't be recorded; none of them was.
         """
         # Each use comes here, so calls that decide nothing as a rule are not made.
-        if self._process != os.getpid():
+        if not self._process.is_this():
             self._check_process()
         flusher, end, before, rings = self._flusher, self._chain.end, None, True
         lines: list[bytes] = []
@@ -410,7 +410,7 @@ class DurableAuditLog(BaseAuditLog):
                 is released, and the log is left as after a crash. Or writing still
                 hangs; then the lock stays.
         """
-        if self._closed or self._process != os.getpid():
+        if self._closed or not self._process.is_this():
             return
         if not self._flusher.close():
             # The lock stays: what still hangs may yet be written.

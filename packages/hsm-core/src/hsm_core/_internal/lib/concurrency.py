@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import _thread
-import os
 import threading
 import time
 import weakref
@@ -14,6 +13,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
+from hsm_core._internal.lib.process import OpeningProcess
 from hsm_core.errors import UnavailableError
 
 
@@ -25,7 +25,7 @@ class Gate:
         self._inside = list[None]()
         self._is_closed = False
         self._changed = threading.Condition()
-        self._process = os.getpid()
+        self._process = OpeningProcess()
 
     @contextmanager
     def passage(self) -> Iterator[None]:
@@ -48,7 +48,7 @@ class Gate:
         Raises:
             UnavailableError: The gate is closed, or belongs to the parent process.
         """
-        if os.getpid() != self._process:
+        if not self._process.is_this():
             raise UnavailableError(
                 "The HSM was opened by the parent process; open it again in this one."
             )
@@ -70,7 +70,7 @@ class Gate:
 
         Don't call it while holding a passage: it would wait for its own caller.
         """
-        if os.getpid() != self._process:
+        if not self._process.is_this():
             return False
         with self._changed:
             self._is_closed = True
@@ -195,7 +195,7 @@ class BackgroundWorker:
         self._jobs: list[_Job] = []
         self._changed = threading.Condition()
         self._is_stopped = False
-        self._process = os.getpid()
+        self._process = OpeningProcess()
         self._thread: threading.Thread | None = None
         self.failures = 0
 
@@ -230,7 +230,7 @@ class BackgroundWorker:
 
     def stop(self, timeout_seconds: float) -> None:
         """Start no further step, and wait for the running one."""
-        if os.getpid() != self._process:
+        if not self._process.is_this():
             return
         with self._changed:
             self._is_stopped = True

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from operator import attrgetter
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from msgspec.structs import replace
 
@@ -136,6 +136,10 @@ _KINDS: Final = {operation: _kind(operation) for operation in _DIFFERENCES}
 
 _options_of: Final = attrgetter("approval_id", "idempotency_key", "expected_generation")
 _NO_OPTIONS: Final = ("", None, 0)
+
+
+_OfCaller: TypeAlias = "dict[tuple[Any, ...], UsePlan]"
+"""Plans of one caller, by operation without payload."""
 
 
 class UsePlan:
@@ -348,7 +352,9 @@ class Plans:
     ) -> None:
         self._services = services
         self._handlers = handlers
-        self._plans: dict[tuple[Any, ...], UsePlan] = {}
+        self._plans: dict[tuple[Any, ...], _OfCaller] = {}
+        self._newest: tuple[Caller | None, _OfCaller] = None, {}
+        self._learned = 0
 
     def run(self, request: Request, *, at_once: bool = False) -> Outcome | None:
         """Take a request as far as its record by its plan; None if none can do it."""
@@ -358,21 +364,27 @@ class Plans:
             return None
         fixed, differs, _, _ = kind
         try:
-            slot = (
-                facts_of(request.caller),
-                type(operation),
-                fixed(operation),
-                differs and differs(operation),
-            )
-            plan = self._plans.get(slot)
+            of_caller = self._of(request.caller)
+            slot = type(operation), fixed(operation), differs and differs(operation)
+            plan = of_caller.get(slot)
         except (AttributeError, LookupError, TypeError):
             return None  # Some field is not what it should be.
         if plan is None:
             return None
         if not plan.seen.holds():
-            self._plans.pop(slot, None)
+            of_caller.pop(slot, None)
             return None
         return plan.run(request, at_once)
+
+    def _of(self, caller: Caller) -> _OfCaller:
+        """Return the plans of one caller, to be looked at."""
+        newest, found = self._newest
+        # Where a program embeds the HSM, the same object asks again and again.
+        if newest is not caller:
+            found = self._plans.get(facts_of(caller), {})
+            if found:
+                self._newest = caller, found
+        return found
 
     def learn(self, request: Request, context: RequestContext[Any]) -> None:
         """Make a plan of a use that has succeeded, if it can be repeated by one."""
@@ -386,12 +398,10 @@ class Plans:
             return
         handler = self._handlers[type(operation)]
         assert isinstance(handler, Handler)  # noqa: S101 (for the type checker)
-        plan = UsePlan(self._services, handler, context)
-        if len(self._plans) >= _MOST_PLANS:
+        plan, differs = UsePlan(self._services, handler, context), kind.differs
+        if self._learned >= _MOST_PLANS:
             self._plans.clear()
-        self._plans[
-            facts_of(request.caller),
-            type(operation),
-            kind.fixed(operation),
-            kind.differs and kind.differs(operation),
-        ] = plan
+            self._newest, self._learned = (None, {}), 0
+        self._learned += 1
+        slot = type(operation), kind.fixed(operation), differs and differs(operation)
+        self._plans.setdefault(facts_of(request.caller), {})[slot] = plan

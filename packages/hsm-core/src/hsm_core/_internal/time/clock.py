@@ -22,9 +22,7 @@ class SystemClock:
         """Return wall time, in microseconds since 1970-01-01T00:00:00Z."""
         return time.time_ns() // 1000
 
-    def monotonic(self) -> float:
-        """Return a time that never goes back, in seconds."""
-        return time.monotonic()
+    monotonic = staticmethod(time.monotonic)
 
 
 def microseconds(when: datetime) -> int:

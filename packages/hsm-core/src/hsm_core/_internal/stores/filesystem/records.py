@@ -14,7 +14,6 @@ read and rewritten the affected files.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from pathlib import Path
 
 from hsm_core._internal.keyring.documents import MAX_DOCUMENT_BYTES
 from hsm_core._internal.lib.failpoints import failpoint
+from hsm_core._internal.lib.process import OpeningProcess
 from hsm_core._internal.stores.filesystem.files import (
     create_file,
     discard_directory,
@@ -84,7 +84,7 @@ class FileRecords(Records):
         self._counting = threading.RLock()
         self._staging = threading.Lock()
         self._staged: dict[str, tuple[Path, dict[str, bytes]]] = {}
-        self._process = os.getpid()
+        self._process = OpeningProcess()
         self._is_closed = False
         self.before_close: Callable[[bool], None] = lambda is_settled: None
         make_private_directory(layout.directory)
@@ -104,7 +104,7 @@ class FileRecords(Records):
         is_down = self._is_closed or self._unsettled.is_pending or self._held.is_lost
         # The thread that reads all again may ask the reload itself.
         is_down = is_down or (self._reload.is_due and bool(self._reload))
-        return not is_down and os.getpid() == self._process
+        return not is_down and self._process.is_this()
 
     def check_usable(self) -> None:
         """See `Records.check_usable`."""
@@ -115,7 +115,7 @@ class FileRecords(Records):
     def _check_open(self) -> None:
         if self._is_closed:
             raise StoreUnavailableError(f"The {self._what} is closed.")
-        if os.getpid() != self._process:
+        if not self._process.is_this():
             raise StoreUnavailableError(
                 f"The {self._what} was opened by the parent process; open it again in "
                 "this one."
@@ -344,7 +344,7 @@ class FileRecords(Records):
     def close(self) -> None:
         """Release the lock, after the commit that is under way."""
         with self._lock:
-            if not self._is_closed and os.getpid() == self._process:
+            if not self._is_closed and self._process.is_this():
                 self.before_close(not self._unsettled)
             self._is_closed = True
             self._held.release()

@@ -10,12 +10,12 @@ server ended while it was idle is read or begun through another.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from hsm_core._internal.lib.process import OpeningProcess
 from hsm_core._internal.lib.silence import PATIENCE_SECONDS
 from hsm_core._internal.stores.index_rows import Row
 from hsm_core._internal.stores.postgresql.connection import (
@@ -63,7 +63,7 @@ class ClusterDatabase:
 
     def __init__(self, location: Location) -> None:
         self.location = location
-        self._process = os.getpid()
+        self._process = OpeningProcess()
         self._refusal = ""
         self._mine = threading.local()
         self._reconnected: list[Callable[[ServerFacts], None]] = []
@@ -113,7 +113,7 @@ class ClusterDatabase:
         """
         if self._refusal:
             raise StoreUnavailableError(self._refusal)
-        if os.getpid() != self._process:
+        if not self._process.is_this():
             raise StoreUnavailableError(
                 "The database was opened by the parent process; open it again in "
                 "this one."
@@ -277,7 +277,7 @@ class ClusterDatabase:
 
     def close(self) -> None:
         """Close all connections; once is enough."""
-        if os.getpid() != self._process or self._refusal:
+        if not self._process.is_this() or self._refusal:
             return
         self._refusal = "The database is closed."
         self._pool.close()

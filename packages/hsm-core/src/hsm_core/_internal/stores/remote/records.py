@@ -14,7 +14,6 @@ itself was asked for.
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -22,6 +21,7 @@ from typing import Final
 
 from hsm_core._internal.keyring.documents import MAX_DOCUMENT_BYTES
 from hsm_core._internal.lib.failpoints import failpoint
+from hsm_core._internal.lib.process import OpeningProcess
 from hsm_core._internal.stores.index import KeyIndex
 from hsm_core._internal.stores.keys import RecordKeyStore
 from hsm_core._internal.stores.records import (
@@ -100,7 +100,7 @@ class VaultRecords(Records):
         self._reload = Reload()
         self._lock = threading.RLock()
         self._stripes = [threading.Lock() for _ in range(_STRIPES)]
-        self._process = os.getpid()
+        self._process = OpeningProcess()
         self._is_closed = False
         try:
             self._lease.begin(patient=patient)
@@ -129,7 +129,7 @@ class VaultRecords(Records):
     def _check_open(self) -> None:
         if self._is_closed:
             raise StoreUnavailableError("The key store is closed.")
-        if os.getpid() != self._process:
+        if not self._process.is_this():
             raise StoreUnavailableError(
                 "The key store was opened by the parent process; open it again in "
                 "this one."

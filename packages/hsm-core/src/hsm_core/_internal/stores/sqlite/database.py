@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Final
 
 from hsm_core._internal.lib.failpoints import failpoint
+from hsm_core._internal.lib.process import OpeningProcess
 from hsm_core._internal.stores.filesystem.opening import (
     lock_file,
     open_no_follow,
@@ -149,7 +150,7 @@ class Database:
         self._log = sibling(path, "-wal")
         self._schema = schema
         self._turn = ConnectionLock()
-        self._process = os.getpid()
+        self._process = OpeningProcess()
         self._refusal = ""
         self._is_closed = False
         self._is_moved = False
@@ -216,7 +217,7 @@ class Database:
         """
         if self._refusal:
             raise StoreUnavailableError(self._refusal)
-        if os.getpid() != self._process:
+        if not self._process.is_this():
             raise StoreUnavailableError(
                 "The database was opened by the parent process; open it again in "
                 "this one."
@@ -255,7 +256,7 @@ class Database:
         """
         # Written out, as every request comes here: calls and context managers cost as
         # much as the statement. In a forked child the mutex may never be released.
-        if self._refusal or os.getpid() != self._process:
+        if self._refusal or not self._process.is_this():
             self.check_usable()
         lock = self._turn.lock
         if not lock.acquire(blocking=False):
@@ -497,7 +498,7 @@ class Database:
             StoreUnavailableError: It still can't be used; to be tried again later.
         """
         with self._turn.patiently():
-            if self._is_closed or os.getpid() != self._process:
+            if self._is_closed or not self._process.is_this():
                 self.check_usable()
             if self.available:
                 return
@@ -539,7 +540,7 @@ class Database:
 
     def close(self) -> None:
         """Fold the log, close the connection and release the lock; once is enough."""
-        if os.getpid() != self._process:
+        if not self._process.is_this():
             return
         with self._turn.patiently():
             if self._is_closed:
