@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from functools import cache, partial
-from operator import attrgetter
+from itertools import chain, repeat
+from operator import add, attrgetter
 from struct import Struct
 from typing import Any, Final, TypeAlias
 
@@ -192,8 +193,8 @@ def _seal_each(services: HandlerDependencies, key: KeyDocument) -> Each:
 
     def each(handle: KeyHandle, items: Sequence[Any]) -> tuple[tuple[Any, ...], bytes]:
         drawn = random_bytes(NONCE_BYTES * len(items))
-        nonces = [nonce for (nonce,) in _NONCE.iter_unpack(drawn)]
-        starts = [start + nonce for nonce in nonces]
+        nonces = list(chain.from_iterable(_NONCE.iter_unpack(drawn)))
+        starts = list(map(add, repeat(start), nonces))
         bounds = [bind(item.aad) if item.aad else unbound for item in items]
         texts = [item.plaintext for item in items]
         # Providers of others need not have it.
