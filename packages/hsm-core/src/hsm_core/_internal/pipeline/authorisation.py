@@ -70,6 +70,10 @@ class Admission:
         """Return the handler of an operation."""
         return self._handlers[type(operation)]
 
+    def names_keys(self, operation: Operation[Any]) -> bool:
+        """Return whether an operation is about keys that exist."""
+        return bool(_KEY_FIELDS[type(operation)])
+
     def context(self, caller: Caller, operation: Operation[Any]) -> RequestContext[Any]:
         """Return a new context, under the policy that is in force now."""
         return RequestContext(caller, operation, self._services.policy.engine)

@@ -194,7 +194,9 @@ class Mutations:
         repeated = self._repeat(attempt, handler, request_digest)
         if repeated is not None:
             return repeated
-        self._admission.admit(attempt, handler)
+        if self._admission.names_keys(sent):
+            # Which keys are locked is known before it is decided under their locks.
+            self._admission.admit(attempt, handler)
         try:
             return self._change(attempt, handler, sent, request_digest)
         except _DoneError:
