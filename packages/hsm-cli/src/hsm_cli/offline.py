@@ -17,6 +17,7 @@ from hsm_core.secret_input import read_secret
 
 if TYPE_CHECKING:
     from hsm_core.approver_keys import ApproverKeys
+    from hsm_core.factory import LedgerVerification
     from hsm_core.model import AuditEntry
     from hsm_core.operations import AuditPage, ListAuditEvents
 
@@ -82,25 +83,6 @@ class ClusterLogReport(Record, frozen=True, kw_only=True):
     clean: bool
 
 
-class ClusterReport(Record, frozen=True, kw_only=True):
-    """
-    Verification report of the intact audit logs of a cluster.
-
-    Attributes:
-        records: Number of verified records in all logs.
-        macs_checked: Whether the HMAC key was given. Without it only the hash chains
-            were checked, which an attacker can forge.
-        consents_checked: Number of verified signed approvals; None if no approver keys
-            were given.
-        logs: Report of each log.
-    """
-
-    records: int
-    macs_checked: bool
-    consents_checked: int | None
-    logs: tuple[ClusterLogReport, ...]
-
-
 class LedgerReport(Record, frozen=True, kw_only=True):
     """
     Verification report of an intact retention ledger.
@@ -132,6 +114,27 @@ class LedgerReport(Record, frozen=True, kw_only=True):
     anchors: int | None = None
     former: int | None = None
     in_use: bool = False
+
+
+class ClusterReport(Record, frozen=True, kw_only=True):
+    """
+    Verification report of the intact audit logs of a cluster.
+
+    Attributes:
+        records: Number of verified records in all logs.
+        macs_checked: Whether the HMAC key was given. Without it only the hash chains
+            were checked, which an attacker can forge.
+        consents_checked: Number of verified signed approvals; None if no approver keys
+            were given.
+        logs: Report of each log.
+        ledger: Report of the retention ledger; None if there is none.
+    """
+
+    records: int
+    macs_checked: bool
+    consents_checked: int | None
+    logs: tuple[ClusterLogReport, ...]
+    ledger: LedgerReport | None = None
 
 
 def read_approver_file(path: Path) -> ApproverKeys:
@@ -207,7 +210,7 @@ def verify_cluster(
     approver_keys: ApproverKeys | None = None,
 ) -> ClusterReport:
     """
-    Verify the audit logs of a cluster together, without a server.
+    Verify the audit logs of a cluster and its retention ledger, without a server.
 
     Args:
         store: Address of the database, without password.
@@ -220,14 +223,15 @@ def verify_cluster(
 
     Raises:
         AuditTamperedError: A log is damaged, or the logs contradict each other.
+        LedgerTamperedError: The ledger is damaged, or does not match the logs.
         WrongAuditKeyError: The key does not belong to the logs.
         ConfigurationError: There is no cluster, or it can't be read.
     """
-    from hsm_core.factory import ConsentAudit, open_cluster_verifier
+    from hsm_core import factory
 
-    consents = None if approver_keys is None else ConsentAudit(approver_keys)
+    consents = None if approver_keys is None else factory.ConsentAudit(approver_keys)
     look = None if consents is None else consents.look
-    found = open_cluster_verifier(store, hmac_key).verify(progress, look)
+    found = factory.verify_cluster(store, hmac_key, progress, look)
     logs = tuple(
         ClusterLogReport(
             node=each.node,
@@ -238,13 +242,14 @@ def verify_cluster(
             head_hash=each.log.head_hash,
             clean=each.log.clean,
         )
-        for each in found
+        for each in found.logs
     )
     return ClusterReport(
         records=sum(log.records for log in logs),
         macs_checked=hmac_key is not None,
         consents_checked=None if consents is None else consents.checked,
         logs=logs,
+        ledger=None if found.ledger is None else _ledger_report(found.ledger),
     )
 
 
@@ -319,6 +324,10 @@ def verify_ledger(
     from hsm_core import factory
 
     found = factory.verify_ledger(path, hmac_key, trail=trail, progress=progress)
+    return _ledger_report(found)
+
+
+def _ledger_report(found: LedgerVerification) -> LedgerReport:
     return LedgerReport(
         records=found.chain.records,
         head_seq=found.chain.head_seq,
@@ -331,7 +340,7 @@ def verify_ledger(
         aborted=found.aborted,
         unfinished=found.unfinished,
         anchors=found.anchors,
-        former=None if trail is None else found.former,
+        former=None if found.anchors is None else found.former,
     )
 
 

@@ -27,7 +27,10 @@ from hsm_core._internal.lib.concurrency import BackgroundWorker
 from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core._internal.policy.engine import policy_of
 from hsm_core._internal.retention import evidence
-from hsm_core._internal.retention.evidence import LedgerVerification
+from hsm_core._internal.retention.evidence import (
+    ClusterVerification,
+    LedgerVerification,
+)
 from hsm_core._internal.retention.service import LedgerFile
 from hsm_core._internal.stores.audit import open_audit_log, open_ledger, recover_fork
 from hsm_core._internal.stores.filesystem.audit_verify import AuditVerifier
@@ -54,7 +57,7 @@ from hsm_core.errors import (
     ConfigurationError,
     InputSizeError,
 )
-from hsm_core.model import AuditEntry, RepairDetail
+from hsm_core.model import AuditEntry, AuditEvent, RepairDetail
 from hsm_core.operations import AuditPage, ListAuditEvents
 from hsm_core.protocols import (
     ApprovalStore,
@@ -75,6 +78,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AuditVerifier",
+    "ClusterVerification",
     "ConsentAudit",
     "LedgerVerification",
     "OfflineVerification",
@@ -89,6 +93,7 @@ __all__ = [
     "open_verifier",
     "read_trail",
     "recover_trail",
+    "verify_cluster",
     "verify_ledger",
 ]
 
@@ -194,7 +199,9 @@ def open_hsm(
             stack.callback(_close_log, audit)
             if node is not None:
                 node.tie(audit, hmac_key)
-            ledger = _open_ledger(settings, hmac_key, clock, entropy)
+            ledger = None
+            if node is None:
+                ledger = _open_ledger(settings, hmac_key, clock, entropy)
             if ledger is not None and ledger.log is not None:
                 stack.callback(_close_log, ledger.log)
             parts = Parts(
@@ -297,6 +304,35 @@ def open_cluster_verifier(store: str, hmac_key: bytes | None) -> ClusterVerifier
     audit_self_test()
     location = read_location(store, name="verifier")
     return ClusterVerifier(location, hmac_key)
+
+
+def verify_cluster(
+    store: str,
+    hmac_key: bytes | None,
+    progress: Callable[[int], None] | None = None,
+    look: Callable[[AuditEvent], None] | None = None,
+) -> ClusterVerification:
+    """
+    Verify all audit logs of a cluster together, and its retention ledger with them.
+
+    Args:
+        store: As for `open_cluster_verifier`.
+
+        hmac_key: 32 bytes, or None to check the chains only.
+
+        progress: Called now and then with the number of records verified.
+
+        look: Called with each good audit record.
+
+    Raises:
+        LedgerTamperedError: The ledger is damaged or missing, or not what the audit
+            logs say of it.
+        AuditTamperedError: An audit log is damaged, or they contradict each other.
+        WrongAuditKeyError: The key is not theirs.
+        ConfigurationError: There is no cluster, or it can't be read.
+    """
+    with open_cluster_verifier(store, hmac_key).opened() as cluster:
+        return evidence.verify_cluster(cluster, progress, look)
 
 
 def read_trail(path: Path, hmac_key: bytes | None, query: ListAuditEvents) -> AuditPage:

@@ -203,7 +203,7 @@ class Settings(Record, frozen=True, kw_only=True):
             ``hsm_core.retention_policy``), which is read again when it changes. None
             purges nothing.
         retention_ledger: Where purges are attested; needed with a policy. Made, with
-            its directory, if absent.
+            its directory, if absent. A cluster has its ledger in the database.
         retention_interval_seconds: How often it is looked what may be purged.
         retention_grace_seconds: How long a purge waits after it was approved.
         retention_max_purges: More than this at once need an approval of their own.
@@ -328,12 +328,11 @@ class Settings(Record, frozen=True, kw_only=True):
                 "cluster.",
                 field="node_name",
             )
-        if self.retention_config is not None or self.retention_ledger is not None:
+        if self.retention_ledger is not None:
             raise ConfigurationError(
-                "retention_config and retention_ledger are not available with a "
-                "PostgreSQL store: the ledger that attests purges belongs to one "
-                "machine.",
-                field="retention_config",
+                "retention_ledger must be empty with a PostgreSQL store: the retention "
+                "ledger is in the database.",
+                field="retention_ledger",
             )
         if self.node_mark is None:
             name = f"{self.node_name}.mark"

@@ -18,6 +18,7 @@ from hsm_cli.io.results import EVENT_COLUMNS, NODE_COLUMNS, counted
 from hsm_cli.io.tables import Column, row
 from hsm_cli.offline import (
     ClusterLogReport,
+    LedgerReport,
     OfflineReport,
     describe_checks,
     end_pair,
@@ -311,8 +312,8 @@ def verify(
     """
     Verify the server's audit log, or a local one with --audit-path.
 
-    With --store, verify the audit logs of a cluster together: also that none of them,
-    and no end of one, is missing.
+    With --store, verify the audit logs and the retention ledger of a cluster together:
+    also that none of them, and no end of one, is missing.
 
     If the log is damaged, the error names the first bad record and the reason, and the
     exit code is 7.
@@ -395,6 +396,8 @@ def _verify_cluster(
     if report.consents_checked is not None:
         pairs.append(("signed approvals", f"{report.consents_checked}, all valid"))
     pairs += [(f"log of {log.node}", _log_line(log)) for log in report.logs]
+    if report.ledger is not None:
+        pairs.append(("retention ledger", _ledger_line(report.ledger)))
     invocation.output.pairs(report, pairs, headline)
 
 
@@ -403,6 +406,14 @@ def _log_line(log: ClusterLogReport) -> str:
     return (
         f"{log.log_id}, {counted(log.records, 'record')}{pruned}, head {log.head_seq} "
         f"{log.head_hash}"
+    )
+
+
+def _ledger_line(ledger: LedgerReport) -> str:
+    return (
+        f"{ledger.log_id}, {counted(ledger.purges, 'purge')}, "
+        f"{ledger.aborted} aborted, {ledger.unfinished} unfinished, "
+        f"head {ledger.head_seq} {ledger.head_hash}"
     )
 
 

@@ -161,6 +161,8 @@ def verify(
     """
     Verify a local retention ledger, without a server.
 
+    The ledger of a cluster is verified by `hsm-cli audit verify --store`.
+
     With --audit-path, also detect a ledger that was truncated, replaced by an older
     copy, or lacks a purge. If the ledger is damaged, the exit code is 7.
     """
@@ -176,6 +178,8 @@ def verify(
 def _summary(report: RetentionReport) -> str:
     if not report.enabled:
         return "retention is off: the server has no --retention-config"
+    if report.node:
+        return f"node {report.node} runs retention; only its report shows more"
     parts = [
         f"{report.queue} pending; since startup {report.scheduled_total} scheduled, "
         f"{report.completed_total} purged; last run {instant(report.swept_at) or '-'}"

@@ -138,6 +138,8 @@ class RetentionReport(Record, frozen=True, kw_only=True):
         failures: Keys that the last sweep could not process; they are retried.
         swept_at: End of the last sweep.
         items: First 100 items of the queue.
+        node: In a cluster, the node that runs the scheduler, if it is another one; only
+            its report has more.
     """
 
     enabled: bool
@@ -155,6 +157,7 @@ class RetentionReport(Record, frozen=True, kw_only=True):
     failures: int = 0
     swept_at: datetime | None = None
     items: tuple[PurgeItem, ...] = ()
+    node: str = ""
 
 
 class ExtendRetention(Operation[KeyInfo], frozen=True, kw_only=True):

@@ -156,7 +156,8 @@ STORAGE: Final = {
     ),
     "retention_ledger": Setting(
         "retention-ledger",
-        "File of the retention ledger, which records every purge.  "
+        "File of the retention ledger, which records every purge. A cluster has it in "
+        "the database.  "
         "[default: with --retention-config, retention-ledger.log beside"
         " the trail]",
     ),

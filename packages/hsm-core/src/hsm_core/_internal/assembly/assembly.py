@@ -21,7 +21,7 @@ from hsm_core._internal.approvals.journal import ApprovalSetDigest
 from hsm_core._internal.approvals.maintenance import DualControl, open_dual_control
 from hsm_core._internal.approvals.signatures import SignatureCheck, signature_check
 from hsm_core._internal.assembly.opened import OpenHSM
-from hsm_core._internal.audit.reading import recorded_names
+from hsm_core._internal.audit.reading import RecordSource, recorded_names
 from hsm_core._internal.audit.verify import verify_range
 from hsm_core._internal.background.backups import Backups, Copier
 from hsm_core._internal.background.maintenance import PeriodicMaintenance
@@ -49,7 +49,11 @@ from hsm_core._internal.retention.service import (
     removal_method,
 )
 from hsm_core._internal.stores.memory.records import MemoryApprovalStore
-from hsm_core.errors import KeyRingTamperedError, StoreMismatchError
+from hsm_core.errors import (
+    AuditTamperedError,
+    KeyRingTamperedError,
+    StoreMismatchError,
+)
 from hsm_core.policies import Policy
 from hsm_core.protocols import (
     ApprovalStore,
@@ -198,14 +202,38 @@ class _Assembly:
             parts.audit, ground.verify, key_ids
         )
         self._uses = self._count_uses()
-        log = parts.purges.log if parts.purges else None
-        ledger = LedgerCheck(ground, log, parts.hmac_key)
+        ledger = LedgerCheck(ground, self._ledger_to_read(), parts.hmac_key)
         self._store_check = StoreCheck(ground, self._uses, ledger)
-        self._slot = RetentionSlot(parts.purges)
+        self._slot = self._retention_slot()
         self._dual = self._begin_dual_control()
         if parts.cluster is not None:
             parts.cluster.follow_uses(self._uses)
             parts.cluster.begin_settling(ground, self._approvals, self._dual)
+
+    def _ledger_to_read(self) -> RecordSource | None:
+        """Return the retention ledger, if there is one and it is not damaged."""
+        parts = self._parts
+        if parts.cluster is None:
+            return parts.purges.log if parts.purges else None
+        found = parts.cluster.logs.ledger()
+        try:
+            if found is not None:
+                found.mark()
+        except AuditTamperedError:
+            return None
+        return found
+
+    def _retention_slot(self) -> RetentionSlot:
+        parts = self._parts
+        if parts.cluster is None or self._settings.retention_config is None:
+            return RetentionSlot(parts.purges)
+        from hsm_core._internal.assembly.cluster import shared_retention
+
+        slot = shared_retention(
+            parts.cluster, self._settings, parts.hmac_key, parts.clock, parts.entropy
+        )
+        slot.build_over = self._retention
+        return slot
 
     def finish(self) -> OpenHSM:
         """Record the start, and begin what the HSM does by itself."""
@@ -384,14 +412,16 @@ class _Assembly:
     def _retention_over(
         self, log: AuditLog
     ) -> Callable[[Callable[[Request], Any], PurgeRequests], Retention]:
-        def build(execute: Callable[[Request], Any], desk: PurgeRequests) -> Retention:
-            return Retention(
-                self._ground,
-                ledger=log,
-                hmac_key=self._parts.hmac_key,
-                desk=desk,
-                execute=execute,
-                method=removal_method(self._settings.key_store),
-            )
+        return partial(self._retention, log)
 
-        return build
+    def _retention(
+        self, log: AuditLog, execute: Callable[[Request], Any], desk: PurgeRequests
+    ) -> Retention:
+        return Retention(
+            self._ground,
+            ledger=log,
+            hmac_key=self._parts.hmac_key,
+            desk=desk,
+            execute=execute,
+            method=removal_method(self._settings.key_store),
+        )

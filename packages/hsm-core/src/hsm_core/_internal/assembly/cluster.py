@@ -29,7 +29,7 @@ from hsm_core._internal.cluster.overview import ClusterOverview
 from hsm_core._internal.cluster.seen import SeenDatabase
 from hsm_core._internal.cluster.settlement import Settlement
 from hsm_core._internal.cluster.trust import TrustRegister
-from hsm_core._internal.cluster.view import NodeView
+from hsm_core._internal.cluster.view import LedgerView, NodeView
 from hsm_core._internal.keyring.dependencies import Dependencies
 from hsm_core._internal.keyring.journal import Journal, KeyJournal
 from hsm_core._internal.keyring.key_ring import KeyRing
@@ -40,6 +40,8 @@ from hsm_core._internal.lib import silence
 from hsm_core._internal.lib.concurrency import BackgroundWorker
 from hsm_core._internal.lib.encoding import length_prefixed
 from hsm_core._internal.policy.in_force import PolicyHolder
+from hsm_core._internal.retention.shared import SharedRetentionSlot
+from hsm_core._internal.stores.audit import open_cluster_ledger
 from hsm_core._internal.stores.guard import unwrapped
 from hsm_core._internal.stores.locations import open_database
 from hsm_core._internal.stores.postgresql.audit_logs import ClusterLogs, ReadableLog
@@ -59,6 +61,7 @@ from hsm_core.model import LogHead
 from hsm_core.protocols import (
     ApprovalStore,
     AuditDraft,
+    AuditHead,
     AuditLog,
     Clock,
     Entropy,
@@ -421,6 +424,28 @@ def open_patiently(attempt: Callable[[], T], progress: Callable[[str], None]) ->
                 progress(f"new attempt: {error}")
             is_first = False
             time.sleep(_PAUSE_SECONDS)
+
+
+def shared_retention(
+    node: ClusterNode,
+    settings: Settings,
+    hmac_key: bytes,
+    clock: Clock,
+    entropy: Entropy,
+) -> SharedRetentionSlot:
+    """Return what runs retention while the node has the lease for it."""
+
+    def open_ledger() -> AuditLog:
+        view = LedgerView(node.view)
+        return open_cluster_ledger(
+            settings, hmac_key, clock, entropy, node.database, view
+        )
+
+    def stored_head() -> AuditHead | None:
+        ledger = node.logs.ledger()
+        return ledger.head() if ledger is not None else None
+
+    return SharedRetentionSlot(node.jobs, open_ledger, stored_head)
 
 
 def join_cluster(settings: Settings, clock: Clock, entropy: Entropy) -> ClusterNode:

@@ -48,6 +48,7 @@ _FACTS_KEPT: Final = 4096
 _LOOKED_AT: Final = 16
 _HEADS_KIND: Final = b'"kind":"%b"' % HEADS.encode()
 _START_KINDS: Final = (b'"kind":"system.start"', b'"kind":"system.resume"')
+_OF_LEDGER: Final = re.compile(rb'"kind":"(?:system\.ledger|PurgeVersion)"')
 _REVISION: Final = re.compile(rb',"revision":([0-9]+)')
 _KIND: Final = re.compile(rb'"kind":"([A-Za-z]+)"')
 _USES: Final = frozenset(
@@ -76,6 +77,14 @@ class NamedLog(Protocol):
         ...
 
 
+class Note(Protocol):
+    """Function that is given a record, and whether it is the first of its log."""
+
+    def __call__(self, event: AuditEvent, *, is_first: bool) -> None:
+        """Note it."""
+        ...
+
+
 class VerifiedLog(msgspec.Struct, frozen=True):
     """Result of verifying one log of a cluster, and the node that writes it."""
 
@@ -99,6 +108,7 @@ class _Summary:
         open: Sequence numbers of intents without outcome, by operation.
         settled: Log and operation of the intents of others that it settled.
         last_time: Of the newest record, in microseconds since 1970.
+        is_begun: Whether a record was looked at.
     """
 
     def __init__(self) -> None:
@@ -106,6 +116,7 @@ class _Summary:
         self.open: dict[str, int] = {}
         self.settled: set[tuple[str, str]] = set()
         self.last_time = 0
+        self.is_begun = False
         self._keys = KnownKeys()
 
     def look(self, record: bytes, seq: int) -> None:
@@ -129,6 +140,7 @@ def verify_logs(
     hmac_key: bytes | None,
     progress: Callable[[int], None] | None = None,
     look: Callable[[AuditEvent], None] | None = None,
+    note: Note | None = None,
 ) -> list[VerifiedLog]:
     """
     Verify all logs of a cluster.
@@ -141,6 +153,9 @@ def verify_logs(
         progress: Called now and then with the number of records verified.
 
         look: Called with each good record; its exceptions end the verification.
+
+        note: Called with those that are about the retention ledger, and with the first
+            of each log.
 
     Returns:
         The result of each log, in the order given.
@@ -158,7 +173,10 @@ def verify_logs(
         before = done
 
         def see(record: bytes, seq: int, summary: _Summary = summary) -> None:
+            is_first, summary.is_begun = not summary.is_begun, True
             summary.look(record, seq)
+            if note is not None and (is_first or _OF_LEDGER.search(record)):
+                note(event_of(record, seq), is_first=is_first)
             if look is not None:
                 look(event_of(record, seq))
 

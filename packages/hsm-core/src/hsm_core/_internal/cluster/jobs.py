@@ -11,7 +11,7 @@ that it still runs changes nothing.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final, Protocol
 
 from hsm_core._internal.cluster import fence
@@ -73,28 +73,50 @@ class JobLeases:
         self._database = database
         self._member = member
 
-    def holds(self, job: str) -> bool:
+    def holds(self, job: str, leave: Callable[[], None] = lambda: None) -> bool:
         """
         Return whether this node is to run a job now.
 
         To be called before each run, by the thread that runs it. A process that was
         fenced has no lease, and takes none from its successor of the same name.
 
+        Args:
+            job: Its name.
+
+            leave: Called before the lease is given back to another node.
+
         Raises:
             StoreUnavailableError: The database can't be asked.
         """
+        node = self._member.node
 
-        def work(connection: ServerConnection) -> bool:
-            node, epoch = self._member.node, self._member.epoch
+        def take(connection: ServerConnection) -> bool | None:
+            epoch = self._member.epoch
             if not fence.lock(connection, node, epoch):
                 return False
             live = [name for (name,) in connection.execute(_LIVE).fetchall()]
             if chosen(job, {*live, node}) != node:
-                connection.execute(_GIVE_BACK, (job, node))
-                return False
+                return None
             return connection.execute(_TAKE, (job, node, epoch)).rowcount > 0
 
-        return self._database.run(work)
+        def give_back(connection: ServerConnection) -> None:
+            connection.execute(_GIVE_BACK, (job, node))
+
+        taken = self._database.run(take)
+        if taken is None:
+            leave()
+            self._database.run(give_back)
+        return bool(taken)
+
+    def holder(self, job: str) -> str:
+        """
+        Return the node that has the lease of a job; empty if none has.
+
+        Raises:
+            StoreUnavailableError: The database can't be asked.
+        """
+        found = self._database.row("SELECT node FROM leases WHERE name = $1", (job,))
+        return str(found[0]) if found else ""
 
     def guarded(self, job: str, task: Task) -> Task:
         """Return a task that is run only while this node has the lease of a job."""

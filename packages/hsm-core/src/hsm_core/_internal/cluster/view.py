@@ -112,3 +112,34 @@ class NodeView:
         if found is None:
             raise StoreUnavailableError
         return FeedPosition(*found)
+
+
+class LedgerView:
+    """
+    A `ClusterView` under which a node writes the retention ledger.
+
+    Args:
+        view: View of the node's log.
+
+    Attributes:
+        node: Name of the node.
+    """
+
+    def __init__(self, view: NodeView) -> None:
+        self.node = view.node
+        self._view = view
+        self.catch_up = view.catch_up
+        self.renew = view.renew
+
+    @property
+    def epoch(self) -> int:
+        """Epoch of the node."""
+        return self._view.epoch
+
+    @property
+    def position(self) -> FeedPosition:
+        """Newest change that was applied."""
+        return self._view.position
+
+    def written(self, mark: HeadMark) -> None:
+        """Do nothing: the audit logs name the end of the ledger."""

@@ -16,7 +16,8 @@ from typing import Final, Protocol
 
 import msgspec
 
-from hsm_core._internal.audit.reading import verified_events
+from hsm_core._internal.audit.cluster import Note, VerifiedLog
+from hsm_core._internal.audit.reading import RecordSource, verified_events
 from hsm_core._internal.audit.reasons import damaged_ledger
 from hsm_core._internal.audit.record import event_of
 from hsm_core._internal.audit.verify import OfflineVerification, verify_range
@@ -27,7 +28,6 @@ from hsm_core._internal.retention.ledger import (
     PURGE_KIND,
     Reach,
     anchor_draft,
-    reach,
     reach_of,
 )
 from hsm_core._internal.retention.state import LedgerAnchor, StateFile
@@ -39,7 +39,7 @@ from hsm_core.errors import (
     StoreUnavailableError,
 )
 from hsm_core.model import AuditEvent, KeyId, Phase
-from hsm_core.protocols import AuditLog, KnownKey
+from hsm_core.protocols import KnownKey
 
 _BLOCK: Final = 200
 _PURGED: Final = "Its material was purged, and an older document was restored."
@@ -51,21 +51,29 @@ class TrailReach(msgspec.Struct):
 
     Attributes:
         newest: The newest anchor; None if no record has one.
-        began_at: Time of the oldest remaining record, if others were pruned.
+        began_at: Time of the oldest remaining record, if others were pruned; of several
+            logs, the latest.
     """
 
     newest: LedgerAnchor | None = None
     began_at: int = 0
     _is_begun: bool = msgspec.field(default=False)
 
+    def next_log(self) -> None:
+        """Go on with the records of another log of the cluster."""
+        self._is_begun = False
+
     def note(self, event: AuditEvent) -> None:
         """Update the state with one audit record."""
         if not self._is_begun:
             self._is_begun = True
-            self.began_at = event.time if event.seq else 0
-        reach = reach_of(event)
-        if reach is not None:
-            self.newest = reach.anchor
+            self.began_at = max(self.began_at, event.time if event.seq else 0)
+        found, newest = reach_of(event), self.newest
+        if found is None:
+            return
+        is_other = newest is None or newest.log_id != found.anchor.log_id
+        if is_other or newest is None or newest.seq < found.anchor.seq:
+            self.newest = found.anchor
 
 
 def unknown_purge(
@@ -147,13 +155,13 @@ class LedgerCheck:
     Args:
         ground: Its keys were compared with the audit log.
 
-        log: The ledger; None if there is none, or it is damaged.
+        log: The ledger, to be read; None if there is none, or it is damaged.
 
         hmac_key: Key of ledger and trail.
     """
 
     def __init__(
-        self, ground: Dependencies, log: AuditLog | None, hmac_key: bytes
+        self, ground: Dependencies, log: RecordSource | None, hmac_key: bytes
     ) -> None:
         self._ground = ground
         self._log = log
@@ -182,6 +190,10 @@ class LedgerCheck:
         trail, audit = TrailReach(), self._ground.audit
         for event in verified_events(audit, self._ground.verify, audit.first_seq):
             trail.note(event)
+        for log in self._ground.other_logs():
+            trail.next_log()
+            for event in verified_events(log, log.verify, log.first_seq):
+                trail.note(event)
         if trail.newest is not None and trail.newest.log_id != self._log.log_id:
             return found  # It is not the ledger that the trail knows.
         unknown = unknown_purge(self._read().done, trail)
@@ -264,7 +276,11 @@ class LedgerCheck:
             AuditUnavailableError: It can't be recorded.
         """
         if self._is_ahead and self._log is not None:
-            draft = anchor_draft(reach(self._log))
+            head = self._log.head()
+            end = LedgerAnchor(
+                log_id=self._log.log_id, seq=head.seq, leaf_hash=head.leaf_hash
+            )
+            draft = anchor_draft(end)
             self._ground.audit.append([draft], durable=True, reserved=True).wait()
             self._is_ahead = False
 
@@ -346,7 +362,7 @@ class _Trail(msgspec.Struct):
 
 def verify_ledger(
     ledger: _Verifier,
-    trail: _Verifier | None = None,
+    trail: _Verifier | _Noted | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> LedgerVerification:
     """
@@ -388,6 +404,99 @@ def verify_ledger(
         anchors=anchors,
         former=len(told.former),
     )
+
+
+class ClusterVerification(msgspec.Struct, frozen=True):
+    """
+    Result of verifying the logs of a cluster.
+
+    Attributes:
+        logs: Result of each audit log.
+        ledger: Of the retention ledger; None if there is none, and no log names one.
+    """
+
+    logs: list[VerifiedLog]
+    ledger: LedgerVerification | None
+
+
+class ClusterLogReader(Protocol):
+    """Audit logs and retention ledger of a cluster, in one state."""
+
+    def verify(
+        self,
+        progress: Callable[[int], None] | None = None,
+        look: Callable[[AuditEvent], None] | None = None,
+        note: Note = ...,
+    ) -> list[VerifiedLog]:
+        """Verify all audit logs; see `verify_logs`."""
+        ...
+
+    @property
+    def ledger(self) -> _Verifier | None:
+        """The retention ledger; None if there is none."""
+        ...
+
+
+def verify_cluster(
+    cluster: ClusterLogReader,
+    progress: Callable[[int], None] | None = None,
+    look: Callable[[AuditEvent], None] | None = None,
+) -> ClusterVerification:
+    """
+    Verify the audit logs of a cluster together, and its retention ledger with them.
+
+    Args:
+        cluster: The logs.
+
+        progress: Called now and then with the number of records verified.
+
+        look: Called with each good audit record.
+
+    Raises:
+        LedgerTamperedError: The ledger is damaged or missing, or not what the audit
+            logs say of it.
+        AuditTamperedError: An audit log is damaged, or they contradict each other.
+        HSMError: See `verify_ledger`.
+    """
+    noted: list[AuditEvent] = []
+    firsts: list[AuditEvent] = []
+
+    def note(event: AuditEvent, *, is_first: bool) -> None:
+        noted.append(event)
+        if is_first and event.seq:
+            firsts.append(event)
+
+    logs = cluster.verify(progress, look, note)
+    # In one order, for a lost ledger was replaced at one moment.
+    noted.sort(key=lambda event: event.time)
+    # The log that was pruned up to the latest moment tells since when they all tell.
+    noted[:0] = sorted(firsts, key=lambda event: event.time)[-1:]
+    try:
+        ledger = cluster.ledger
+    except AuditTamperedError as error:
+        raise LedgerTamperedError(damaged_ledger(error)) from error
+    if ledger is None:
+        if any(map(reach_of, noted)):
+            raise LedgerTamperedError(
+                "The retention ledger that the audit logs name is missing."
+            )
+        return ClusterVerification(logs, None)
+    return ClusterVerification(logs, verify_ledger(ledger, _Noted(noted)))
+
+
+class _Noted(msgspec.Struct):
+    """Records of verified audit logs, to be looked at like a log."""
+
+    events: list[AuditEvent]
+
+    def verify(
+        self,
+        progress: Callable[[int], None] | None = None,
+        look: Callable[[AuditEvent], None] | None = None,
+    ) -> None:
+        for event in self.events:
+            if look is not None:
+                look(event)
 
 
 def _compare(

@@ -51,7 +51,7 @@ _LOOK_SECONDS: Final = 60.0
 Execute: TypeAlias = Callable[[Request], Any]
 """The pipeline."""
 
-_FIRST_SECONDS: Final = 5.0
+FIRST_SECONDS: Final = 5.0
 """Seconds from the start to the first sweep."""
 
 _BETWEEN_SECONDS: Final = 60.0
@@ -212,6 +212,11 @@ class Retention:
     def _abandon(self) -> None:
         self._walk = None
 
+    @property
+    def is_sweeping(self) -> bool:
+        """Whether a sweep has begun and not ended."""
+        return self._walk is not None
+
     def want(self) -> None:
         """Start a sweep now, or right after the running one."""
         self._is_wanted = True
@@ -340,7 +345,7 @@ class RetentionSlot:
             return
         self.retention = self.build(execute, desk)
         self._worker = new_worker()
-        self._worker.every(_BETWEEN_SECONDS, self.retention.step, first=_FIRST_SECONDS)
+        self._worker.every(_BETWEEN_SECONDS, self.retention.step, first=FIRST_SECONDS)
         self._worker.start()
 
     def stop(self, timeout_seconds: float) -> None:
@@ -359,8 +364,9 @@ class RetentionSlot:
 
     def hurry(self) -> None:
         """Read the policy file now, and sweep."""
-        if self.retention is not None and self._worker is not None:
-            self.retention.want()
+        running = self.retention
+        if running is not None and self._worker is not None:
+            running.want()
             self._worker.hurry()
 
     def begin_ledger(self, caller: Caller, reason: str) -> LedgerBegun:
@@ -388,8 +394,9 @@ class RetentionSlot:
         self._sound().ledger.check_lost()
 
     def _sound(self) -> Retention:
-        if self.retention is not None:
-            return self.retention
+        running = self.retention
+        if running is not None:
+            return running
         if self._ledger is None:
             raise ConflictError(
                 "Retention is not configured, so there is no retention ledger."
@@ -401,8 +408,9 @@ class RetentionSlot:
 
     def status(self) -> RetentionReport:
         """Return the status of retention."""
-        if self.retention is not None:
-            return self.retention.status()
+        running = self.retention
+        if running is not None:
+            return running.status()
         if self._ledger is None or not self._ledger.problem:
             return RetentionReport(enabled=False)
         bad = LedgerStatus(

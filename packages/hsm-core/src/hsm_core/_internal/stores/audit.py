@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -96,6 +97,28 @@ def open_audit_log(
             "The audit log belongs to another key store.", seq=0, reason="log_id"
         )
     return audit
+
+
+def open_cluster_ledger(
+    settings: Settings,
+    hmac_key: bytes,
+    clock: Clock,
+    entropy: Entropy,
+    database: ClusterDatabase,
+    view: ClusterView,
+) -> AuditLog:
+    """
+    Open the retention ledger of a cluster, or begin it; one node at a time may.
+
+    Raises:
+        AuditTamperedError: It is damaged.
+        AuditUnavailableError: It can't be read or written.
+    """
+    from hsm_core._internal.stores.postgresql.audit import LEDGER, PostgresAuditLog
+
+    options = _options(settings, hmac_key, clock, entropy)
+    options = replace(options, node=LEDGER)
+    return PostgresAuditLog.open(database, options, view)
 
 
 def open_ledger(

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 READ_ONE_STATE: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 """Begins a transaction that sees one state of the log while others write."""
 
+LEDGER: Final = "@ledger"
+"""Name of the retention ledger among the logs; no node can have it."""
+
 _FIND: Final = "SELECT log_id FROM logs WHERE node = $1"
 _CREATE: Final = (
     "INSERT INTO logs (log_id, node, head) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"

@@ -18,7 +18,7 @@ from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.audit.record import MEMBERS, leaf_hash
 from hsm_core._internal.audit.verify import recover, verify_range
 from hsm_core._internal.stores.audit_rows import StoredRows, read_head
-from hsm_core._internal.stores.postgresql.audit import READ_ONE_STATE
+from hsm_core._internal.stores.postgresql.audit import LEDGER, READ_ONE_STATE
 from hsm_core._internal.stores.postgresql.audit_rows import (
     PostgresTables,
     RecordReader,
@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     from hsm_core._internal.stores.postgresql.database import ClusterDatabase
     from hsm_core._internal.stores.postgresql.driver import ServerConnection
 
-_LIST: Final = "SELECT log_id, node FROM logs ORDER BY node, log_id"
-_HEADS: Final = "SELECT log_id, head FROM logs ORDER BY node, log_id"
+_LIST: Final = "SELECT log_id, node FROM logs WHERE node <> $1 ORDER BY node, log_id"
+_HEADS: Final = "SELECT log_id, head FROM logs WHERE node <> $1 ORDER BY node, log_id"
+_LEDGER: Final = "SELECT log_id FROM logs WHERE node = $1"
 _GROWTH: Final = (
     "SELECT 1 FROM records WHERE log_id = $1 AND seq >= $2 AND seq < $3 "
     "AND substring(line FROM $4::integer FOR $5::integer) <> $6 LIMIT 1"
@@ -57,12 +58,23 @@ class LogName(msgspec.Struct, frozen=True):
 
 def log_names(connection: ServerConnection) -> list[LogName]:
     """
-    Return all logs of a cluster, by node.
+    Return all audit logs of a cluster, by node.
 
     Raises:
         psycopg.Error: They can't be read.
     """
-    return [LogName(*row) for row in run(connection, _LIST).fetchall()]
+    return [LogName(*row) for row in run(connection, _LIST, (LEDGER,)).fetchall()]
+
+
+def ledger_id(connection: ServerConnection) -> str:
+    """
+    Return the log ID of the retention ledger; empty if there is none.
+
+    Raises:
+        psycopg.Error: It can't be read.
+    """
+    row = run(connection, _LEDGER, (LEDGER,)).fetchone()
+    return str(row[0]) if row else ""
 
 
 def read_mark(tables: PostgresTables, log_id: str, hmac_key: bytes) -> StoredHead:
@@ -267,6 +279,17 @@ class ClusterLogs:
         """Return a log, to be read."""
         return ReadableLog(self._database, log_id, self._hmac_key)
 
+    def ledger(self) -> ReadableLog | None:
+        """
+        Return the retention ledger, to be read; None if there is none.
+
+        Raises:
+            AuditUnavailableError: It can't be read.
+        """
+        with log_errors(), self._database.reading() as connection:
+            log_id = ledger_id(connection)
+        return self.log(log_id) if log_id else None
+
     def ended_log(self, log_id: str) -> ReadableLog:
         """
         Return a log up to what is its newest record now; records are verified.
@@ -295,7 +318,7 @@ class ClusterLogs:
         """
         found = []
         with log_errors():
-            stored = self._database.rows(_HEADS)
+            stored = self._database.rows(_HEADS, (LEDGER,))
         for log_id, written in stored:
             before = known.get(log_id, 0)
             # An idle node names the others for months: each record is looked at once.

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from hsm_core._internal.audit.cluster import VerifiedLog, verify_logs
+from hsm_core._internal.audit.cluster import Note, VerifiedLog, verify_logs
 from hsm_core._internal.audit.reasons import Reason, tampered
+from hsm_core._internal.audit.record import event_of
 from hsm_core._internal.audit.verify import (
     Look,
     OfflineVerification,
@@ -21,8 +22,12 @@ from hsm_core._internal.audit.verify import (
     verify_log,
 )
 from hsm_core._internal.stores.audit_rows import StoredRows
-from hsm_core._internal.stores.postgresql.audit import READ_ONE_STATE
-from hsm_core._internal.stores.postgresql.audit_logs import LogName, log_names
+from hsm_core._internal.stores.postgresql.audit import LEDGER, READ_ONE_STATE
+from hsm_core._internal.stores.postgresql.audit_logs import (
+    LogName,
+    ledger_id,
+    log_names,
+)
 from hsm_core._internal.stores.postgresql.audit_rows import PostgresTables, log_errors
 from hsm_core._internal.stores.postgresql.connection import Location, connect, run
 from hsm_core._internal.stores.postgresql.migrations import check_present
@@ -53,6 +58,97 @@ class _StoredNamedLog:
         """Return up to *limit* entries from *start_seq* on, with their numbers."""
         with log_errors(max(start_seq, 0)):
             return list(self._tables.rows(start_seq, limit))
+
+
+class ClusterState:
+    """
+    Logs of a cluster in one state.
+
+    Args:
+        connection: It sees that state.
+
+        name: What messages call the database.
+
+        hmac_key: None verifies the chains only.
+    """
+
+    def __init__(
+        self, connection: ServerConnection, name: str, hmac_key: bytes | None
+    ) -> None:
+        self._connection = connection
+        self._name = name
+        self._hmac_key = hmac_key
+
+    def verify(
+        self,
+        progress: Callable[[int], None] | None = None,
+        look: Callable[[AuditEvent], None] | None = None,
+        note: Note | None = None,
+    ) -> list[VerifiedLog]:
+        """
+        Verify all audit logs; see `verify_logs`.
+
+        Raises:
+            HSMError: See `ClusterVerifier.verify`.
+        """
+        names = log_names(self._connection)
+        if not names:
+            raise ConfigurationError(f"{self._name} has no audit log.")
+        logs = [_StoredNamedLog(self._connection, n, self._hmac_key) for n in names]
+        return verify_logs(logs, self._hmac_key, progress, look, note)
+
+    @property
+    def ledger(self) -> LedgerVerifier | None:
+        """
+        The retention ledger; None if there is none.
+
+        Raises:
+            AuditTamperedError: Its head mark is missing, or was altered.
+        """
+        log_id = ledger_id(self._connection)
+        if not log_id:
+            return None
+        name = LogName(log_id, LEDGER)
+        log = _StoredNamedLog(self._connection, name, self._hmac_key)
+        return LedgerVerifier(log.stored, self._hmac_key)
+
+
+class LedgerVerifier:
+    """
+    Verifies the retention ledger of a cluster.
+
+    Args:
+        stored: Its records.
+
+        hmac_key: None verifies the chain only.
+    """
+
+    def __init__(self, stored: StoredLog, hmac_key: bytes | None) -> None:
+        self._stored = stored
+        self._hmac_key = hmac_key
+
+    def verify(
+        self,
+        progress: Callable[[int], None] | None = None,
+        look: Callable[[AuditEvent], None] | None = None,
+    ) -> OfflineVerification:
+        """
+        Verify every record of it.
+
+        Args:
+            progress: Called now and then with the number of records verified.
+
+            look: Called with each good record.
+
+        Raises:
+            AuditTamperedError: It is damaged.
+        """
+
+        def show(record: bytes, seq: int) -> None:
+            if look is not None:
+                look(event_of(record, seq))
+
+        return verify_log(self._stored, self._hmac_key, progress, show)
 
 
 class ClusterVerifier:
@@ -89,12 +185,19 @@ class ClusterVerifier:
             WrongAuditKeyError: The key is not theirs.
             ConfigurationError: There is no cluster, or it can't be read.
         """
+        with self.opened() as state:
+            return state.verify(progress, look)
+
+    @contextmanager
+    def opened(self) -> Iterator[ClusterState]:
+        """
+        Give the logs of the cluster in one state.
+
+        Raises:
+            HSMError: See `verify`.
+        """
         with self._opened() as connection:
-            names = log_names(connection)
-            if not names:
-                raise ConfigurationError(f"{self._location.name} has no audit log.")
-            logs = [_StoredNamedLog(connection, n, self._hmac_key) for n in names]
-            return verify_logs(logs, self._hmac_key, progress, look)
+            yield ClusterState(connection, self._location.name, self._hmac_key)
 
     def read(self, log_id: str, look: Look, look_from: int = 0) -> OfflineVerification:
         """
