@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -20,12 +21,14 @@ from hsm_core.settings import Settings
 from hsm_core.testing import caller
 from hsm_server.config.settings import TokenRules
 from hsm_server.identity.token_keys import TokenTrust
+from hsm_server.ipc.frames import MAX_WAITING
 from hsm_server.vault.access import Visitor
 from hsm_server.vault.gatekeeper import Gatekeeper
 from hsm_server.vault.local_vault import LocalVault
 from tests.server.ipc_support import OverSockets
 from tests.server.support import SECRET, SetClock, claims, mint
 
+PATIENCE = 60.0
 NOW = 2_000_000_000
 POLICY = """version: 1
 extends: default
@@ -124,3 +127,26 @@ async def test_nobody_waits_for_a_token(place: Place) -> None:
             await asking
 
     await place.sign("four")
+
+
+async def test_who_gives_up_leaves_nothing(place: Place) -> None:
+    """Requests that were given up while the database was asked count no more."""
+    signed_in = await place.vault.sign_in(place.visitor("five"), known=nobody)
+    visitor = Visitor(session=signed_in.session)
+    with place.hanging():
+        for _ in range(MAX_WAITING // 256):
+            asking = [
+                asyncio.create_task(place.vault.who(visitor, known=nobody))
+                for _ in range(300)
+            ]
+            await asyncio.sleep(0)
+            for task in asking:
+                task.cancel()
+            await asyncio.wait(asking)
+
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            with contextlib.suppress(StoreUnavailableError):
+                found = await place.vault.who(visitor, known=nobody)
+                break
+    assert found.principal

@@ -249,26 +249,28 @@ class FrontEnd:
         spends = frame.purpose in _SPENDING
         if keeper.asks_database(visitor, spends=spends):
             self._asking.add(frame.id)
-            asking = self._sort_aside(frame, whole, spends=spends)
-            self._waiting[frame.id] = self._loop.create_task(asking)
+            sorting = self._sort_aside(frame, whole, spends=spends)
+            task = self._waiting[frame.id] = self._loop.create_task(sorting)
+            task.add_done_callback(partial(self._end_asking, frame.id))
         else:
             found = keeper.authenticate(visitor, spends=spends)
             self._sort_authenticated(frame, whole, found)
 
     async def _sort_aside(self, frame: Request, whole: bytes, *, spends: bool) -> None:
         """Begin a request whose credential the database of a cluster has to know."""
-        number = frame.id
         try:
             found = await self._gatekeeper.authenticated(frame.visitor, spends=spends)
-            self._waiting.pop(number, None)
             self._sort_authenticated(frame, whole, found)
         except Exception as error:
-            self._waiting.pop(number, None)
             self._fail(frame, error)
-        finally:
-            self._asking.discard(number)
-            if number not in self._ready:
-                self._assemblies.drop(number)
+
+    def _end_asking(self, number: int, task: asyncio.Task[None]) -> None:
+        """Execute a request that was authenticated, or forget it."""
+        self._asking.discard(number)
+        if self._waiting.get(number) is task:
+            del self._waiting[number]
+        if number not in self._ready:
+            self._assemblies.drop(number)
         if not self._is_executing:
             self._execute()
 

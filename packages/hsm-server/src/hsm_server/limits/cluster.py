@@ -21,6 +21,7 @@ from hsm_server.limits.guard import ClusterLimits, peer_of
 _ROUND_SECONDS: Final = 0.5
 _MOST_PENDING: Final = 4096
 _MOST_SENT: Final = 128
+_LONGEST_PEER: Final = 64
 
 
 class LimitExchange:
@@ -85,5 +86,10 @@ class LimitExchange:
             peer: lockout_seconds(failures.count, free) - failures.age_seconds
             for peer, failures in found.items()
         }
-        lockouts = {peer: seconds for peer, seconds in left.items() if seconds > 0}
+        # Nobody vouches for what the database says.
+        lockouts = {
+            peer: min(seconds, LONGEST_SECONDS)
+            for peer, seconds in left.items()
+            if seconds > 0 and len(peer) <= _LONGEST_PEER
+        }
         return ClusterLimits(divisor=divisor, lockouts=lockouts)
