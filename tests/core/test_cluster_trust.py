@@ -4,25 +4,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeAlias
 
 import pytest
 
 from hsm_core.errors import AuthenticationError, HSMError, HSMLockedError
 from hsm_core.factory import OpenHSM
 from hsm_core.model import Role
-from hsm_core.operations import RecoverStore
+from hsm_core.operations import RecoverStore, ShowPolicy
 from hsm_core.protocols import SharedTrust
 from hsm_core.testing import caller
 from tests.core.cluster_nodes import events, node, open_node, session
+from tests.core.node_child import sign_as
 from tests.core.node_support import eventually
 from tests.core.test_cluster_changes import sql, together
 from tests.core.test_cluster_revocations import Child
 from tests.core.test_known_people import shown
 
 ANN, BOB, SPARE = "ab" * 32, "cd" * 32, "ef" * 32
+People: TypeAlias = Callable[..., AbstractContextManager[OpenHSM]]
 KIND: Final = "token keys"
 FIRST, SECOND, THIRD = {"one", "two"}, {"two"}, {"one", "three"}
 
@@ -261,25 +263,33 @@ class TestAltered:
 class TestPeople:
     """A person whom one node's policy no longer names is nobody on all nodes."""
 
-    def test_removed(self, database: str, tmp_path: Path) -> None:
+    @pytest.fixture
+    def people(self, database: str) -> People:
+        """Return a function that opens a node whose policy names people."""
+
+        def opened(path: Path, **named: str) -> AbstractContextManager[OpenHSM]:
+            write_policy(path, **named)
+            return node(
+                database,
+                path.parent,
+                path.stem,
+                policy_config=path,
+                certificate_identities=True,
+                policy_reload_interval_seconds=3600,
+            )
+
+        return opened
+
+    def test_removed(self, people: People, tmp_path: Path) -> None:
         """
         A removed person, and a replaced certificate, count nowhere; others stay.
         """
         paths = {name: tmp_path / f"{name}.yaml" for name in "ab"}
         with ExitStack() as stack:
-            opened = {}
-            for name, path in paths.items():
-                write_policy(path, ann=f"{ANN}, {SPARE}", bob=BOB)
-                opened[name] = stack.enter_context(
-                    node(
-                        database,
-                        tmp_path,
-                        name,
-                        policy_config=path,
-                        certificate_identities=True,
-                        policy_reload_interval_seconds=3600,
-                    )
-                )
+            opened = {
+                name: stack.enter_context(people(path, ann=f"{ANN}, {SPARE}", bob=BOB))
+                for name, path in paths.items()
+            }
             a, b = opened["a"], opened["b"]
             assert b.identify(shown(ANN))
             assert b.identify(shown(BOB))
@@ -289,29 +299,22 @@ class TestPeople:
 
             eventually(lambda: b.identify(shown(BOB)) is None)
             assert b.identify(shown(ANN)) is None
+            found = [hsm.act_as(caller()).execute(ShowPolicy()) for hsm in (a, b)]
+            assert ["", "The policy names people"] == [p.problem[:23] for p in found]
             person = b.identify(shown(SPARE))
             assert person is not None
             assert "ann" == person.principal
 
-    def test_roles(self, database: str, tmp_path: Path) -> None:
+    def test_roles(self, people: People, tmp_path: Path) -> None:
         """
         Other roles of a person withdraw nothing, and a faulty file what it removes.
         """
         paths = {name: tmp_path / f"{name}.yaml" for name in "ab"}
         with ExitStack() as stack:
-            opened = {}
-            for name, path in paths.items():
-                write_policy(path, ann=ANN, bob=BOB)
-                opened[name] = stack.enter_context(
-                    node(
-                        database,
-                        tmp_path,
-                        name,
-                        policy_config=path,
-                        certificate_identities=True,
-                        policy_reload_interval_seconds=3600,
-                    )
-                )
+            opened = {
+                name: stack.enter_context(people(path, ann=ANN, bob=BOB))
+                for name, path in paths.items()
+            }
             text = policy_of(ann=ANN, bob=BOB).replace("Operator", "Auditor")
             paths["a"].write_text(text)
             opened["a"].reload_policy()
@@ -323,6 +326,27 @@ class TestPeople:
             person = opened["b"].identify(shown(BOB))
             assert person is not None
             assert {Role.OPERATOR} == person.roles
+
+    def test_nobody_follows(self, people: People, tmp_path: Path) -> None:
+        """
+        A node that has not read of the removal finds it when it records a use.
+        """
+        paths = [tmp_path / f"{name}.yaml" for name in "ab"]
+        with ExitStack() as stack:
+            a, b = (
+                stack.enter_context(people(path, ann=ANN, bob=BOB)) for path in paths
+            )
+            key = session(a).create_key("Ed25519")
+            assert 1 == sign_as(b, ANN, key.key_id)
+            services: Any = b._services  # noqa: SLF001 (no other way to stop it)
+            services.inventory.feed.close()
+
+            write_policy(paths[0], bob=BOB)
+            assert "" == a.reload_policy()
+
+            with pytest.raises(AuthenticationError):
+                sign_as(b, ANN, key.key_id)
+            assert 1 == sign_as(b, BOB, key.key_id)
 
 
 class TestProcesses:

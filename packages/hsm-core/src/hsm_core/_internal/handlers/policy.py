@@ -67,7 +67,7 @@ def show_policy(
         warnings=policy.warnings,
         loaded_at=instant(holder.loaded_at),
         failures=holder.failures,
-        problem=holder.problem,
+        problem=holder.finding,
     )
 
 

@@ -35,7 +35,7 @@ class StatusHandler(Handler[ops.Status, ops.HSMStatus]):
         policy, approvals = services.policy, services.approval_status()
         cluster = services.cluster.status() if services.cluster else None
         impaired = (
-            bool(tampered or services.store_refused or policy.problem)
+            bool(tampered or services.store_refused or policy.finding)
             or services.schedule.status.held > 0
             or audit.state != "ok"
             or approvals.findings > 0

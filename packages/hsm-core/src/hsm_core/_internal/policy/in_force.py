@@ -19,6 +19,10 @@ from hsm_core.model import Caller, MessageDetail, Phase, PolicyIdentity, TokenCl
 from hsm_core.protocols import AuditDraft, AuditLog, Clock, SharedTrust
 
 _PEOPLE: Final = "people"
+_LATE: Final = (
+    "The policy names people whom another node has removed. They have no access. "
+    "Deploy its file to this node."
+)
 
 
 def _trust_names(people: Iterable[KnownPerson]) -> list[str]:
@@ -59,6 +63,12 @@ class PolicyHolder:
         self.changes = Cell()
         self._trust: SharedTrust | None = None
         self.people = engine.policy.people
+
+    @property
+    def finding(self) -> str:
+        """The problem, or that the policy names people whom another node removed."""
+        is_late = len(self.people) < len(self.engine.policy.people)
+        return self.problem or (_LATE if is_late else "")
 
     def follow(self, trust: SharedTrust) -> None:
         """Give nobody access whom any node of the cluster has removed."""
