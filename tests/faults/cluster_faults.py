@@ -72,6 +72,7 @@ class Proxy:
                     server.connect(str(self._server()))
                 except OSError:
                     client.close()
+                    server.close()
                     continue
                 ended: list[None] = []
                 for ends in ((client, server), (server, client)):

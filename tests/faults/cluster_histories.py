@@ -308,7 +308,7 @@ class Histories:
         self._ended = []
 
 
-_PROMOTED: Final = 0.3
+_PROMOTED: Final = 0.5
 """Share of batches with a standby in whose middle it is promoted."""
 
 
