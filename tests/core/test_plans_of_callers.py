@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: MIT
+"""Plans of several callers: each use is recorded as that of its own caller."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+
+from hsm_core._internal.pipeline import plans
+from hsm_core.algorithms import Algorithm
+from hsm_core.errors import AccessDeniedError
+from hsm_core.model import Role
+from hsm_core.session import Session
+from hsm_core.testing import FakeClock, caller, memory_hsm
+
+
+@pytest.mark.parametrize("most", [1, 3, 4096])
+def test_callers_that_take_turns(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    """
+    The record of each use names who asked, however few plans are kept.
+    """
+    monkeypatch.setattr(plans, "_MOST_PLANS", most)
+    names = ["ada", "bob", "ada", "ada", "carla", "bob"]
+    with memory_hsm(clock=FakeClock()) as gateway:
+        sessions = {
+            name: Session(gateway.act_as(caller(principal=name))) for name in names
+        }
+        keys = [
+            sessions["ada"].create_key(algorithm).key_id
+            for algorithm in (Algorithm.EC_P256, Algorithm.ED25519)
+        ]
+        turns = list(product(range(3), names, keys))
+        for _, name, key in turns:
+            sessions[name].sign(key, b"message")
+        entries = sessions["ada"].audit_events(limit=len(turns))
+
+    recorded = [(e.event.caller, e.event.key_id) for e in reversed(entries)]
+    assert [(name, key) for _, name, key in turns] == [
+        (who and who.principal, key) for who, key in recorded
+    ]
+
+
+def test_callers_of_one_name() -> None:
+    """
+    A caller with the name of another, and with other roles, is judged by these.
+    """
+    with memory_hsm(clock=FakeClock()) as gateway:
+        operator, auditor = (
+            Session(gateway.act_as(caller(*roles)))
+            for roles in ((Role.ADMINISTRATOR, Role.OPERATOR), (Role.AUDITOR,))
+        )
+        key = operator.create_key(Algorithm.ED25519).key_id
+        for _ in range(3):
+            operator.sign(key, b"message")
+
+            with pytest.raises(AccessDeniedError):
+                auditor.sign(key, b"message")
