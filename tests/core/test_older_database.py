@@ -120,6 +120,13 @@ def lose(
     older.restore()
 
 
+def refusal_of(hsm: OpenHSM) -> str:
+    """Return why an HSM refuses a use."""
+    with pytest.raises(UnavailableError) as caught:
+        session(hsm).sign("first", b"m")
+    return str(caught.value)
+
+
 def until_open(hsm: OpenHSM) -> None:
     """Wait until a node is locked no more."""
     eventually(lambda: not lock_of(hsm))
@@ -202,6 +209,28 @@ def test_a_feed_that_was_lost_and_grew_again(
 
     with node(database, tmp_path) as hsm:
         assert "its change 2 is not the one that this node has seen" in locked(hsm)
+
+
+def test_a_node_that_runs(
+    database: str, tmp_path: Path, dump: Callable[[], Dump]
+) -> None:
+    """
+    A node whose database comes back older under it says so to whoever asks it.
+    """
+    with node(database, tmp_path) as hsm:
+        session(hsm).create_key("ed25519", name="first")
+    older = dump()
+    hsm = open_node(database, tmp_path)
+    session(hsm).create_key("ed25519", name="second")
+    older.restore()
+
+    eventually(lambda: "put back in the database" in refusal_of(hsm))
+    status = hsm.act_as(caller()).execute(Status())
+    assert "put back in the database" in status.store.locked
+    with pytest.raises(AuditUnavailableError, match=r"put back.*Restart"):
+        hsm.act_as(caller()).execute(RecoverStore(reason="in place"))
+    with pytest.raises(AuditUnavailableError):
+        hsm.close()
 
 
 def test_records_that_were_lost(
@@ -365,7 +394,8 @@ def test_an_asynchronous_replica_that_is_promoted(tmp_path: Path) -> None:
             primary.stop("immediate")
             replica.start()
             replica.promote()
-            eventually(lambda: "older copy" in lock_of(hsm))
+            eventually(lambda: "older copy" in refusal_of(hsm))
+            assert "recover the store" in refusal_of(hsm)
             with pytest.raises(AuditUnavailableError):
                 hsm.close()
 

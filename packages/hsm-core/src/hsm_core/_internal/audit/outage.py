@@ -7,6 +7,12 @@ import time
 from typing import Final
 
 from hsm_core._internal.audit.medium import Cause, MediumError, Tail
+from hsm_core.errors import (
+    AuditUnavailableError,
+    HSMLockedError,
+    StoreUnavailableError,
+    UnavailableError,
+)
 from hsm_core.model import Phase, ResumeDetail
 from hsm_core.protocols import AuditDraft
 
@@ -54,6 +60,13 @@ class Outage:
     @property
     def sentence(self) -> str:
         """Message for callers."""
+        error = self.error
+        if isinstance(error, HSMLockedError):
+            # The log of a cluster's node is read again at its next start only.
+            return f"{error} Restart this node, and then recover the store."
+        is_ours = isinstance(error, AuditUnavailableError | StoreUnavailableError)
+        if isinstance(error, UnavailableError) and not is_ours:
+            return str(error)  # A node that was fenced.
         return self.cause.sentence
 
     def next_pause(self) -> float:
