@@ -55,8 +55,7 @@ METHOD: Final = """## Method
 - P17 signs digests of 32 bytes in C. The program loads p11-kit's module, `hsm-cli
   pkcs11 serve` has the embedded HSM or a connection to a server on the same machine,
   and the time of all these processes counts. SoftHSM2 is loaded by the program.
-  On one processor, no call wakes another one. Python builds without profile-guided
-  optimisation, such as pyenv's by default, take longer.
+  On one processor, no call wakes another one.
   Signatures per second are over all programs.
 - The page is written only by a run that began with a load of at most 1.
 - The low cost of a batch relative to single requests (P12) reflects the single request
