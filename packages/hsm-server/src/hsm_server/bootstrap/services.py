@@ -47,7 +47,8 @@ class VaultServices:
         gatekeeper: Authenticates visitors.
         on_alarm: Called when the alarm of token keys begins or ends.
         on_limits: Called with what the address limits of front ends depend on.
-        limits: Exchange of limits with other nodes; None without a cluster.
+        limits: Exchange of limits with other nodes; None if there is
+            nothing to exchange.
 
     Raises:
         HSMError: It can't be opened; see `hsm_core.factory.open_hsm`.
@@ -102,8 +103,9 @@ class VaultServices:
         self.gateway = open_async(self.hsm)
         self._limiter = actor_limiter(settings.rates, self.hsm.weight, metrics)
         self.limits: LimitExchange | None = None
-        if self.hsm.shared is not None:
-            self.limits = LimitExchange(self.hsm.shared, settings.rates)
+        rates = settings.rates
+        if self.hsm.shared is not None and (rates.free_failures or rates.divided):
+            self.limits = LimitExchange(self.hsm.shared, rates)
             self.limits.on_change = self._take_in
         self.gatekeeper = Gatekeeper(
             self.gateway,

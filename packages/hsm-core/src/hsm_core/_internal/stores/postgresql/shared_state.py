@@ -44,11 +44,14 @@ _FAIL: Final = (
     "CASE WHEN f.last < excluded.last - $3 * 1000000 THEN 0 ELSE f.count END"
 )
 _FAILED: Final = (
-    "SELECT name, count, n - last FROM failures, "
-    "(SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS n) AS now "
-    "WHERE last BETWEEN n - $2 * 1000000 AND n AND count > $1 "
+    "SELECT name, count, (SELECT (extract(epoch FROM now()) * 1000000)::bigint) - last "
+    "FROM failures WHERE count > $1 AND last "
+    "BETWEEN (SELECT ((extract(epoch FROM now()) - $2) * 1000000)::bigint) "
+    "AND (SELECT (extract(epoch FROM now()) * 1000000)::bigint) "
     "ORDER BY last DESC LIMIT 1000"
 )
+"""Each time is computed once, not for each row."""
+
 _SWEEP_FAILURES: Final = (
     "DELETE FROM failures WHERE "
     "last < (extract(epoch FROM clock_timestamp())::bigint - $1) * 1000000"
