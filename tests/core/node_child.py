@@ -19,19 +19,20 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from msgspec.structs import replace
 
 from hsm_core.errors import AuthenticationError, HSMError
 from hsm_core.factory import OpenHSM, open_hsm
 from hsm_core.model import Caller, KeyId, PolicyIdentity
-from hsm_core.operations import Sign
+from hsm_core.operations import Operation, Sign
 from hsm_core.protocols import Request
 from hsm_core.session import Session
 from hsm_core.settings import Settings
 from hsm_core.testing import caller
 
+R = TypeVar("R")
 _THREADS: Final = 3
 
 
@@ -61,8 +62,8 @@ class Load:
         self._key_id = ""
 
 
-def sign_as(hsm: OpenHSM, certificate: str, key_id: str) -> int:
-    """Sign for whom a client certificate names, checked as a server does."""
+def execute_as(hsm: OpenHSM, certificate: str, operation: Operation[R]) -> R:
+    """Execute for whom a client certificate names, checked as a server does."""
     stranger = Caller(principal="", roles=frozenset(), certificate_sha256=certificate)
 
     def known() -> PolicyIdentity:
@@ -77,17 +78,17 @@ def sign_as(hsm: OpenHSM, certificate: str, key_id: str) -> int:
 
     person = known()
     who = replace(stranger, principal=person.principal, roles=person.roles)
-    request = Request(who, Sign(key_id=KeyId(key_id), message=b"asked"), check=check)
     pipeline: Any = hsm._pipeline  # noqa: SLF001 (as servers do)
-    version: int = pipeline.execute(request).version
-    return version
+    result: R = pipeline.execute(Request(who, operation, check=check))
+    return result
 
 
 def act(hsm: OpenHSM, session: Session, load: Load, wanted: dict[str, Any]) -> object:
     """Do what one line says."""
     kind, key_id = wanted["do"], wanted.get("key", "")
     if "certificate" in wanted:
-        return sign_as(hsm, wanted["certificate"], key_id)
+        sign = Sign(key_id=KeyId(key_id), message=b"asked")
+        return execute_as(hsm, wanted["certificate"], sign).version
     if kind == "reload":
         return hsm.reload_policy()
     if kind == "create":

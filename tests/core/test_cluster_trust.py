@@ -13,11 +13,11 @@ import pytest
 from hsm_core.errors import AuthenticationError, HSMError, HSMLockedError
 from hsm_core.factory import OpenHSM
 from hsm_core.model import Role
-from hsm_core.operations import RecoverStore, ShowPolicy
+from hsm_core.operations import Operation, RecoverStore, RotateKey, ShowPolicy, Sign
 from hsm_core.protocols import SharedTrust
 from hsm_core.testing import caller
 from tests.core.cluster_nodes import events, node, open_node, session
-from tests.core.node_child import sign_as
+from tests.core.node_child import execute_as
 from tests.core.node_support import eventually
 from tests.core.test_cluster_changes import sql, together
 from tests.core.test_cluster_revocations import Child
@@ -327,9 +327,10 @@ class TestPeople:
             assert person is not None
             assert {Role.OPERATOR} == person.roles
 
-    def test_nobody_follows(self, people: People, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("kind", ["sign", "rotate"])
+    def test_nobody_follows(self, people: People, tmp_path: Path, kind: str) -> None:
         """
-        A node that has not read of the removal finds it when it records a use.
+        A node that has not read of it finds a removal when it records or commits.
         """
         paths = [tmp_path / f"{name}.yaml" for name in "ab"]
         with ExitStack() as stack:
@@ -337,7 +338,11 @@ class TestPeople:
                 stack.enter_context(people(path, ann=ANN, bob=BOB)) for path in paths
             )
             key = session(a).create_key("Ed25519")
-            assert 1 == sign_as(b, ANN, key.key_id)
+            sign = Sign(key_id=key.key_id, message=b"text")
+            assert 1 == execute_as(b, ANN, sign).version
+            operation: Operation[Any] = (
+                sign if kind == "sign" else RotateKey(key_id=key.key_id)
+            )
             services: Any = b._services  # noqa: SLF001 (no other way to stop it)
             services.inventory.feed.close()
 
@@ -345,8 +350,8 @@ class TestPeople:
             assert "" == a.reload_policy()
 
             with pytest.raises(AuthenticationError):
-                sign_as(b, ANN, key.key_id)
-            assert 1 == sign_as(b, BOB, key.key_id)
+                execute_as(b, ANN, operation)
+            assert 1 == execute_as(b, BOB, sign).version
 
 
 class TestProcesses:
