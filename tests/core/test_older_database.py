@@ -164,6 +164,24 @@ def test_one_recovery_for_all_nodes(
     assert {"a", "b", "c"} == verify(database).keys()
 
 
+def test_a_recovery_at_start(
+    database: str, tmp_path: Path, dump: Callable[[], Dump]
+) -> None:
+    """
+    A start that accepts a changed store records what was lost, too.
+    """
+    with node(database, tmp_path) as hsm:
+        session(hsm).create_key("ed25519", name="first")
+    lose(database, tmp_path, dump, ("a",))
+
+    with node(database, tmp_path, accept_changed_store=True) as hsm:
+        assert not locked(hsm)
+        (text,) = accepted(hsm)
+        assert "ended at record" in text
+    with node(database, tmp_path) as hsm:
+        assert not locked(hsm)
+
+
 def test_an_earlier_recovery_counts_no_more(
     postgresql: PostgreSQL, database: str, tmp_path: Path, dump: Callable[[], Dump]
 ) -> None:

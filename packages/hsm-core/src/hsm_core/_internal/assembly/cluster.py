@@ -196,7 +196,10 @@ class ClusterNode:
         inventory, audit, seen = ground.inventory, ground.audit, self.seen
         if seen is not None and isinstance(inventory.feed, Changes):
             if not inventory.lock.reason:
-                seen.begin(inventory.feed)
+                if ground.settings.accept_changed_store and seen.find_older():
+                    self.accept(ground, "accept_changed_store")
+                else:
+                    seen.begin(inventory.feed)
             self.view.on_renewed = lambda: seen.check(inventory.lock.set)
             self._naming.every(_TAKING_OVER_SECONDS, lambda: self._take_over(ground))
 
