@@ -299,9 +299,10 @@ class ApprovalWorkflow:
         Return whether an operation has reserved an approval, or consumed it.
 
         Raises:
-            HSMError: There is no such approval, or it can't be read or believed.
+            StoreUnavailableError: It can't be read.
         """
-        return self._register.get(approval_id).operation_id == operation_id
+        approval = self._register.current(approval_id)
+        return approval is not None and approval.operation_id == operation_id
 
     def state_of(self, approval_id: str) -> Approval:
         """
