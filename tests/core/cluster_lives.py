@@ -89,7 +89,7 @@ class Life(msgspec.Struct):
 
 
 def _live(url: str, folder: Path, name: str, seed: int, ready: int) -> None:
-    random = Random(seed)
+    random, parent = Random(seed), os.getppid()
     journal = os.open(folder / "journal", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     hsm = session(open_node(url, folder, name))
     os.write(ready, b"1")
@@ -106,7 +106,7 @@ def _live(url: str, folder: Path, name: str, seed: int, ready: int) -> None:
             os.write(journal, f"{_DONE} {operation} {key} {answer}\n".encode())
 
     number = 0
-    while True:
+    while os.getppid() == parent:
         choice = random.random()
         if choice < 0.2:
             number += 1
