@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core._internal.stores.filesystem.layout import Layout
@@ -124,7 +125,7 @@ def commit_of(
     return Commit(
         name=document_name(KEY),
         data=change.document,
-        is_new=generation == 1,
+        expected_generation=generation - 1,
         tenure=medium.records.tenure - tenures_ago,
         expected=lambda: replaced.digest if replaced else "",
         before=before or {},
@@ -198,6 +199,8 @@ def test_commit(medium: Medium) -> None:
 def test_refused(medium: Medium, generation: int) -> None:
     """
     What the check refuses changes nothing.
+
+    A medium may ask only where the key is not at the expected generation.
     """
 
     def refuse() -> None:
@@ -207,7 +210,10 @@ def test_refused(medium: Medium, generation: int) -> None:
     if generation == 2:
         records.commit(commit_of(medium, 1))
     before = records.read(document_name(KEY))
-    change = commit_of(medium, generation, before={BLOBS[1]: b"one"}, check=refuse)
+    change = replace(
+        commit_of(medium, generation, before={BLOBS[1]: b"one"}, check=refuse),
+        expected_generation=generation,
+    )
 
     with pytest.raises(ConflictError, match="Refused"):
         records.commit(change)

@@ -106,7 +106,7 @@ class CommitProxy:
         while data := client.recv(65536):
             if self.hangs:
                 continue
-            cut = self.cut if data.endswith(_COMMIT) else Cut.NEVER
+            cut = self.cut if _COMMIT in data else Cut.NEVER
             if cut is Cut.NEVER:
                 server.sendall(data)
                 continue

@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from msgspec.structs import replace
@@ -27,6 +28,7 @@ from hsm_core._internal.cluster.following import FeedFollower
 from hsm_core._internal.keyring.repository import KeyRepository
 from hsm_core._internal.keyring.stored_keys import FollowedFeed
 from hsm_core._internal.lib import silence
+from hsm_core._internal.stores.postgresql.connection import no_statements
 from hsm_core._internal.stores.postgresql.database import ClusterDatabase
 from hsm_core._internal.stores.postgresql.feed import (
     APPROVAL,
@@ -38,6 +40,7 @@ from hsm_core._internal.stores.postgresql.feed import (
     ChangeFeed,
     FeedReading,
     FeedState,
+    NoFeed,
     Position,
     StoredAccount,
     StoredChange,
@@ -84,13 +87,16 @@ class Changes(ChangeFeed, FollowedFeed):
         inventory: Its keys; opened over the same database.
 
     Attributes:
-        fence: Locks this node's fence for a transaction, or raises.
+        fence: Locks this node's fence for a transaction, and executes what comes with
+            it, or raises.
         newest_seen: Returns the newest revision that this node has ever seen.
         applied: The last change that was applied here; an immutable pair.
     """
 
     def __init__(self, database: ClusterDatabase, inventory: KeyRepository) -> None:
-        self.fence: Callable[[ServerConnection], None] = lambda _: None
+        self.fence: Callable[[ServerConnection, Callable[[], object]], None] = (
+            NoFeed().begin
+        )
         self._database = database
         self._inventory = inventory
         self._ring = inventory.ring
@@ -384,13 +390,23 @@ class Changes(ChangeFeed, FollowedFeed):
 
     # Own changes
 
-    def begin(self, connection: ServerConnection, /) -> None:
+    def begin(
+        self,
+        connection: ServerConnection,
+        then: Callable[[], object] = no_statements,
+        /,
+    ) -> None:
         """Hold the fence of this node; see `ChangeFeed.begin`."""
-        self.fence(connection)
+        self.fence(connection, then)
 
-    def lock(self, connection: ServerConnection, /) -> None:
+    def lock(
+        self,
+        connection: ServerConnection,
+        first: Callable[[], object] = no_statements,
+        /,
+    ) -> None:
         """Lock the feed and apply what this node lacks of it; see `ChangeFeed`."""
-        self._follow(connection, lock_and_read)
+        self._follow(connection, partial(lock_and_read, first=first))
         state = self._verified
         assert state is not None  # noqa: S101 (nobody else can write it now)
         self._mine.state, self._mine.appended = state, []

@@ -11,10 +11,12 @@ again would let a process in that was stopped long ago.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from hsm_core._internal.stores.postgresql.connection import no_statements
 from hsm_core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -103,11 +105,30 @@ def read_standing(connection: ServerConnection, node: str) -> Standing:
     return Standing(int(epoch), instance or "", beat or 0)
 
 
-def lock(connection: ServerConnection, node: str, epoch: int) -> bool:
-    """Lock the fence of this node for a transaction; False if its epoch is another."""
+def lock(
+    connection: ServerConnection,
+    node: str,
+    epoch: int,
+    then: Callable[[], object] = no_statements,
+) -> bool:
+    """
+    Lock the fence of this node for a transaction; False if its epoch is another.
+
+    Args:
+        connection: In the transaction.
+
+        node: This node.
+
+        epoch: Its epoch.
+
+        then: Executes further statements, in the same write.
+    """
     # The epoch is compared in the statement that locks: one that waits for a raise
     # compares it again with what was raised.
-    return connection.execute(_LOCK, (node, epoch)).fetchone() is not None
+    with connection.pipeline():
+        locked = connection.execute(_LOCK, (node, epoch))
+        then()
+    return locked.fetchone() is not None
 
 
 def take(

@@ -30,7 +30,10 @@ from hsm_core._internal.cluster.node_rows import (
     read_time,
 )
 from hsm_core._internal.lib import silence
-from hsm_core._internal.stores.postgresql.connection import TransactionConflictError
+from hsm_core._internal.stores.postgresql.connection import (
+    TransactionConflictError,
+    no_statements,
+)
 from hsm_core._internal.stores.postgresql.database import ClusterDatabase
 from hsm_core._internal.stores.records import UnsettledError
 from hsm_core.errors import (
@@ -235,16 +238,23 @@ class Membership:
             # A raise of this process may come late, when its answer was given up.
             self._epoch = standing.epoch
 
-    def lock_fence(self, connection: ServerConnection) -> None:
+    def lock_fence(
+        self, connection: ServerConnection, then: Callable[[], object] = no_statements
+    ) -> None:
         """
         Lock the fence for a transaction of this node; its first statement.
+
+        Args:
+            connection: In the transaction.
+
+            then: Executes further statements, in the same write.
 
         Raises:
             TransactionConflictError: The epoch is being renewed; to be begun again.
             NodeFencedError: Another process has the name, or the node was fenced.
         """
         self.check()
-        if fence.lock(connection, self.node, self._epoch):
+        if fence.lock(connection, self.node, self._epoch, then):
             return
         standing = fence.read_standing(connection, self.node)
         if standing.instance != self.instance:

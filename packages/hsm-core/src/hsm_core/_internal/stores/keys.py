@@ -276,7 +276,7 @@ class RecordKeyStore(KeyStore):
         commit = Commit(
             name=document_name(key_id),
             data=change.document,
-            is_new=not change.expected_generation,
+            expected_generation=change.expected_generation,
             generation=change.entry.generation,
             tenure=self._records.tenure,
             expected=lambda: self._digest(key_id),

@@ -167,7 +167,7 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         name: The document; its replacement is the commit point.
         data: Its new content.
-        is_new: Whether it is the document of a new key.
+        expected_generation: Of the document that it replaces; 0 for a new key.
         tenure: That of the records when the change was prepared; a change of an earlier
             one is refused.
         expected: Returns the SHA-256 of the document that it replaces, hex; empty for a
@@ -178,13 +178,15 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
             `KeyChange.account`.
         generation: Of the new document.
         operation_id: For a medium that several nodes write; empty if there is none.
-        check: Raises if the change may not be made; called while nobody else writes.
+        check: Raises if the change may not be made; called while nobody else writes. A
+            medium that compares generation, operation id and name itself calls it only
+            where they are not as expected.
         made: Called once the change is made.
     """
 
     name: str
     data: bytes
-    is_new: bool
+    expected_generation: int
     tenure: int
     expected: Callable[[], str]
     before: Mapping[str, bytes] = msgspec.field(default_factory=dict)

@@ -244,7 +244,7 @@ class FileRecords(Records):
         with self._changing(commit.name):
             self.check_tenure(commit)
             commit.check()
-            if commit.is_new:
+            if not commit.expected_generation:
                 self._create(commit)
             else:
                 self._replace(commit)

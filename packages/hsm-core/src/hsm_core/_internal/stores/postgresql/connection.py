@@ -300,24 +300,56 @@ def commit(connection: ServerConnection) -> None:
         HSMError: It was rolled back.
     """
     connection.warnings.clear()
+    last, connection.with_commit = connection.with_commit, []
+    sent: list[Cursor[Row]] = []
     try:
-        done = connection.execute("COMMIT").statusmessage
+        with connection.pipeline():
+            for statement, values in last:
+                sent.append(run(connection, statement, values))
+            # Prepared, it would not be seen as one by those who follow connections.
+            done = connection.execute("COMMIT", prepare=False)
     except BaseException as error:
-        # A server that refused a commit says in which state, and has rolled back.
-        state = str(getattr(error, "sqlstate", None) or "")
+        was_refused = isinstance(error, Exception) and _is_refusal(error, sent)
         connection.abandon()
-        if isinstance(error, Exception) and state[:2] in {"23", "40"}:
+        if isinstance(error, Exception) and was_refused:
             raise own_error(error) from error
         raise UnsettledError from error
     if connection.warnings:
         connection.abandon()
         raise UnsettledError
-    if done != "COMMIT":
+    if done.statusmessage != "COMMIT":
         raise StoreUnavailableError
+
+
+def _is_refusal(error: Exception, sent: Sequence[Cursor[Row]]) -> bool:
+    """Return whether a commit failed so that nothing of it was, or will be, made."""
+    state = str(getattr(error, "sqlstate", None) or "")
+    # A server that refused a commit says in which state, and has rolled back.
+    if state[:2] in {"23", "40"}:
+        return True
+    # It skips everything behind a statement that it refused, and so the COMMIT.
+    was_skipped = not all(cursor.statusmessage for cursor in sent)
+    return bool(state) and not state.startswith(("08", "57")) and was_skipped
+
+
+def no_statements() -> None:
+    """Execute no further statements."""
+
+
+def run_with_commit(
+    connection: ServerConnection, statement: str, values: Sequence[object]
+) -> None:
+    """
+    Execute a statement of a transaction last, in one write with its COMMIT.
+
+    Whoever waits for what the transaction has locked waits so much less.
+    """
+    connection.with_commit.append((statement, values))
 
 
 def roll_back(connection: ServerConnection) -> None:
     """Roll back what a connection has begun; close it if that fails."""
+    connection.with_commit = []
     with suppress(Exception):
         if connection.is_idle:
             return

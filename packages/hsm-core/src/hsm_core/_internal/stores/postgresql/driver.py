@@ -6,7 +6,7 @@ from __future__ import annotations
 import select
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -67,6 +67,7 @@ class ServerConnection(psycopg.Connection[Row]):
         is_fresh: Whether it was made for who has it now.
         has_hung: Whether a statement took longer than it may.
         warnings: Messages of the server at warning level since this was last cleared.
+        with_commit: Statements that are sent with the COMMIT; see `run_with_commit`.
     """
 
     server: ServerFacts
@@ -80,6 +81,7 @@ class ServerConnection(psycopg.Connection[Row]):
         self.is_fresh = True
         self.has_hung = False
         self.warnings: list[str] = []
+        self.with_commit: list[tuple[str, Sequence[object]]] = []
         self.add_notice_handler(self._note)
 
     @classmethod

@@ -11,12 +11,16 @@ feed that was lost and grew again has other heads. Nothing that is read here is 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import msgspec
 
-from hsm_core._internal.stores.postgresql.connection import run
+from hsm_core._internal.stores.postgresql.connection import (
+    no_statements,
+    run,
+    run_with_commit,
+)
 from hsm_core.errors import IntegrityError
 from hsm_core.protocols import AccountChange
 
@@ -199,18 +203,39 @@ class StoredAccount(msgspec.Struct, frozen=True):
 class ChangeFeed(Protocol):
     """Feed as the stores use it: what each transaction does last."""
 
-    def begin(self, connection: ServerConnection, /) -> None:
+    def begin(
+        self,
+        connection: ServerConnection,
+        then: Callable[[], object] = no_statements,
+        /,
+    ) -> None:
         """
         Begin a change: keep this node from being fenced until it is committed.
+
+        Args:
+            connection: In a transaction that has done nothing yet.
+
+            then: Executes further statements, in the same write; what they find may
+                be read when this has returned.
 
         Raises:
             HSMError: It was fenced.
         """
         ...
 
-    def lock(self, connection: ServerConnection, /) -> None:
+    def lock(
+        self,
+        connection: ServerConnection,
+        first: Callable[[], object] = no_statements,
+        /,
+    ) -> None:
         """
         Lock the row ``cluster``, and apply every change that this node lacks.
+
+        Args:
+            connection: In the transaction.
+
+            first: Executes statements before, in the same write.
 
         Raises:
             HSMLockedError: The feed is not the one that this node has followed.
@@ -219,12 +244,46 @@ class ChangeFeed(Protocol):
         ...
 
     def append(self, connection: ServerConnection, change: Change, /) -> None:
-        """Add a change behind all others; the transaction has locked the feed."""
+        """
+        Add a change behind all others; the transaction has locked the feed.
+
+        It is sent with the COMMIT.
+        """
         ...
 
     def committed(self) -> None:
         """Apply what this thread has appended, now that it is committed."""
         ...
+
+
+class NoFeed(ChangeFeed):
+    """Feed of stores that no node has joined: nobody follows it."""
+
+    def begin(
+        self,
+        connection: ServerConnection,
+        then: Callable[[], object] = no_statements,
+        /,
+    ) -> None:
+        """Execute statements in one write."""
+        with connection.pipeline():
+            then()
+
+    def lock(
+        self,
+        connection: ServerConnection,
+        first: Callable[[], object] = no_statements,
+        /,
+    ) -> None:
+        """Execute statements in one write; there is nothing to lock."""
+        with connection.pipeline():
+            first()
+
+    def append(self, connection: ServerConnection, change: Change, /) -> None:
+        """Do nothing."""
+
+    def committed(self) -> None:
+        """Do nothing."""
 
 
 def next_position(before: Position, change: Change) -> Position:
@@ -297,10 +356,25 @@ def read_account(connection: ServerConnection) -> StoredAccount:
 
 
 def lock_and_read(
-    connection: ServerConnection, after: int, trust_digest: bytes = b""
+    connection: ServerConnection,
+    after: int,
+    trust_digest: bytes = b"",
+    first: Callable[[], object] = no_statements,
 ) -> FeedReading:
-    """Lock the row ``cluster``, and read the feed as `read_feed`, in one round trip."""
+    """
+    Lock the row ``cluster``, and read the feed as `read_feed`, in one round trip.
+
+    Args:
+        connection: In a transaction.
+
+        after: Revision behind which changes are read.
+
+        trust_digest: See `read_feed`.
+
+        first: Executes further statements before, in the same write.
+    """
     with connection.pipeline():
+        first()
         run(connection, _LOCK)
         # A statement of its own sees what was committed while the first one waited.
         reading = run(connection, _READ, (after, MOST_CHANGES, trust_digest))
@@ -310,7 +384,7 @@ def lock_and_read(
 def write_change(
     connection: ServerConnection, before: FeedState, after: FeedState, change: Change
 ) -> None:
-    """Add a change to the feed; the row ``cluster`` is locked."""
+    """Add a change to the feed with the COMMIT; the row ``cluster`` is locked."""
     values = (
         after.position.revision,
         after.position.head,
@@ -327,12 +401,13 @@ def write_change(
         change.digest,
         CHANNEL,
     )
-    run(connection, _WRITE, values)
+    run_with_commit(connection, _WRITE, values)
 
 
 def keep_account(connection: ServerConnection, change: AccountChange) -> None:
-    """Write the sum of a bucket and the seal of the account."""
-    connection.execute(_KEEP, (change.bucket, change.value, change.seal))
+    """Write the sum of a bucket and the seal of the account, with the COMMIT."""
+    values = (change.bucket, change.value, change.seal)
+    run_with_commit(connection, _KEEP, values)
 
 
 def write_state(connection: ServerConnection, state: FeedState) -> None:

@@ -44,6 +44,7 @@ from hsm_core._internal.stores.postgresql.feed import (
     KEY,
     Change,
     ChangeFeed,
+    NoFeed,
     keep_account,
 )
 from hsm_core._internal.stores.postgresql.key_index import ClusterKeyRows
@@ -79,6 +80,9 @@ from hsm_core.protocols import (
 )
 
 if TYPE_CHECKING:
+    from psycopg import Cursor
+
+    from hsm_core._internal.stores.index_rows import Row
     from hsm_core._internal.stores.postgresql.driver import ServerConnection
 
 _ATTEMPTS: Final = 4
@@ -127,7 +131,8 @@ _ABORT: Final = (
 """Waits for a transaction that has inserted the id and is not committed yet."""
 _LOCK_KEY: Final = (
     "INSERT INTO keys (key_id) VALUES ($1) "
-    "ON CONFLICT (key_id) DO UPDATE SET key_id = EXCLUDED.key_id"
+    "ON CONFLICT (key_id) DO UPDATE SET key_id = EXCLUDED.key_id "
+    "RETURNING created_at IS NOT NULL, generation, digest"
 )
 _OPERATION: Final = (
     "INSERT INTO operations (operation_id, key_id) VALUES ($1, $2) "
@@ -159,14 +164,14 @@ class ClusterRecords(Records):
         closes: Whether the database is closed with the records.
 
     Attributes:
-        feed: What each change of a key is added to; None before the node has joined.
+        feed: What each change of a key is added to.
     """
 
     def __init__(self, database: ClusterDatabase, *, closes: bool = True) -> None:
         self._database = database
         self._closes = closes
         self._is_closed = False
-        self.feed: ChangeFeed | None = None
+        self.feed: ChangeFeed = NoFeed()
 
     def __repr__(self) -> str:
         return f"<ClusterRecords {self._database.location.name!r}>"
@@ -235,8 +240,7 @@ class ClusterRecords(Records):
                 raise NameTakenError from error
             raise
         failpoint("store.after_document")
-        if self.feed is not None:
-            self.feed.committed()
+        self.feed.committed()
 
     def put(
         self,
@@ -316,47 +320,69 @@ def _split(name: str) -> tuple[str, str]:
     return folder + slash, last
 
 
-def _write(
-    connection: ServerConnection, commit: Commit, feed: ChangeFeed | None
-) -> None:
+def _write(connection: ServerConnection, commit: Commit, feed: ChangeFeed) -> None:
     key_id = key_of(commit.name)
-    if feed is not None:
-        feed.begin(connection)
-    connection.execute(_LOCK_KEY, (key_id,))
-    commit.check()
-    if commit.operation_id:
-        made = connection.execute(_OPERATION, (commit.operation_id, key_id))
-        if not made.rowcount:
-            # Another transaction has committed it since it was looked for.
-            commit.check()
-            raise OperationAbortedError("The operation id was already used.")
-    before = commit.expected()
-    commit.made()
-    failpoint("store.before_blobs")
-    if commit.before:
-        versions = [version_of(name) for name in commit.before]
-        blobs = list(commit.before.values())
-        added = connection.execute(_PUT_BLOBS, (key_id, versions, blobs))
-        if added.rowcount != len(versions):
-            raise ConflictError("A sealed blob is immutable and can't be replaced.")
-    failpoint("store.after_blobs")
-    if connection.execute(_PUT_DOCUMENT, (key_id, commit.data)).fetchone() == (True,):
-        raise NameTakenError
-    if commit.after:
-        versions = [version_of(name) for name in commit.after]
-        connection.execute(_DROP_BLOBS, (key_id, versions))
-    # Last, so that other nodes wait for nothing but these writes.
-    if feed is not None:
-        feed.lock(connection)
+    before = _lock_key(connection, commit, feed)
+    _put_records(connection, commit, feed)
     account = commit.account() if commit.account is not None else None
-    with connection.pipeline():
-        if account is not None:
-            keep_account(connection, account)
-        if feed is not None:
-            digest = document_digest(commit.data)
-            change = Change(KEY, key_id, commit.generation, before, digest)
-            feed.append(connection, change)
+    if account is not None:
+        keep_account(connection, account)
+    digest = document_digest(commit.data)
+    change = Change(KEY, key_id, commit.generation, before, digest)
+    feed.append(connection, change)
     failpoint("store.before_document")
+
+
+def _lock_key(connection: ServerConnection, commit: Commit, feed: ChangeFeed) -> str:
+    """Check that a change may be made; return the digest of what it replaces."""
+    key_id = key_of(commit.name)
+    sent: list[Cursor[Row]] = []
+
+    def lock() -> None:
+        sent.append(connection.execute(_LOCK_KEY, (key_id,)))
+        if commit.operation_id:
+            values = (commit.operation_id, key_id)
+            sent.append(connection.execute(_OPERATION, values))
+
+    feed.begin(connection, lock)
+    is_listed, generation, digest = sent[0].fetchone() or (False, None, None)
+    expected = commit.expected_generation
+    is_expected = generation == expected > 0 if is_listed else expected == 0
+    if not is_expected or not all(each.rowcount for each in sent):
+        commit.check()  # Says why.
+        raise OperationAbortedError("The operation id was already used.")
+    if not is_listed:
+        return ""
+    return digest if digest is not None else commit.expected()
+
+
+def _put_records(
+    connection: ServerConnection, commit: Commit, feed: ChangeFeed
+) -> None:
+    """Write blobs, document and index of a key, and lock the feed, in one write."""
+    key_id = key_of(commit.name)
+    sent: list[Cursor[Row]] = []
+
+    def put() -> None:
+        commit.made()
+        failpoint("store.before_blobs")
+        if commit.before:
+            versions = [version_of(name) for name in commit.before]
+            blobs = list(commit.before.values())
+            sent.append(connection.execute(_PUT_BLOBS, (key_id, versions, blobs)))
+        failpoint("store.after_blobs")
+        sent.append(connection.execute(_PUT_DOCUMENT, (key_id, commit.data)))
+        if commit.after:
+            versions = [version_of(name) for name in commit.after]
+            connection.execute(_DROP_BLOBS, (key_id, versions))
+
+    # The feed is locked last, so that other nodes wait for nothing but these writes.
+    feed.lock(connection, put)
+    *blobs, document = sent
+    if sum(added.rowcount for added in blobs) != len(commit.before):
+        raise ConflictError("A sealed blob is immutable and can't be replaced.")
+    if document.fetchone() == (True,):
+        raise NameTakenError
 
 
 class ClusterKeyStore(RecordKeyStore):
