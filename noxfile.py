@@ -769,7 +769,7 @@ def leaks(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """
-    Measure goals P1 to P17 beside rivals; write docs/reference/benchmarks.md.
+    Measure goals P1 to P18 beside rivals; write docs/reference/benchmarks.md.
 
     After ``--`` may stand which rows to measure, as in ``-- P4 P5``: the page then
     stays as it is. Rivals in C need a compiler, OpenSSL's headers and SoftHSM2.

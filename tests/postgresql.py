@@ -49,6 +49,11 @@ def _programs() -> Path | None:
     return Path(alone).resolve().parent if alone else None
 
 
+def is_installed() -> bool:
+    """Return whether there is a PostgreSQL to start."""
+    return _programs() is not None
+
+
 def programs() -> Path:
     """Return the folder of PostgreSQL's programs, or skip the running test."""
     found = _programs()
@@ -92,15 +97,16 @@ class PostgreSQL:
         self._was_killed = False
 
     @classmethod
-    def create(cls, **parameters: str) -> Self:
+    def create(cls, parent: Path | None = None, **parameters: str) -> Self:
         """
         Return a new server, which runs.
 
         Args:
+            parent: Where its folder is made; in memory if that is possible, if None.
             parameters: Further lines of ``postgresql.conf``, as
                 ``max_connections="20"``.
         """
-        self = cls(_new_folder())
+        self = cls(_new_folder(parent))
         try:
             self.run(
                 *("initdb", "--no-sync", "--auth=trust", "--encoding=UTF8"),
@@ -309,11 +315,12 @@ class PostgreSQL:
         return done.returncode == 0
 
 
-def _new_folder() -> Path:
+def _new_folder(parent: Path | None = None) -> Path:
     """Return a new folder of the server's user, with a short path, as sockets need."""
     programs()
     memory = Path("/dev/shm")
-    parent = memory if os.access(memory, os.W_OK) else Path(tempfile.gettempdir())
+    if parent is None:
+        parent = memory if os.access(memory, os.W_OK) else Path(tempfile.gettempdir())
     folder = Path(tempfile.mkdtemp(prefix="ferrohsm-pg-", dir=parent))
     if (owner := _owner()) is not None:
         os.chown(folder, owner.pw_uid, owner.pw_gid)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The goals P1 to P17, and what measures each."""
+"""The goals P1 to P18, and what measures each."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from tests.bench.figures import Finding
 from tests.bench.rig import Rig
 from tests.bench.rows import (
     batches,
+    cluster,
     cold,
     commands,
     durable,
@@ -52,6 +53,7 @@ GOALS: Final = (
     Goal("P15", "starts", commands.starts),
     Goal("P16", "cost as an HSM grows", growth.flatness),
     Goal("P17", "PKCS#11", programs.pkcs11),
+    Goal("P18", "nodes on one database", cluster.nodes),
 )
 
 

@@ -57,6 +57,9 @@ METHOD: Final = """## Method
   and the time of all these processes counts. SoftHSM2 is loaded by the program.
   On one processor, no call wakes another one.
   Signatures per second are over all programs.
+- P18 starts a PostgreSQL of its own on the same disk as SQLite, and nodes as processes
+  of Python that sign with Ed25519 in threads. The time of the database is that of all
+  its processes. A batch of *n* signatures is a group of *n* records.
 - The page is written only by a run that began with a load of at most 1.
 - The low cost of a batch relative to single requests (P12) reflects the single request
   as much as the batch.
