@@ -302,17 +302,19 @@ def commit(connection: ServerConnection) -> None:
     connection.warnings.clear()
     last, connection.with_commit = connection.with_commit, []
     sent: list[Cursor[Row]] = []
+    is_requested = False
     try:
         with connection.pipeline():
             for statement, values in last:
                 sent.append(run(connection, statement, values))
+            is_requested = True
             # Prepared, it would not be seen as one by those who follow connections.
             done = connection.execute("COMMIT", prepare=False)
     except BaseException as error:
-        was_refused = isinstance(error, Exception) and _is_refusal(error, sent)
         connection.abandon()
-        if isinstance(error, Exception) and was_refused:
-            raise own_error(error) from error
+        if isinstance(error, Exception):
+            if not is_requested or _is_refusal(error, sent):
+                raise own_error(error) from error
         raise UnsettledError from error
     if connection.warnings:
         connection.abandon()

@@ -7,7 +7,7 @@ import select
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import psycopg
@@ -146,7 +146,11 @@ class ServerConnection(psycopg.Connection[Row]):
             return result
         self.has_hung = True
         self.abandon()
-        raise psycopg.OperationalError("The server did not answer.")
+        error = psycopg.OperationalError("The server did not answer.")
+        # Closed later by Python, it would complain of the closed connection.
+        with suppress(psycopg.Error):
+            gen.throw(error)
+        raise error
 
     @contextmanager
     def patiently(self, seconds: float) -> Iterator[None]:
