@@ -47,6 +47,8 @@ LISTS = {
     "hsm-cli list": ("--tags",),
     "hsm-cli login": ("--scope",),
     "hsm-cli people add": ("--role",),
+    "hsm-cli pkcs11 serve": ("--profile",),
+    "hsm-cli pkcs11 stdio": ("--profile",),
     "hsm-cli ssh-agent": ("--certificate",),
     "hsm-cli policy explain": (
         *("--role", "--other-key", "--usages", "--tags", "--certificate-name"),
