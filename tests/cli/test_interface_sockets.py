@@ -117,6 +117,29 @@ def test_a_wait_goes_on_until_a_frame_has_come() -> None:
     assert bytes(20) == found
 
 
+def test_the_end_of_a_frame_may_be_short() -> None:
+    """A stream that returns from 20 bytes on reads the last 17 of a frame, or 5."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        stream = Stream(ours.fileno(), ours.fileno(), sockets.Peer(0, 0, ""))
+        stream.return_from(20)
+        found = []
+        for first, last in ((20, 17), (64 * 1024, 5)):
+            theirs.sendall(bytes(first))
+            start = stream.read(12, waits=True)
+            theirs.sendall(bytes(last))
+            rest = threading.Thread(
+                target=lambda: found.append(stream.read(first + last - 12)),  # noqa: B023
+                daemon=True,
+            )
+            rest.start()
+            rest.join(DEADLINE)
+            assert not rest.is_alive()
+            assert start == bytes(12)
+
+    assert list(map(len, found)) == [25, 64 * 1024 - 7]
+
+
 def test_a_client_that_leaves_takes_nobody_with_it(path: Path) -> None:
     """
     A connection that ends in the middle of a frame has no effect on another.

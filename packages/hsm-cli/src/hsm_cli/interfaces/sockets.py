@@ -111,7 +111,11 @@ class Stream:
         parts = [self._read[self._place :]]
         missing = length - len(parts[0])
         while missing > 0:
-            found = self._receive(waits=waits and not any(parts))
+            # What has begun is read to its end and no further: `return_from` would wait
+            # for bytes that come only after an answer.
+            is_first = waits and not any(parts)
+            most = _CHUNK if is_first else min(missing, _CHUNK)
+            found = self._receive(most, waits=is_first)
             if not found:
                 raise StreamEndedError
             parts.append(found)
@@ -131,10 +135,10 @@ class Stream:
         with suppress(OSError), socket.socket(fileno=os.dup(self._incoming)) as twin:
             twin.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, length)
 
-    def _receive(self, *, waits: bool) -> bytes:
+    def _receive(self, most: int, *, waits: bool) -> bytes:
         while True:
             try:
-                return os.read(self._incoming, _CHUNK)
+                return os.read(self._incoming, most)
             except BlockingIOError:  # SO_RCVTIMEO
                 if not waits:
                     raise StreamEndedError from None
