@@ -7,16 +7,35 @@ A child made by fork shares the files that are open, but has none of the threads
 
 from __future__ import annotations
 
+import mmap
 import os
+import sys
+from contextlib import suppress
+from typing import Final
 
-_mark = object()
+_MADV_WIPEONFORK: Final = 18
+"""
+Standard:
+    madvise(2), Linux 4.14: a child finds zeros, also if Python isn't told of the fork.
+"""
+
+
+def _new_mark() -> mmap.mmap:
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    mark = mmap.mmap(-1, mmap.PAGESIZE, flags=flags)
+    if sys.platform == "linux":
+        with suppress(OSError):
+            mark.madvise(_MADV_WIPEONFORK)
+    mark[0] = 1
+    return mark
 
 
 def _begin_child() -> None:
     global _mark
-    _mark = object()
+    _mark = _new_mark()
 
 
+_mark = _new_mark()
 os.register_at_fork(after_in_child=_begin_child)
 
 
@@ -26,8 +45,10 @@ class OpeningProcess:
     __slots__ = ("_mark",)
 
     def __init__(self) -> None:
+        if not _mark[0]:
+            _begin_child()
         self._mark = _mark
 
     def is_this(self) -> bool:
         """Return whether it is this process, rather than its parent."""
-        return self._mark is _mark
+        return self._mark is _mark and _mark[0] == 1
