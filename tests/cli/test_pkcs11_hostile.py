@@ -215,6 +215,37 @@ def test_a_session_object_does_not_grow(token: Token) -> None:
     assert (full, too_long) == (ck.CKR_DEVICE_MEMORY, ck.CKR_ATTRIBUTE_VALUE_INVALID)
 
 
+def test_a_copy_of_a_key_does_not_grow(token: Token) -> None:
+    """New labels of copies stay within the limits of new session objects."""
+    copied = template([(ck.CKA_TOKEN, flag(False))])
+    label = template([(ck.CKA_LABEL, data(bytes(120_000)))])
+    with token.client() as client:
+        session = client.open_session()
+        (key,) = client.find(session, [])
+        copies = [
+            first(client.call(21, "uuaA", ulong(session) + ulong(key) + copied))
+            for _ in range(18)
+        ]
+        changes = [ulong(session) + ulong(one) + label for one in copies]
+        for change in changes[:-1]:
+            client.call(25, "uuaA", change)
+        full = refusal(client, 25, "uuaA", changes[-1])
+
+    assert full == ck.CKR_DEVICE_MEMORY
+
+
+def test_a_note_does_not_repeat_a_value(token: Token) -> None:
+    """A refused attribute of a megabyte makes a short note for the user."""
+    dated = [(ck.CKA_VALUE_LEN, number(32)), (ck.CKA_START_DATE, data(bytes(1 << 20)))]
+    with token.client() as client:
+        session = client.open_session()
+        call = ulong(session) + mechanism(ck.CKM_AES_KEY_GEN) + template(dated)
+        refused = refusal(client, 58, "uMaA", call)
+
+    assert refused == ck.CKR_TEMPLATE_INCONSISTENT
+    assert "Attribute 0x110 must be b''." in token.notes[-1]
+
+
 def test_old_handles_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A program that finds more objects than it may hold loses the first handles."""
     monkeypatch.setattr(inventory, "MOST_HANDLES", 4)

@@ -221,7 +221,8 @@ def check_template(
             raise CryptokiError(ck.CKR_ATTRIBUTE_READ_ONLY)
         if kind in _FIXED and value != _FIXED[kind]:
             raise CryptokiError(
-                ck.CKR_TEMPLATE_INCONSISTENT, f"Attribute {kind:#x} can't be {value!r}."
+                ck.CKR_TEMPLATE_INCONSISTENT,
+                f"Attribute {kind:#x} must be {_FIXED[kind]!r}.",
             )
     # A key that is asked to be less protected than it will be is accepted: it is
     # sensitive, and what tries to read its value is refused.

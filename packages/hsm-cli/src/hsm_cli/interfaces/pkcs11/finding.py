@@ -93,7 +93,9 @@ def set_attribute_value(session: Session, handle: int, template: Template) -> No
         one.change(template)
         return
     if one.is_copy:
-        one.rename(copyable(one, template)[1])
+        _, own = copyable(one, template)
+        inventory.require_room(size_of(own))
+        one.rename(own)
         return
     _require_change(session, one)
     # Its tags may have changed since it was found.
