@@ -23,8 +23,7 @@ from hsm_cli.interfaces.pkcs11.wire import Room, Template, Value, length_of
 from hsm_core.operations import DescribeKey
 
 if TYPE_CHECKING:
-    from hsm_cli.interfaces.pkcs11.public_keys import public_key_object
-from hsm_cli.interfaces.pkcs11.sessions import Session
+    from hsm_cli.interfaces.pkcs11.sessions import Session
 
 _HANDLE_BYTES: Final = 8
 _TEMPLATE_BYTES: Final = 24  # sizeof (CK_ATTRIBUTE)
