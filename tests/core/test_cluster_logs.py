@@ -7,11 +7,12 @@ import time
 
 import pytest
 
+from hsm_core._internal.audit.heads import HeadsWatch
 from hsm_core._internal.audit.record import event_of
 from hsm_core._internal.stores.postgresql.audit_offline import ClusterVerifier
 from hsm_core._internal.stores.postgresql.connection import read_location
 from hsm_core.errors import AuditUnavailableError
-from hsm_core.model import HeadsDetail
+from hsm_core.model import HeadsDetail, LogHead
 from tests.core.audit_support import KEY, draft, fill, intent
 from tests.core.cluster_logs import Site, site_on
 from tests.postgresql import PostgreSQL
@@ -47,6 +48,25 @@ def test_logs_name_the_growth_of_the_others(database: str) -> None:
             assert heads[head.log_id].leaf_hash == head.leaf_hash
         names = {site.logs["b"].log_id, site.logs["c"].log_id}
         assert names == {head.log_id for head in detail.logs}
+
+
+def test_many_logs_are_named_by_several_records(database: str) -> None:
+    """Nodes that are gone leave more logs behind than one record has room for."""
+    heads = [
+        LogHead(log_id=f"{number:032x}", size=2**40, leaf_hash="f" * 64)
+        for number in range(1000)
+    ]
+    with site_on(database, "a") as site:
+        log = site.logs["a"]
+        HeadsWatch(log, lambda known: heads).record_growth(now=True)
+        records = log.lines(1, 100)
+
+    details = [event_of(line, seq).detail for seq, line in enumerate(records, 1)]
+    assert heads == [
+        head
+        for detail in details
+        for head in (detail.logs if isinstance(detail, HeadsDetail) else ())
+    ]
 
 
 def test_idle_logs_come_to_rest(database: str) -> None:

@@ -22,6 +22,8 @@ HEADS: Final = "system.heads"
 
 _PAUSE_SECONDS: Final = 3.0
 """Between two of them: with a beat and a slow answer of the database, within five."""
+_MOST_LOGS: Final = 256
+"""How many logs one record names: each takes 150 bytes of at most 65,535."""
 
 
 class HeadsWatch:
@@ -70,10 +72,14 @@ class HeadsWatch:
         found = self._grown(self._named | {own: 2**62})
         if not found:
             return
-        detail = HeadsDetail(logs=tuple(found))
-        draft = AuditDraft(phase=Phase.SINGLE, kind=HEADS, detail=detail)
+        parts = (found[at : at + _MOST_LOGS] for at in range(0, len(found), _MOST_LOGS))
+        details = (HeadsDetail(logs=tuple(part)) for part in parts)
+        drafts = [
+            AuditDraft(phase=Phase.SINGLE, kind=HEADS, detail=detail)
+            for detail in details
+        ]
         try:
-            self._audit.append([draft], durable=True).wait()
+            self._audit.append(drafts, durable=True).wait()
         except HSMError:
             self._due = 0.0
             raise
