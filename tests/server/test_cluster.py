@@ -18,6 +18,7 @@ import aiohttp
 import pytest
 
 from tests.postgresql import PostgreSQL
+from tests.server.family import Family, counter, wait_until
 from tests.server.process import Running, Site, client_context
 from tests.server.support import b64
 from tests.server.ui_support import Browser
@@ -139,6 +140,70 @@ def test_a_killed_node_is_settled_and_retired(
         assert answer is not None
         assert 200 == answer.status, answer.body
         assert "d" not in {one["node"] for one in answer.json["items"]}
+
+
+def state_of(server: Running, name: str) -> str:
+    """Return the state of a node, as another lists it."""
+    items = server.send("GET", "/api/v1/cluster/nodes").json["items"]
+    return next(str(one["state"]) for one in items if one["node"] == name)
+
+
+def test_a_node_that_hung_joins_again(
+    site: ClusterSite, nodes: tuple[Running, Running]
+) -> None:
+    """Its vault was fenced; another takes its place, and the server's URL stays."""
+    kept = nodes[0]
+    key_id = new_key(kept, "after-a-pause")
+    with site.serve(*site.node("e")) as hung:
+        family = Family(hung)
+        vault = family.vault
+        os.kill(family.supervisor, signal.SIGSTOP)
+        family.kill_vault(signal.SIGSTOP)
+        wait_until(lambda: state_of(kept, "e") != "live")
+        family.kill_vault(signal.SIGCONT)
+        wait_until(lambda: signs(hung, key_id) == 503)
+        os.kill(family.supervisor, signal.SIGCONT)
+        wait_until(lambda: signs(hung, key_id) == 200)
+
+        assert vault != family.vault
+        assert wait_for_ready(hung, 200)
+        assert "live" == state_of(kept, "e")
+        assert 200 == hung.send("GET", "/metrics").status
+        assert 1 == counter(hung, "ferrohsm_process_restarts_total")
+        assert 0 == hung.stop()
+    ends = [line for line in site.log() if line["event"] == "ended"]
+    assert ["vault"] == [line["child"] for line in ends]
+    assert "was fenced" in ends[0]["reason"]
+
+
+def test_a_node_that_hung_leaves_its_name_to_another(tmp_path: Path) -> None:
+    """While a server lives under its name it answers 503, and then serves again."""
+    own = PostgreSQL.create()
+    try:
+        site = ClusterSite(tmp_path, own.url())
+        with site.serve(*site.node("a")) as hung:
+            key_id = new_key(hung, "shared")
+            family = Family(hung)
+            os.kill(family.supervisor, signal.SIGSTOP)
+            family.kill_vault(signal.SIGSTOP)
+            flags = ("--node-name", "a", "--node-mark", str(tmp_path / "other.mark"))
+            with site.serve(*flags) as successor:
+                family.kill_vault(signal.SIGCONT)
+                os.kill(family.supervisor, signal.SIGCONT)
+                wait_until(lambda: refusals(site) > 1)
+
+                assert 503 == signs(hung, key_id)
+                assert 200 == signs(successor, key_id)
+                assert 0 == successor.stop()
+            wait_until(lambda: signs(hung, key_id) == 200)
+    finally:
+        own.remove()
+
+
+def refusals(site: ClusterSite) -> int:
+    """Return how often a vault was refused the name of its node."""
+    told = "Another process is node a"
+    return sum(told in line.get("reason", "") for line in site.log())
 
 
 def test_an_outdated_node_drains_and_stops(tmp_path: Path) -> None:

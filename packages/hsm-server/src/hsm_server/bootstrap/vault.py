@@ -16,9 +16,11 @@ from typing import Final
 
 from hsm_server.bootstrap.services import VaultServices
 from hsm_server.certificates import read_revoked
+from hsm_server.config.exit_codes import ExitCode
 from hsm_server.ipc.control import (
     LONGEST_TEXT,
     Beat,
+    Failed,
     FromSupervisor,
     KeySet,
     Link,
@@ -109,7 +111,7 @@ class _Vault(ChildProgram):
         self._tell_alarm("tokens", False)
         self._control.send(Ready())
         self._loop = asyncio.get_running_loop()
-        self._services.hsm.when_outdated(self._on_outdated)
+        self._services.hsm.when_stopped(self._on_stopped)
         await self._stopping.wait()
         pulse.stop()
         for task in watching:
@@ -118,9 +120,16 @@ class _Vault(ChildProgram):
         # Cancelled requests get their turn to notice it.
         await asyncio.sleep(0)
 
-    def _on_outdated(self, reason: str) -> None:
-        message = Outdated(reason[:LONGEST_TEXT])
-        self._loop.call_soon_threadsafe(self._control.send, message)
+    def _on_stopped(self, reason: str, is_outdated: bool) -> None:
+        self._loop.call_soon_threadsafe(self._stop, reason, is_outdated)
+
+    def _stop(self, reason: str, is_outdated: bool) -> None:
+        """Stop the server if it is too old, or this process, which then joins again."""
+        if is_outdated:
+            self._control.send(Outdated(reason[:LONGEST_TEXT]))
+        else:
+            self._control.send(Failed(reason[:LONGEST_TEXT], ExitCode.FAILED))
+            self._stopping.set()
 
     def _heed(self, message: FromSupervisor, descriptors: list[int]) -> bool:
         match message:

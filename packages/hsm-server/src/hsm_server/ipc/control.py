@@ -176,11 +176,11 @@ class Ready(_Message, frozen=True, tag="ready"):
 
 class Failed(_Message, frozen=True, tag="failed"):
     """
-    The child process cannot start, and exits.
+    The child process cannot start, or cannot go on, and exits.
 
     Attributes:
         message: A sentence for people.
-        status: Exit status of the server.
+        status: Exit status of the server, if it has not served yet.
     """
 
     message: Annotated[str, Meta(max_length=LONGEST_TEXT)]

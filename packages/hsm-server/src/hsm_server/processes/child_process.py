@@ -250,7 +250,8 @@ class ChildProcess:
             case Ready():
                 self._note_ready()
             case Failed():
-                self.failure = (message.message, message.status)
+                # What fails while it ends only follows from it.
+                self.failure = self.failure or (message.message, message.status)
             case Beat(is_linked=True):
                 pass
             case _:

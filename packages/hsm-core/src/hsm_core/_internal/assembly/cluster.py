@@ -110,8 +110,8 @@ class ClusterNode:
         self.jobs = JobLeases(database, membership)
         self.seen: SeenDatabase | None = None
         self._was_here = membership.epoch > 1
-        self._outdated = ""
-        self._on_outdated: Callable[[str], object] = lambda _: None
+        self._stopped: NodeFencedError | None = None
+        self._on_stopped: Callable[[str, bool], object] = lambda *_: None
         self._worker = self.new_worker()
         # Of its own: it waits for the database, and neither beat nor mark may.
         self._naming = self.new_worker()
@@ -160,9 +160,8 @@ class ClusterNode:
 
         def stop(error: NodeFencedError) -> None:
             lock.set(str(error), {})
-            if isinstance(error, NodeOutdatedError):
-                self._outdated = str(error)
-                self._on_outdated(self._outdated)
+            self._stopped = error
+            self._tell_stopped()
 
         self.membership.on_stop = stop
         self.membership.check()
@@ -334,11 +333,15 @@ class ClusterNode:
         self._naming.start()
         self._worker.start()
 
-    def when_outdated(self, call: Callable[[str], object]) -> None:
-        """Call a function once this program is too old for the cluster."""
-        self._on_outdated = call
-        if self._outdated:
-            call(self._outdated)
+    def when_stopped(self, call: Callable[[str, bool], object]) -> None:
+        """Call a function once this process is a node no more."""
+        self._on_stopped = call
+        self._tell_stopped()
+
+    def _tell_stopped(self) -> None:
+        error = self._stopped
+        if error is not None:
+            self._on_stopped(str(error), isinstance(error, NodeOutdatedError))
 
     def close(self) -> None:
         """Leave the cluster, and close the database; once is enough."""

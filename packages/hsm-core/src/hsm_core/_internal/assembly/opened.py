@@ -58,8 +58,8 @@ class RunningNode(Protocol):
         """Begin to beat: the HSM is open."""
         ...
 
-    def when_outdated(self, call: Callable[[str], object]) -> None:
-        """Call a function once this program is too old for the cluster."""
+    def when_stopped(self, call: Callable[[str, bool], object]) -> None:
+        """Call a function once this process is a node no more."""
         ...
 
     def finish(self) -> None:
@@ -197,15 +197,17 @@ class OpenHSM:
                 )
             return self._asynchronous
 
-    def when_outdated(self, call: Callable[[str], object], /) -> None:
+    def when_stopped(self, call: Callable[[str, bool], object], /) -> None:
         """
-        Call a function once this program is too old for its cluster, and locked.
+        Call a function once this process is a node of its cluster no more, and locked.
 
         Args:
-            call: Given a sentence for people; from another thread.
+            call: Given a sentence for people, and whether this program is too old for
+                the cluster; otherwise it was fenced, and may be started again. From
+                another thread.
         """
         if self._cluster is not None:
-            self._cluster.when_outdated(call)
+            self._cluster.when_stopped(call)
 
     def weight(self, operation: Operation[Any]) -> int:
         """
