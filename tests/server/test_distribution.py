@@ -376,7 +376,8 @@ def test_a_front_end_that_publishes_is_not_heeded(scene: Scene) -> None:
 
 def test_a_tls_manager_that_can_not_begin_ends_the_start(scene: Scene) -> None:
     """One line says which, and how."""
-    lines = scene.play(front_end(), ("-c", "raise SystemExit(3)"))
+    refuse = ("-c", "raise SystemExit(3)")
+    lines = scene.play(front_end(), refuse, "nothing: it ends by itself")
 
     assert 1 == scene.status
     assert ["The process tls exited unexpectedly (status 3)."] == [
