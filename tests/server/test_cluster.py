@@ -206,12 +206,14 @@ def refusals(site: ClusterSite) -> int:
     return sum(told in line.get("reason", "") for line in site.log())
 
 
-def test_an_outdated_node_drains_and_stops(tmp_path: Path) -> None:
+@pytest.mark.parametrize("isolation", ["process", "inline"])
+def test_an_outdated_node_drains_and_stops(tmp_path: Path, isolation: str) -> None:
     """A server stops, with a sentence, once the cluster's level is above its own."""
     own = PostgreSQL.create()
     try:
         site = ClusterSite(tmp_path, own.url())
-        with site.serve(*site.node("a")) as server:
+        options = (*site.node("a"), "--isolation", isolation)
+        with site.serve(*options) as server:
             own.execute("UPDATE cluster SET level = 99")
 
             assert 2 == server.process.wait(PATIENCE)

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from hsm_core.errors import ConfigurationError
 from hsm_server.app import create_app, create_metrics_app
 from hsm_server.bootstrap.services import VaultServices
 from hsm_server.certificates import pack_revoked, read_revoked
@@ -106,6 +107,7 @@ class _InlineServer:
     ) -> None:
         self._settings = settings
         self._services = services
+        self._outdated = ""
         self._logger = logger
         self._metrics = metrics
         services.on_alarm = partial(self._note_alarm, "tokens")
@@ -137,7 +139,7 @@ class _InlineServer:
         shown: Sequence[socket.socket],
         on_ready: Callable[[str], None],
     ) -> None:
-        """Serve until a signal says that it is enough."""
+        """Serve until a signal, or until the cluster is too new for this program."""
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(loop_exception_handler(self._logger))
         stop = asyncio.Event()
@@ -161,6 +163,13 @@ class _InlineServer:
             self._logger.info("metrics", port=one.getsockname()[1])
         work = [self._tls_manager.run(), *self._services.watches()]
         keeping = [asyncio.create_task(one) for one in work]
+
+        def end(reason: str, is_outdated: bool) -> None:
+            if is_outdated:
+                self._outdated = reason
+                loop.call_soon_threadsafe(stop.set)
+
+        self._services.hsm.when_stopped(end)
         try:
             on_ready(url_of(bound[0]))
             await stop.wait()
@@ -177,6 +186,8 @@ class _InlineServer:
             for number in signals:
                 loop.remove_signal_handler(number)
                 signal.signal(number, signal.SIG_IGN)
+        if self._outdated:
+            raise ConfigurationError(self._outdated)
 
     def _heed_signals(
         self, loop: asyncio.AbstractEventLoop, stop: asyncio.Event
