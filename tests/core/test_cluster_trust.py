@@ -10,10 +10,21 @@ from typing import Any, Final, TypeAlias
 
 import pytest
 
-from hsm_core.errors import AuthenticationError, HSMError, HSMLockedError
+from hsm_core._internal.stores.postgresql.feed import read_feed
+from hsm_core.errors import (
+    AuthenticationError,
+    HSMError,
+    HSMLockedError,
+)
 from hsm_core.factory import OpenHSM
 from hsm_core.model import Role
-from hsm_core.operations import Operation, RecoverStore, RotateKey, ShowPolicy, Sign
+from hsm_core.operations import (
+    Operation,
+    RecoverStore,
+    RotateKey,
+    ShowPolicy,
+    Sign,
+)
 from hsm_core.protocols import SharedTrust
 from hsm_core.testing import caller
 from tests.core.cluster_nodes import events, node, open_node, session
@@ -152,6 +163,34 @@ class TestNames:
         a.declare(KIND, trusted=SECOND)
 
         eventually(lambda: {"one"} == b.withdrawn(KIND, FIRST))
+
+    def test_read_at_once(self, nodes: list[OpenHSM]) -> None:
+        """
+        A document that another thread takes while one reads the next locks nothing.
+        """
+        a, b = map(trust_of, nodes)
+        feed: Any = feed_of(nodes[0])
+        feed.close()
+        b.declare("certificates", revoked={"7"})
+        feed.catch_up()
+        start = feed.applied
+        known = feed._trust.digest  # noqa: SLF001 (no other way to pause a thread)
+
+        b.declare("certificates", revoked={"7", "8"})
+        with feed._database.reading() as connection:  # noqa: SLF001
+            first = read_feed(connection, start.revision, known)
+            b.declare("certificates", revoked={"7"})
+            second = read_feed(connection, start.revision, known)
+            feed._take(connection, start, first)  # noqa: SLF001
+            feed._take(connection, start, second)  # noqa: SLF001
+
+        assert {"7"} == a.withdrawn("certificates", {"7", "8"})
+
+
+def feed_of(hsm: OpenHSM) -> Any:
+    """Return the feed of a node."""
+    services: Any = hsm._services  # noqa: SLF001 (as servers do)
+    return services.inventory.feed
 
 
 class TestStart:

@@ -315,6 +315,10 @@ class Changes(ChangeFeed, FollowedFeed):
                 self._take_all(connection, start)
                 return
             if state.position.revision >= self.applied.revision:
+                if state.trust_digest != self._trust.digest and trust is None:
+                    # Another thread has taken a document that came in between.
+                    self._take_all(connection, start)
+                    return
                 self._take_trust(state, trust, start)
             for stored in changes:
                 self._apply(stored.position, stored.change)
