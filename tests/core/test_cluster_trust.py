@@ -15,6 +15,7 @@ from hsm_core.errors import (
     AuthenticationError,
     HSMError,
     HSMLockedError,
+    StoreUnavailableError,
 )
 from hsm_core.factory import OpenHSM
 from hsm_core.model import Role
@@ -164,6 +165,34 @@ class TestNames:
 
         eventually(lambda: {"one"} == b.withdrawn(KIND, FIRST))
 
+    def test_unknown_outcome(
+        self, nodes: list[OpenHSM], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """
+        What may have been withdrawn is recorded, or taken back with the file.
+        """
+        a = trust_of(nodes[0])
+
+        def lose(*names: str) -> None:
+            """Declare names, and lose the answer of the commit."""
+            with monkeypatch.context() as patch:
+                patch.setattr(feed_of(nodes[0]), "committed", answer_lost)
+                with pytest.raises(StoreUnavailableError):
+                    a.declare(KIND, trusted=names)
+
+        a.declare(KIND, trusted=FIRST)
+        lose("two")
+        a.declare(KIND, trusted=FIRST)
+        eventually(lambda: not a.withdrawn(KIND, FIRST))
+
+        lose("one")
+        a.declare(KIND, trusted={"one"})
+        assert {"two"} == a.withdrawn(KIND, FIRST)
+        found = events(nodes[0], lambda event: event.kind == "system.trust-changed")
+        texts = [event.detail.text for event in found]  # type: ignore[union-attr]
+        told = ["0 withdrawn, 1 restored", "1 withdrawn, 0 restored"]
+        assert [f"{KIND}: {text}" for text in told] == texts
+
     def test_read_at_once(self, nodes: list[OpenHSM]) -> None:
         """
         A document that another thread takes while one reads the next locks nothing.
@@ -193,6 +222,11 @@ def feed_of(hsm: OpenHSM) -> Any:
     return services.inventory.feed
 
 
+def answer_lost() -> None:
+    """Fail as a connection does that ends with a commit."""
+    raise StoreUnavailableError("The answer was lost.")
+
+
 class TestStart:
     """Files that a node finds when it starts."""
 
@@ -216,6 +250,16 @@ class TestStart:
         assert not restart("b", {"one", "three"})
 
         assert {"one"} == restart("a", SECOND)
+
+    def test_new_node_first(self, restart: Callable[..., frozenset[str]]) -> None:
+        """
+        A new file withdraws what it lacks also where a new node had it first.
+        """
+        assert not restart("a", FIRST)
+        assert not restart("c", SECOND)
+
+        assert {"one"} == restart("a", SECOND)
+        assert {"one"} == restart("a", FIRST)
 
     def test_older(self, restart: Callable[..., frozenset[str]]) -> None:
         """

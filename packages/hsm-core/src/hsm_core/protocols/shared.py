@@ -135,8 +135,8 @@ class SharedTrust(Protocol):
         requests that they receive after the return. What they newly trust is restored,
         unless it is an older content that the cluster knows already. The first call of
         a process compares with what this node declared last. It withdraws nothing if
-        the cluster knows the content already or *trusted* is empty, and restores
-        nothing.
+        the cluster has known the content for longer than that one or *trusted* is
+        empty, and restores nothing.
 
         Args:
             kind: Namespace of names, such as ``people``.

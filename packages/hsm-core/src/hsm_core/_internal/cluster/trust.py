@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 import msgspec
@@ -36,12 +36,18 @@ class _Kind(msgspec.Struct):
     Attributes:
         withdrawn: Marks of names, and the node that withdrew each.
         declared: Marks that the files of each node named last.
-        seen: Digests of what any node's files have ever named, oldest first.
+        seen: Digests of what any node's files have ever named, in the order in which
+            the cluster came to know them.
     """
 
     withdrawn: dict[str, str] = {}
     declared: dict[str, frozenset[str]] = {}
     seen: list[str] = []
+
+    def place_of(self, trusted: frozenset[str]) -> int:
+        """Return the place of a content in `seen`; -1 if it is not known."""
+        digest = _digest(trusted)
+        return self.seen.index(digest) if digest in self.seen else -1
 
 
 class _Declared(msgspec.Struct, frozen=True):
@@ -49,12 +55,6 @@ class _Declared(msgspec.Struct, frozen=True):
 
     trusted: frozenset[str] = _NO_MARKS
     revoked: frozenset[str] = _NO_MARKS
-
-    @property
-    def digest(self) -> str:
-        """Digest of the trusted ones, hex."""
-        marks = "".join(sorted(self.trusted)).encode()
-        return hashlib.sha256(marks).hexdigest()[:_MARK_CHARACTERS]
 
 
 _ENCODER: Final = msgspec.msgpack.Encoder(order="deterministic")
@@ -92,7 +92,9 @@ class TrustRegister:
         self._cell = changed
         self._record = record
         self._lock = threading.Lock()
-        self._mine: dict[str, _Declared] = {}
+        # Of each kind what is noted, and behind it what may be noted, as its outcome is
+        # unknown; with what is to be recorded then.
+        self._mine: dict[str, dict[_Declared, str]] = {}
         self._owed: list[str] = []
         self._withdrawn: dict[str, Collection[str]] = {}
         self._listeners: list[Callable[[], None]] = []
@@ -122,39 +124,62 @@ class TrustRegister:
             frozenset(map(self._mark, trusted)), frozenset(map(self._mark, revoked))
         )
         with self._lock:
-            before = self._mine.get(kind)
-            if now == before:
-                self._write_owed()
-                return
-            told = [""]
-
-            def revise(document: bytes) -> bytes:
-                kinds = _decode(document)
-                told[0] = self._revise(kinds.setdefault(kind, _Kind()), before, now)
-                return _ENCODER.encode(kinds)
-
-            self._changes.revise_trust(revise)
-            self._mine[kind] = now
-            if told[0]:
-                self._owed.append(f"{kind}: {told[0]}")
+            self._note(kind, now)
             self._write_owed()
+
+    def _note(self, kind: str, now: _Declared) -> None:
+        mine = self._mine.get(kind, {})
+        if list(mine) == [now]:
+            return
+        told = ""
+
+        def revise(document: bytes) -> bytes:
+            nonlocal told
+            kinds = _decode(document)
+            told = self._revise(kinds.setdefault(kind, _Kind()), list(mine), now)
+            return _ENCODER.encode(kinds)
+
+        try:
+            self._changes.revise_trust(revise)
+        except BaseException:
+            if mine:
+                mine[now] = told or mine.get(now, "")
+            raise
+        told = told or mine.get(now, "")
+        self._mine[kind] = {now: ""}
+        if told:
+            self._owed.append(f"{kind}: {told}")
 
     def _write_owed(self) -> None:
         while self._owed:
             self._record(self._owed[0])
             del self._owed[0]
 
-    def _revise(self, kind: _Kind, before: _Declared | None, now: _Declared) -> str:
-        """Note what the files of this node name; return what that changes."""
-        is_new = now.digest not in kind.seen
+    def _revise(self, kind: _Kind, mine: Sequence[_Declared], now: _Declared) -> str:
+        """
+        Note what the files of this node name.
+
+        Args:
+            kind: Revised.
+
+            mine: What is noted of this node, or may be; empty at its start.
+
+            now: What its files name now.
+
+        Returns:
+            What that changes; empty if nothing.
+        """
+        place = kind.place_of(now.trusted)
+        is_new = place < 0
         withdrawn, restored = now.revoked, _NO_MARKS
-        if before is not None:
-            withdrawn = now.revoked - before.revoked | before.trusted - now.trusted
-            restored = now.trusted - before.trusted | before.revoked - now.revoked
-        elif is_new and now.trusted:
+        for before in mine:
+            withdrawn |= before.trusted - now.trusted
+            restored |= now.trusted - before.trusted | before.revoked - now.revoked
+        former = kind.declared.get(self._node, _NO_MARKS)
+        if not mine and now.trusted and (is_new or place > kind.place_of(former)):
             # The file was edited while the node was down. An older one, that came back
-            # with a backup or an image, is known.
-            withdrawn |= kind.declared.get(self._node, _NO_MARKS) - now.trusted
+            # with a backup or an image, was known before.
+            withdrawn |= former - now.trusted
         # A file that comes late is no reason to trust what another node has withdrawn.
         may_restore = is_new and bool(now.trusted)
         restored = frozenset(
@@ -169,7 +194,7 @@ class TrustRegister:
         if now.trusted:
             kind.declared[self._node] = now.trusted
             if is_new:
-                kind.seen = [*kind.seen, now.digest][-_MOST_SEEN:]
+                kind.seen = [*kind.seen, _digest(now.trusted)][-_MOST_SEEN:]
         if not withdrawn and not restored:
             return ""
         return f"{len(withdrawn)} withdrawn, {len(restored)} restored"
@@ -184,6 +209,11 @@ class TrustRegister:
 
     def _mark(self, name: str) -> str:
         return self._ring.credential_mark(name)[:_MARK_CHARACTERS]
+
+
+def _digest(marks: frozenset[str]) -> str:
+    text = "".join(sorted(marks)).encode()
+    return hashlib.sha256(text).hexdigest()[:_MARK_CHARACTERS]
 
 
 def _decode(document: bytes) -> dict[str, _Kind]:
