@@ -22,6 +22,7 @@ from hsm_core.model import Role
 from hsm_core.operations import (
     Operation,
     RecoverStore,
+    RetireNode,
     RotateKey,
     ShowPolicy,
     Sign,
@@ -260,6 +261,21 @@ class TestStart:
 
         assert {"one"} == restart("a", SECOND)
         assert {"one"} == restart("a", FIRST)
+
+    def test_retired(
+        self,
+        restart: Callable[..., frozenset[str]],
+        nodes: list[OpenHSM],
+    ) -> None:
+        """
+        A new node withdraws nothing that a retired one of its name had named.
+        """
+        assert not restart("c", FIRST)
+        retire = RetireNode(node="c")
+        listed = nodes[0].act_as(caller()).execute(retire)
+        assert {"a", "b"} == {item.node for item in listed.items}
+
+        assert not restart("c", {"three"})
 
     def test_older(self, restart: Callable[..., frozenset[str]]) -> None:
         """

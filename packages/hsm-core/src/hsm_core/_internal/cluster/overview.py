@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from hsm_core import operations as ops
 from hsm_core._internal.cluster.membership import Membership
 from hsm_core._internal.cluster.node_rows import NodeRow
+from hsm_core._internal.cluster.trust import without_node
 from hsm_core._internal.cluster.view import NodeView
 from hsm_core._internal.stores.postgresql.database import ClusterDatabase
 from hsm_core.errors import UnavailableError
@@ -71,6 +73,8 @@ class ClusterOverview:
     def retire(self, node: str, /) -> None:
         """See `ClusterOperations.retire`."""
         self._membership.retire(node)
+        if self._view.changes is not None:
+            self._view.changes.revise_trust(partial(without_node, node=node))
 
     def _decides(self) -> bool:
         try:

@@ -211,6 +211,16 @@ class TrustRegister:
         return self._ring.credential_mark(name)[:_MARK_CHARACTERS]
 
 
+def without_node(document: bytes, node: str) -> bytes:
+    """Return a document without what the files of a node named."""
+    kinds = _decode(document)
+    if not any(node in kind.declared for kind in kinds.values()):
+        return document
+    for kind in kinds.values():
+        kind.declared.pop(node, None)
+    return _ENCODER.encode(kinds)
+
+
 def _digest(marks: frozenset[str]) -> str:
     text = "".join(sorted(marks)).encode()
     return hashlib.sha256(text).hexdigest()[:_MARK_CHARACTERS]
