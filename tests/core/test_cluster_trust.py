@@ -15,11 +15,13 @@ from hsm_core.errors import (
     AuthenticationError,
     HSMError,
     HSMLockedError,
+    InvalidInputError,
     StoreUnavailableError,
 )
 from hsm_core.factory import OpenHSM
 from hsm_core.model import Role
 from hsm_core.operations import (
+    ExplainPolicy,
     Operation,
     RecoverStore,
     RetireNode,
@@ -400,6 +402,10 @@ class TestPeople:
             assert b.identify(shown(ANN)) is None
             found = [hsm.act_as(caller()).execute(ShowPolicy()) for hsm in (a, b)]
             assert ["", "The policy names people"] == [p.problem[:23] for p in found]
+            asked = ExplainPolicy(operation="CreateKey", certificate_sha256=ANN)
+            for hsm in (a, b):
+                with pytest.raises(InvalidInputError, match="Pass principal"):
+                    hsm.act_as(caller()).execute(asked)
             person = b.identify(shown(SPARE))
             assert person is not None
             assert "ann" == person.principal

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import islice
 from typing import Final
 
@@ -27,7 +27,7 @@ from hsm_core._internal.policy.engine import RuleEngine
 from hsm_core._internal.policy.explaining import change_of, explain, was_decided
 from hsm_core._internal.policy.facts import StatedFacts
 from hsm_core._internal.time.clock import instant, microseconds
-from hsm_core._policies.certificate_identities import person_of
+from hsm_core._policies.certificate_identities import KnownPerson, person_of
 from hsm_core._policies.rules import KEYED, MAKING, PolicyRule
 from hsm_core._policies.token_identities import TokenIdentity, identity_of_token
 from hsm_core.algorithms import parse_algorithm
@@ -107,6 +107,7 @@ class ExplainPolicyHandler(Handler[ops.ExplainPolicy, ops.PolicyExplanation]):
                 single_use=operation.single_use,
             ),
             engine,
+            self._services.policy.people,
         )
         algorithm = operation.algorithm
         asked = StatedFacts(
@@ -258,7 +259,9 @@ def _is_about_algorithm(rule: PolicyRule, *, has_usages: bool) -> bool:
     )
 
 
-def _known(claims: str, caller: Caller, engine: RuleEngine) -> Caller:
+def _known(
+    claims: str, caller: Caller, engine: RuleEngine, people: Iterable[KnownPerson]
+) -> Caller:
     """Return a caller with the name that was passed, or that of their credential."""
     if caller.principal:
         if claims:
@@ -274,7 +277,7 @@ def _known(claims: str, caller: Caller, engine: RuleEngine) -> Caller:
     if claims:
         return _named_by_token(claims, caller, engine)
     try:
-        person = person_of(engine.policy.people, caller)
+        person = person_of(people, caller)
     except AuthenticationError:
         raise InvalidInputError(
             "The policy maps this certificate to several principals, so it can't sign "

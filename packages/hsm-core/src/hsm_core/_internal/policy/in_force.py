@@ -20,8 +20,8 @@ from hsm_core.protocols import AuditDraft, AuditLog, Clock, SharedTrust
 
 _PEOPLE: Final = "people"
 _LATE: Final = (
-    "The policy names people whom another node has removed. They have no access. "
-    "Deploy its file to this node."
+    "The policy names people or certificates that another node has removed. They are "
+    "refused. Deploy its file to this node."
 )
 
 
@@ -66,8 +66,8 @@ class PolicyHolder:
 
     @property
     def finding(self) -> str:
-        """The problem, or that the policy names people whom another node removed."""
-        is_late = len(self.people) < len(self.engine.policy.people)
+        """The problem, or that the policy names whom or what another node removed."""
+        is_late = self.people != self.engine.policy.people
         return self.problem or (_LATE if is_late else "")
 
     def follow(self, trust: SharedTrust) -> None:
