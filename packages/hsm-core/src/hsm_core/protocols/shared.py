@@ -93,8 +93,8 @@ class SharedState(Protocol):
             recent: Seconds since the last failure of those that are returned.
 
         Returns:
-            Names with more failures than that on all nodes, at most 1,000: those that
-            failed last.
+            The names with more failures than that on all nodes, of which at most the
+            1,000 that failed last.
         """
         ...
 

@@ -221,7 +221,7 @@ class TokenWatch:
         """
         Watch for changes until cancelled, if the source is a file.
 
-        First, other nodes are told what was removed while this one was down.
+        First, this node publishes what was removed while it was down.
 
         Args:
             interval_seconds: Maximum time until a change takes effect.

@@ -29,9 +29,9 @@ class LimitExchange:
     Exchange of failures and lockouts with the other nodes, for a vault.
 
     Twice a second, all failures since the last time go to the database in one
-    statement, and lockouts come back: whoever fails again and again costs no more than
-    that. Of a flood of addresses, those with the most failures are sent; others count
-    on this node alone, as all do while the database is gone.
+    statement, and lockouts come back: an address that fails all the time costs no more
+    than that. Of a flood of addresses, those with the most failures are sent; others
+    count on this node alone, as all do while the database is gone.
 
     Args:
         shared: State of the cluster.

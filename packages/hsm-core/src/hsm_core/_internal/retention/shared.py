@@ -33,7 +33,7 @@ JOB: Final = "retention"
 _RETRY_SECONDS: Final = 10.0
 
 
-class Leases(Protocol):
+class LeasesOfJobs(Protocol):
     """Leases of background jobs."""
 
     def holds(self, job: str, leave: Callable[[], None], /) -> bool:
@@ -62,7 +62,7 @@ class SharedRetentionSlot(RetentionSlot):
 
     def __init__(
         self,
-        leases: Leases,
+        leases: LeasesOfJobs,
         open_ledger: Callable[[], AuditLog],
         stored_head: Callable[[], AuditHead | None],
     ) -> None:

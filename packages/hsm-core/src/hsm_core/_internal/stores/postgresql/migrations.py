@@ -39,7 +39,7 @@ _BEGIN: Final = (
 """
 Begins a migration, once it is this node's turn.
 
-To alter a table waits for all that use it, such as a dump, and whoever wants to use it
+To alter a table waits for all that use it, such as a dump, and every later user of it
 waits behind that: no longer than nodes in work bear.
 """
 
