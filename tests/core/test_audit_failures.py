@@ -15,7 +15,6 @@ import subprocess
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,6 +48,7 @@ from tests.core.audit_support import (
     verified,
     write_lines,
 )
+from tests.core.forked import holds_in_child
 from tests.support import REPOSITORY
 
 WRITING = ["audit.before_write", "audit.after_write"]
@@ -500,25 +500,18 @@ def test_a_forked_child_writes_nothing(
     """
     log = open_log(path, sync=sync)
     fill(log, 3)
-    with warnings.catch_warnings():
-        # Newer Pythons warn of what this test is about.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        child = fork()
-    if child == 0:
-        code = 1
-        try:
-            log.close()
-            if not log.available:
-                log.append([draft()])
-        except AuditUnavailableError as error:
-            code = 0 if "another process" in str(error) else 2
-        finally:
-            os._exit(code)
-    status = os.waitpid(child, 0)[1]
+
+    def is_refused() -> bool:
+        log.close()
+        assert not log.available
+        with pytest.raises(AuditUnavailableError, match="another process"):
+            log.append([draft()])
+        return True
+
+    assert holds_in_child(is_refused, fork)
     fill(log, 1)
     log.close()
 
-    assert 0 == os.waitstatus_to_exitcode(status)
     assert (4, True) == (verified(path).records, verified(path).clean)
 
 

@@ -28,6 +28,7 @@ from hsm_core.errors import (
 )
 from hsm_core.protocols import OperationMark, VaultObject
 from hsm_core.testing import FakeClock
+from tests.core.forked import holds_in_child
 from tests.core.key_support import everything, key_id_of, operation_of, page
 from tests.core.remote_support import (
     change,
@@ -340,17 +341,17 @@ class TestTwoProcesses:
         clock.advance(31)
         open_remote(vault, clock=clock, holder="second").close()
 
-    def test_child(
-        self, store: RemoteKeyStore, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_child(self, store: RemoteKeyStore) -> None:
         """
         A process that was forked can't use the store.
         """
-        monkeypatch.setattr("os.getpid", lambda: 1)
 
-        with pytest.raises(StoreUnavailableError, match="parent"):
-            store.entry(ONE)
-        monkeypatch.undo()
+        def is_refused() -> bool:
+            with pytest.raises(StoreUnavailableError, match="parent"):
+                store.entry(ONE)
+            return True
+
+        assert holds_in_child(is_refused)
 
 
 class TestStaleLists:
