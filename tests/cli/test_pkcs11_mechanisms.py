@@ -41,6 +41,7 @@ from hsm_cli.interfaces.pkcs11.application import Library
 from hsm_cli.interfaces.pkcs11.errors import CryptokiError
 from hsm_cli.interfaces.pkcs11.general import get_mechanism_info, get_mechanism_list
 from hsm_cli.interfaces.pkcs11.mechanisms import mechanism_types
+from hsm_cli.interfaces.pkcs11.public_parts import OCTET_STRING, der
 from hsm_client.settings import ClientSettings
 from hsm_core.algorithms import Algorithm
 from hsm_core.operations import ListAuditEvents, ListKeys, RotateKey
@@ -65,6 +66,7 @@ from tests.support import REPOSITORY
 
 P256 = bytes.fromhex("06082a8648ce3d030107")
 P384 = bytes.fromhex("06052b81040022")
+P521 = bytes.fromhex("06052b81040023")
 X25519 = bytes.fromhex("06032b656e")
 ED25519 = bytes.fromhex("06032b6570")
 HASHES = {256: hashes.SHA256(), 384: hashes.SHA384(), 512: hashes.SHA512()}
@@ -904,11 +906,11 @@ def test_attempts_to_import_leave_no_key(tmp_path: Path) -> None:
         assert [1, 0] == [len(made), len(hsm.execute(ListKeys()).items)]
 
 
-@pytest.mark.parametrize("curve", ["P-256", "P-384", "X25519"])
+@pytest.mark.parametrize("curve", ["P-256", "P-384", "P-521", "X25519"])
 @pytest.mark.parametrize("kdf", [ck.CKD_NULL, ck.CKD_SHA256_KDF])
 def test_ecdh(program: Program, curve: str, kdf: int) -> None:
     """Both sides derive the same key, whose bytes only the other side knows."""
-    oids = {"P-256": P256, "P-384": P384, "X25519": X25519}
+    oids = {"P-256": P256, "P-384": P384, "P-521": P521, "X25519": X25519}
     kind = (
         ck.CKM_EC_MONTGOMERY_KEY_PAIR_GEN
         if curve == "X25519"
@@ -974,7 +976,7 @@ def agreed(public: object) -> tuple[bytes, bytes]:
     assert isinstance(public, ec.EllipticCurvePublicKey)
     own = ec.generate_private_key(public.curve)
     point = own.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
-    return own.exchange(ec.ECDH(), public), bytes((4, len(point))) + point
+    return own.exchange(ec.ECDH(), public), der(OCTET_STRING, point)
 
 
 def test_ecdh_refuses_other_keys(program: Program, curve: list[int]) -> None:

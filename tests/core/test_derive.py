@@ -158,7 +158,7 @@ class TestAgreement:
         """A peer's key that is none, of another curve, or of no use is refused."""
         key = session.create_key(algorithm, usages=DERIVE).key_id
         good = primitives.generate(algorithm).public_der
-        others = [a for a in (*AGREEING, A.EC_P521) if a is not algorithm]
+        others = [a for a in AGREEING if a is not algorithm]
         peers = [primitives.generate(a).public_der for a in others]
         peers += [b"", good[:-1], good + b"\0", bytes(len(good))]
         size = ALGORITHMS[algorithm].public_bytes
@@ -210,11 +210,6 @@ class TestRefusals:
         )
         with pytest.raises(errors.KeyUsageError):
             session.sign(deriver, b"m")
-
-    def test_p521_derives_nothing(self, session: Session) -> None:
-        """There is no ECDH over P-521 here."""
-        with pytest.raises(errors.UnsupportedOperationError):
-            session.create_key("p521", usages=DERIVE)
 
     def test_exportable_only_from_exportable(self, session: Session) -> None:
         """What a key that stays gives rise to stays too."""

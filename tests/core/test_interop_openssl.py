@@ -64,10 +64,7 @@ SIGNING = [
     for scheme in spec(algorithm).schemes
     if IS_LONG or not algorithm.endswith(("192s", "256s"))
 ]
-AGREEING = [
-    *(a for a in of_family(Family.ECDSA) if spec(a).shared_secret_bytes),
-    *of_family(Family.ECDH),
-]
+AGREEING = of_family(Family.ECDSA, Family.ECDH)
 SEEDED = of_family(Family.ML_KEM, Family.ML_DSA)
 ELSEWHERE = of_family(
     Family.AEAD, Family.AES, Family.COMPOSITE_KEM, Family.COMPOSITE_SIGNATURE

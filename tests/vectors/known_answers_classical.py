@@ -39,6 +39,7 @@ def collect_classical(wycheproof: Path, secp256k1: Path) -> Answers:
         answers[algorithm] = _ecdsa(curve, digest, parameters)
         if algorithm != "EC-P521":
             _add_agreement(answers[algorithm], wycheproof, parameters)
+    answers["EC-P521"] |= _p521_agreement(answers["EC-P521"]["source"])
     answers["EC-secp256k1"] = _secp256k1()
     _add_agreement(answers["EC-secp256k1"], secp256k1, ec.SECP256K1())
     answers["Ed25519"] = _ed25519()
@@ -142,6 +143,25 @@ def _add_agreement(
     answer["shared_secret"] = test["shared"]
 
 
+def _p521_agreement(source: str) -> dict[str, str]:
+    """Return an agreement on P-521 with the source of both."""
+    name = "KASValidityTest_ECCStaticUnified_NOKC_ZZOnly_init.fax"
+    found = next(
+        r
+        for r in read_records(f"asymmetric/ECDH/{name}", "Result")
+        if r["section"] == "EE - SHA512" and r["Result"].startswith("P")
+    )
+    x, y = (int(found[f"QsCAVS{n}"], 16) for n in "xy")
+    peer = ec.EllipticCurvePublicNumbers(x, y, ec.SECP521R1()).public_key()
+    private = ec.derive_private_key(int(found["dsIUT"], 16), ec.SECP521R1())
+    return {
+        "source": f"{source}; ECDH: NIST CAVS 11.0, {name}, [EE - SHA512], first valid",
+        "agreement_key": _pkcs8(private),
+        "peer_public_key": _spki(peer),
+        "shared_secret": found["Z"],
+    }
+
+
 def _ed25519() -> dict[str, str]:
     with cryptography_vectors.open_vector_file(
         "asymmetric/Ed25519/sign.input", "r"
@@ -189,5 +209,7 @@ def _pkcs8(key: Any) -> str:
     return encoded.hex()
 
 
-def _spki(key: rsa.RSAPublicKey | x25519.X25519PublicKey) -> str:
+def _spki(
+    key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey | x25519.X25519PublicKey,
+) -> str:
     return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo).hex()

@@ -73,7 +73,6 @@ REFUSALS: Final = {
         "not in the table of algorithms",
     ),
     "MGF1 hash": ("SHA-1, SHA-224", "SHA-256, SHA-384 and SHA-512 only"),
-    "P-521 agreement": ("ECDH on P-521", "not in the table of algorithms"),
     "password-based derivation": ("PBKDF2", "not in the table of algorithms"),
     "PKCS#1 v1.5 decryption": (
         "RSAES-PKCS1-v1_5",
@@ -92,7 +91,6 @@ _CLAUSES: Final[Mapping[str, str]] = {
     Algorithm.CHACHA20_POLY1305: "RFC 8439, 2.8",
     Family.RSA: "RFC 8017, 7.1 (OAEP), 8.1 (PSS), 8.2 (PKCS#1 v1.5); FIPS 186-5, 5.4",
     Family.ECDSA: "FIPS 186-5, 6.4; SP 800-56A, 5.7.1.2",
-    Algorithm.EC_P521: "FIPS 186-5, 6.4",
     Family.EDDSA: "FIPS 186-5, 7.6 and 7.7; RFC 8032, 5.1",
     Algorithm.ED448: "FIPS 186-5, 7.6 and 7.7; RFC 8032, 5.2",
     Family.ECDH: "RFC 7748, 5 and 6.1",

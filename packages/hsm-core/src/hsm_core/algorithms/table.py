@@ -70,17 +70,16 @@ def _ecdsa(
     jwk_curve: str,
     *aliases: str,
     curves: str = "SP 800-186",
-    derives: bool = True,
 ) -> AlgorithmSpec:
     return AlgorithmSpec(
         algorithm=algorithm,
         family=Family.ECDSA,
-        standard=f"FIPS 186-5, {curves}" + (", SP 800-56A (ECDH)" if derives else ""),
+        standard=f"FIPS 186-5, {curves}, SP 800-56A (ECDH)",
         oid=_EC_PUBLIC_KEY,
         curve_oid=curve_oid,
         jwk_curve=jwk_curve,
         strength_bits=strength,
-        usages=SIGN | DERIVE if derives else SIGN,
+        usages=SIGN | DERIVE,
         default_usages=SIGN,
         schemes=(SignatureScheme.ECDSA,),
         hashes=(paired,),
@@ -91,7 +90,7 @@ def _ecdsa(
         # SEQUENCE of two INTEGERs with a leading zero each; two-byte lengths from 128.
         signature_bytes=2 * (coordinate_bytes + 3)
         + (3 if coordinate_bytes > 61 else 2),
-        shared_secret_bytes=coordinate_bytes if derives else 0,
+        shared_secret_bytes=coordinate_bytes,
         aliases=aliases,
     )
 
@@ -147,7 +146,6 @@ PUBLIC_KEY: Final = (
         HashAlgorithm.SHA_512,
         *("1.3.132.0.35", "P-521"),
         *("p521", "p-521", "secp521r1", "nistp521"),
-        derives=False,
     ),
     _ecdsa(
         Algorithm.EC_SECP256K1,

@@ -17,7 +17,7 @@ from hsm_cli.interfaces.pkcs11.generation import (
 )
 from hsm_cli.interfaces.pkcs11.objects import require_no_login
 from hsm_cli.interfaces.pkcs11.parameters import ECDHParameters
-from hsm_cli.interfaces.pkcs11.public_parts import curve_of
+from hsm_cli.interfaces.pkcs11.public_parts import OCTET_STRING, curve_of, der
 from hsm_core.algorithms import (
     Algorithm,
     AlgorithmSpec,
@@ -42,7 +42,6 @@ _FUNCTIONS: Final = {
     ck.CKD_SHA512_KDF: (DerivationFunction.X963, HashAlgorithm.SHA_512),
 }
 _AGREEING: Final = frozenset({Family.ECDSA, Family.ECDH})
-_OCTET_STRING: Final = 0x04
 
 
 def derive_key(
@@ -133,9 +132,9 @@ def _public_key(row: AlgorithmSpec, given: bytes) -> bytes:
     from cryptography.hazmat.primitives.asymmetric import ec, x25519
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-    head = bytes((_OCTET_STRING, row.public_bytes))
-    if len(given) == row.public_bytes + len(head) and given.startswith(head):
-        given = given[len(head) :]
+    bare = given[-row.public_bytes :]
+    if given == der(OCTET_STRING, bare):
+        given = bare
     key: ec.EllipticCurvePublicKey | x25519.X25519PublicKey
     try:
         if row.family is Family.ECDH:

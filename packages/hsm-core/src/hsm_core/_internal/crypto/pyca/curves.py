@@ -104,8 +104,6 @@ class ECDSAPrivateHandle(ECDSAPublicHandle):
 
     def agree(self, peer_public_der: bytes, /) -> bytes:
         """Return the x coordinate of the shared point, at full length."""
-        if not spec(self._algorithm).shared_secret_bytes:
-            return super().agree(peer_public_der)
         key = load_peer(self._algorithm, peer_public_der)
         peer = cast("ec.EllipticCurvePublicKey", key)
         return self._private.exchange(ec.ECDH(), peer)

@@ -44,13 +44,12 @@ def check_eddsa(case: Case) -> None:
 
 
 def check_ecdsa(case: Case) -> None:
-    """Verify, verify what was signed, and agree on a secret where the curve may."""
+    """Verify, verify what was signed, and agree on a secret."""
     handle, parameters = case.private(), signature_parameters(case.algorithm)
     message = case.known["message"]
     expect_signature(handle, message, case.known["signature"], parameters)
     handle.verify(message, handle.sign(message, parameters), parameters)
-    if spec(case.algorithm).shared_secret_bytes:
-        check_agreement(case)
+    check_agreement(case)
 
 
 def check_agreement(case: Case) -> None:
@@ -104,9 +103,9 @@ def pair_rsa(pair: Pair) -> None:
 
 
 def pair_curve(pair: Pair) -> None:
-    """Sign and verify, and agree where the curve and this key may."""
+    """Sign and verify, and agree where this key may."""
     sign_and_verify(pair)
-    if pair.agrees and spec(pair.algorithm).shared_secret_bytes:
+    if pair.agrees:
         pair_agreement(pair)
 
 
