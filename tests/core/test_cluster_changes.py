@@ -483,6 +483,25 @@ class TestFeed:
             a.changes.catch_up()
             assert 2 == a.session.sign(key.key_id, b"text").version
 
+    def test_read_before_recovery(self, nodes: list[Node]) -> None:
+        """
+        What a thread read before a recovery does not lock its node after it.
+        """
+        a: Any = nodes[0]
+        a.changes.close()
+        key = a.session.create_key(ED25519)
+        with a.changes._database.reading() as connection:  # noqa: SLF001 (to be slow)
+            older = feed.read_feed(connection, a.changes.applied.revision)
+            a.session.suspend(key.key_id)
+            start = a.changes.applied
+            a.changes.recover()
+
+            with pytest.raises(StoreUnavailableError):
+                a.changes._take(connection, start, older)  # noqa: SLF001
+
+        a.session.resume(key.key_id)
+        assert 1 == a.session.sign(key.key_id, b"text").version
+
 
 def test_destroyed_key_comes_back(database: str, tmp_path: Path) -> None:
     """

@@ -28,7 +28,10 @@ from hsm_core._internal.cluster.following import FeedFollower
 from hsm_core._internal.keyring.repository import KeyRepository
 from hsm_core._internal.keyring.stored_keys import FollowedFeed
 from hsm_core._internal.lib import silence
-from hsm_core._internal.stores.postgresql.connection import no_statements
+from hsm_core._internal.stores.postgresql.connection import (
+    TransactionConflictError,
+    no_statements,
+)
 from hsm_core._internal.stores.postgresql.database import ClusterDatabase
 from hsm_core._internal.stores.postgresql.feed import (
     APPROVAL,
@@ -622,7 +625,9 @@ class Changes(ChangeFeed, FollowedFeed):
         Lock the HSM: the feed is not the one that was followed.
 
         Raises:
-            HSMLockedError: Always.
+            HSMLockedError: Always, but where the next holds.
+            TransactionConflictError: Another thread went on meanwhile, perhaps after a
+                recovery that this reading did not see; to be read again.
         """
         facts: Mapping[str, Fact] = {
             "reason": f"feed_{problem}",
@@ -630,8 +635,11 @@ class Changes(ChangeFeed, FollowedFeed):
             "applied": start.revision,
         }
         reason = _REASONS[problem].format(**facts)
-        if not self._inventory.lock.reason:
-            self._inventory.lock.set(reason, facts)
+        with self._lock:
+            if self.applied not in (start, state.position):
+                raise TransactionConflictError
+            if not self._inventory.lock.reason:
+                self._inventory.lock.set(reason, facts)
         raise HSMLockedError(f"The HSM is locked. {reason}", **facts)
 
 
