@@ -38,7 +38,7 @@ from hsm_core.operations import (
 from hsm_core.policies import parse_policy
 from hsm_core.testing import caller, memory_hsm
 from hsm_server.ui.keys import PAGES
-from hsm_server.ui.keys.presenters import history_events, key_values
+from hsm_server.ui.keys.presenters import history_entries, key_values
 from tests.server.ui_support import Browser, Shown, open_browser
 
 HOSTILE = "</p><script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
@@ -256,8 +256,8 @@ class TestPage:
         assert "Last used by carol" in fragment.words
         listed = signed_in.execute(ListAuditEvents(key_id=key.key_id)).items
         unfinished = [e for e in listed if e.event.phase is Phase.INTENT]
-        assert [e.event for e in unfinished] == list(history_events(unfinished))
-        assert len(listed) - len(unfinished) == len(history_events(listed))
+        assert unfinished == list(history_entries(unfinished))
+        assert len(listed) - len(unfinished) == len(history_entries(listed))
 
     async def test_older_history(self, signed_in: Browser) -> None:
         """The history pages back to the first record."""

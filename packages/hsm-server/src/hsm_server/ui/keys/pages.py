@@ -34,7 +34,7 @@ from hsm_server.ui.keys.presenters import (
     explain,
     find_key,
     find_key_with_versions,
-    history_events,
+    history_entries,
     key_values,
     last_use,
     path_of,
@@ -187,22 +187,27 @@ async def show_history(view: View) -> web.StreamResponse:
     One call searches a limited number of records: a page may be empty while there are
     older matches.
     """
-    text = view.query.get("start", "")
+    text, cursor = (view.query.get(name, "") for name in ("start", "cursor"))
     problem = "start must be the number of an audit record."
     start = whole_number(text, "start", problem) if text else None
     key = await find_key(view)
-    page = await view.execute(
-        ListAuditEvents(key_id=key.key_id, start_seq=start, limit=_RECORDS_PER_PAGE)
-    )
-    events = history_events(page.items)
+    operation = {
+        "key_id": key.key_id,
+        "start_seq": start,
+        "cursor": cursor,
+        "limit": _RECORDS_PER_PAGE,
+    }
+    page = await view.execute(wire.convert(operation, ListAuditEvents))
+    older = {"start": page.next_seq, "cursor": page.next_cursor or None}
+    entries = history_entries(page.items)
     template = "keys/_history.html" if view.is_part else "keys/history.html"
     return view.render(
         template,
         key=key,
-        events=[(event, event_detail(event)) for event in events],
-        used=last_use(events),
-        is_newest=not text,
-        older=page.next_seq,
+        entries=[(entry, event_detail(entry.event)) for entry in entries],
+        used=last_use(entry.event for entry in entries),
+        is_newest=not (text or cursor),
+        older=urlencode({name: at for name, at in older.items() if at is not None}),
         path=path_of(key.key_id),
     )
 

@@ -98,14 +98,16 @@ def version_dates(version: VersionInfo) -> Sequence[tuple[str, datetime]]:
     return [(word, at) for word, at in dates if at is not None]
 
 
-def history_events(entries: Iterable[AuditEntry]) -> Sequence[AuditEvent]:
+def history_entries(entries: Iterable[AuditEntry]) -> Sequence[AuditEntry]:
     """Return audit records, without intents whose outcome is among them."""
-    events = [entry.event for entry in entries]
+    found = list(entries)
+    events = [entry.event for entry in found]
     ended = {event.operation_id for event in events if event.phase is Phase.OUTCOME}
     return [
-        event
-        for event in events
-        if event.phase is not Phase.INTENT or event.operation_id not in ended
+        entry
+        for entry in found
+        if entry.event.phase is not Phase.INTENT
+        or entry.event.operation_id not in ended
     ]
 
 
