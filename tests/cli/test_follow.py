@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 import pytest
+from msgspec import structs
 
 from hsm_core import wire
 from hsm_core.model import AuditEntry
@@ -74,6 +75,16 @@ class TestCommand:
         assert entries[0].event.kind == first[2]
         assert "reconnecting" in outcome.err
         assert stub.received[0].target.endswith("?start_seq=0&key_id=k")
+
+    def test_node(
+        self, connected: Shell, stub: Stub, entries: Sequence[AuditEntry]
+    ) -> None:
+        """Lines of a cluster begin with the node."""
+        entry = structs.replace(entries[0], log_id="0" * 32, node="a")
+        stub.faults = [streamed(entry), DENIED]
+        outcome = connected("audit", "follow")
+
+        assert ["a", "0"] == outcome.lines[0].split("  ")[:2]
 
     def test_json(
         self, connected: Shell, stub: Stub, entries: Sequence[AuditEntry]

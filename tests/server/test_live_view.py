@@ -6,14 +6,16 @@ import contextlib
 import json
 import socket
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import aiohttp
 import pytest
 
 from hsm_core import operations as ops
+from hsm_core.factory import open_async
 from hsm_core.model import AuditEntry, AuditEvent, Phase
 from hsm_core.operations import AuditPage, ListAuditEvents
 from hsm_core.protocols import AsyncHSMGateway
@@ -26,6 +28,7 @@ from hsm_server.limits.pacing import with_pauses
 from hsm_server.vault.access import VaultAccess, Visitor
 from hsm_server.vault.gatekeeper import Gatekeeper
 from hsm_server.vault.local_vault import LocalVault
+from tests.core.cluster_nodes import node
 from tests.server.ipc_support import OverSockets
 from tests.server.support import API, EVERYBODY, SECRET, Between, claims, mint, open_api
 
@@ -216,6 +219,48 @@ async def come_true(condition: Any) -> None:
     async with asyncio.timeout(PATIENCE):
         while not await condition():
             await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("make", [lambda: LocalVault, OverSockets])
+async def test_the_records_of_a_cluster(
+    database: str, tmp_path: Path, make: Callable[[], Between]
+) -> None:
+    """Each node shows those of both; a view resumes on the other one."""
+    async with contextlib.AsyncExitStack() as stack:
+        viewers = []
+        for name in ("a", "b"):
+            opened = stack.enter_context(node(database, tmp_path, name))
+            between = make()
+            if isinstance(between, OverSockets):
+                stack.callback(between.close)
+            served = open_api(gateway=open_async(opened), between=between)
+            api = await stack.enter_async_context(served)
+            viewers.append(await stack.enter_async_context(Viewer(api)))
+        first, second = viewers
+        await first.api.create("Ed25519", name="before")
+        kinds = "kind=CreateKey,RotateKey"
+        view = await first.view(kinds)
+        begun = await view.block()
+        created = await second.api.create("Ed25519", name="after")
+        seen = await view.entries("CreateKey")
+        view.close()
+        rotated = await first.api.send("POST", f"/keys/{created['key_id']}/rotate")
+        last_id = seen[-1].id
+        again = await second.view(kinds, headers={"Last-Event-ID": last_id})
+        resumed = await again.entries("RotateKey")
+        one = await second.view(f"{kinds}&start_seq=0")
+        alone = await one.entries("CreateKey")
+        refused = await first.refused("cursor=abc")
+
+        assert 200 == rotated.status, rotated.body
+        assert begun is not None
+        assert ("", True) == (begun.event, "," in begun.id)
+        assert {"b"} == {event.data["node"] for event in seen}
+        assert "after" == seen[-1].name
+        assert ["RotateKey"] * 2 == [event.kind for event in resumed]
+        assert {"a"} == {event.data["node"] for event in resumed}
+        assert alone[-1].id.isdigit()
+        assert (422, "invalid_input") == refused
 
 
 @both

@@ -3,19 +3,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import closing
 from html import unescape
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from hsm_core.factory import OpenHSM, open_async, open_hsm
-from hsm_core.operations import ListAuditEvents
+from hsm_core.operations import CreateKey, ListAuditEvents, Sign
 from hsm_core.settings import Settings
 from hsm_core.testing import caller
 from tests.server.ui_support import Browser, open_browser
+
+PATIENCE = 60.0
 
 
 def _node(name: str, url: str, folder: Path) -> OpenHSM:
@@ -32,6 +36,9 @@ async def browser(database: str, tmp_path: Path) -> AsyncIterator[Browser]:
         other = second.act_as(caller())
         for _ in range(60):
             other.execute(ListAuditEvents(limit=1))
+        key = first.act_as(caller()).execute(CreateKey(algorithm="Ed25519", name="k"))
+        for signer in (first.act_as(caller()), other) * 15:
+            signer.execute(Sign(key_id=key.key_id, message=b"m"))
         async with open_browser(gateway=open_async(first)) as opened:
             await opened.sign_in()
             yield opened
@@ -45,6 +52,10 @@ def _places(text: str) -> list[str]:
     return re.findall(r">([ab] [0-9]+)</a>", text)
 
 
+def _records(text: str) -> list[str]:
+    return re.findall(r">audit record ([ab] [0-9]+)</a>", text)
+
+
 async def test_records_of_all_nodes(browser: Browser) -> None:
     """Each row names its node; older pages and single records are of the same logs."""
     page = await browser.get("/ui/audit")
@@ -52,7 +63,6 @@ async def test_records_of_all_nodes(browser: Browser) -> None:
     link = unescape(page.text.partition('">b ')[0].rpartition('href="')[2])
     record = await browser.get(link)
 
-    assert "Follow live" not in page.words
     assert ">a " in page.text
     assert ">b " in page.text
     assert ">b " in older.text
@@ -60,6 +70,48 @@ async def test_records_of_all_nodes(browser: Browser) -> None:
     assert "?log=" in link
     assert 200 == record.status
     assert "Node" in record.words
+
+
+async def test_the_history_of_a_key(browser: Browser) -> None:
+    """It shows the records of all nodes by time, back to the first one."""
+    page = await browser.get("/ui/keys/k/history")
+    found, older = _records(page.text), 0
+    while path := _link(page.text, '<a class="button quiet" href="/ui/keys'):
+        page = await browser.get(f"/ui/keys{path}")
+        found, older = found + _records(page.text), older + 1
+    link = re.findall(r'href="(/ui/audit/[^"]+)"', page.text)[-1]
+    record = await browser.get(link)
+
+    assert 1 <= older
+    assert ["b", "a"] * 15 == [place[0] for place in found[:30]]
+    assert len(found) == len(set(found))
+    assert "CreateKey" in page.words
+    assert 200 == record.status
+    assert "CreateKey" in record.words
+
+
+async def test_new_records_of_all_nodes(browser: Browser) -> None:
+    """The live view goes on behind the list, with rows that name their nodes."""
+    page = await browser.get("/ui/audit?kind=ListAuditEvents")
+    place = page.text.partition('class="live"')[2]
+    start, live = _link(place, 'data-start="'), _link(place, 'data-live="')
+    url = f"{live}&start={start}"
+    cookie = "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
+    lines: list[str] = []
+    async with (
+        asyncio.timeout(PATIENCE),
+        aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as client,
+        client.get(f"{browser.base}{url}", headers={"Cookie": cookie}) as response,
+    ):
+        while not any("</tr>" in line for line in lines):
+            lines.append((await response.content.readline()).decode())
+
+    # The list itself was recorded behind what it shows.
+    (row,) = _places("".join(lines))
+    positions = [part[32:] for part in start.split(",")]
+    assert "a" == row[0]
+    assert row[2:] in positions
+    assert 2 == len(positions)
 
 
 async def test_every_log_is_verified(browser: Browser) -> None:

@@ -214,8 +214,8 @@ class RemoteHSM:
         is reachable. Each connection is itself recorded.
 
         Args:
-            operation: Filters. Without *start_seq*, only new records are streamed;
-                *limit* is ignored.
+            operation: Filters. Without *start_seq* and *cursor*, only new records are
+                streamed, in a cluster those of all nodes; *limit* is ignored.
 
             on_interruption: Called with the reason of each interruption.
 

@@ -16,7 +16,8 @@ from hsm_core._internal.audit.reasons import damaged_ledger
 from hsm_core._internal.audit.verify import OfflineVerification
 from hsm_core._internal.background.backups import Copier
 from hsm_core._internal.crypto.registry import default_registry
-from hsm_core._internal.handlers.audit import check_query, filter_of
+from hsm_core._internal.handlers.audit import check_query
+from hsm_core._internal.handlers.audit_view import filter_of
 from hsm_core._internal.handlers.power_up import (
     audit_self_test,
     own_self_test,

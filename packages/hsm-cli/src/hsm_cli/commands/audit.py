@@ -239,6 +239,9 @@ def follow(
     """
     Stream new audit records, one per line, until Ctrl-C.
 
+    In a cluster, stream the records of all nodes, or with --start-seq those of the node
+    that answers.
+
     After a lost connection the stream resumes without gaps or duplicates. Each
     connection is itself recorded.
 
@@ -250,7 +253,8 @@ def follow(
     operation = ListAuditEvents(start_seq=start_seq, **filters)
 
     def show(entry: AuditEntry) -> None:
-        cells = row(EVENT_COLUMNS, entry, is_wide=output.form is Form.WIDE)
+        columns = (*NODE_COLUMNS, *EVENT_COLUMNS) if entry.node else EVENT_COLUMNS
+        cells = row(columns, entry, is_wide=output.form is Form.WIDE)
         output.record(entry, "  ".join(cells))
 
     if audit_path is not None:

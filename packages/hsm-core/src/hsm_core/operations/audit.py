@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, TypeAlias
+from typing import Annotated, ClassVar, Final, TypeAlias
 
 from msgspec import Meta
 from msgspec.structs import replace
@@ -19,14 +19,19 @@ from hsm_core.operations.base import (
 )
 
 __all__ = [
+    "FROM_NOW",
     "AuditPage",
     "AuditStatus",
     "AuditVerification",
     "ListAuditEvents",
     "SyncTimes",
     "VerifyAudit",
+    "cursor_after",
     "following_range",
 ]
+
+FROM_NOW: Final = "now"
+"""Cursor of a live view of all logs of a cluster that begins with new records."""
 
 
 _LogId: TypeAlias = Annotated[str, Meta(pattern="^([0-9a-f]{32})?$")]
@@ -38,13 +43,16 @@ class AuditPage(Record, frozen=True, kw_only=True):
     Page of audit records.
 
     Attributes:
-        next_seq: Sequence number of the next page; None at the end. Views that follow
-            the audit log always have a next page. Pages before the end can be short or
-            empty, because a call scans a bounded number of records.
+        next_seq: Sequence number of the next page; None at the end, and in pages of all
+            logs of a cluster. Views that follow the audit log always have a next page.
+            Pages before the end can be short or empty, because a call scans a bounded
+            number of records.
         next_cursor: Cursor of the next page of all logs of a cluster, in order of time;
             empty on the last page, and in pages of one log.
-        head_seq: Sequence number of the newest record.
+        head_seq: Sequence number of the newest record of this node's log.
         head_hash: Its leaf hash, 64 hex digits.
+        head_cursor: Cursor of a live view of all logs of a cluster, of what is recorded
+            after this page; only in the first page of all logs.
     """
 
     items: tuple[AuditEntry, ...]
@@ -52,6 +60,7 @@ class AuditPage(Record, frozen=True, kw_only=True):
     head_seq: int
     head_hash: str
     next_cursor: str = ""
+    head_cursor: str = ""
 
 
 class AuditVerification(Record, frozen=True, kw_only=True):
@@ -93,6 +102,20 @@ def following_range(
     if found.next_log_id:
         return replace(operation, start_seq=0, log_id=found.next_log_id)
     return None
+
+
+def cursor_after(cursor: str, entry: AuditEntry) -> str:
+    """
+    Return the cursor of a live view of all logs of a cluster, moved behind a record.
+
+    Args:
+        cursor: ``next_cursor`` of the page before, or what this returned for the record
+            before.
+
+        entry: The next record of the view.
+    """
+    parts = [part for part in cursor.split(",") if part[:32] != entry.log_id]
+    return ",".join([*parts, f"{entry.log_id}{entry.event.seq + 1}"])
 
 
 class SyncTimes(Record, frozen=True, kw_only=True):
@@ -153,8 +176,9 @@ class ListAuditEvents(Operation[AuditPage], frozen=True, kw_only=True):
             record, the page is empty. It counts in one log, so in a cluster the page
             has records of that log only.
         log_id: Log of a cluster; empty means this node's, or all of them if there is
-            no *start_seq* either and the view is not followed.
-        cursor: ``next_cursor`` of the previous page.
+            no *start_seq* either. Only this node's can be followed alone.
+        cursor: ``next_cursor`` of the previous page of all logs. `FROM_NOW` begins a
+            live view of them with new records.
         ascending: Oldest first.
         kind: Record kinds: operations such as ``Sign``, or system events such as
             ``system.start``; empty for all. An unknown kind raises `InvalidInputError`.

@@ -126,10 +126,15 @@ class LiveHSM(AsyncHSM, Protocol):
         its ``next_seq`` is where another view may go on. What the caller may do is
         asked once, at the beginning.
 
+        In a cluster, a view without *start_seq* and *log_id* shows the records of all
+        logs, each once, and those of one log in their order. Records that it finds
+        together are in order of time; one that another node writes late comes late.
+        ``next_cursor`` is where another view may go on.
+
         Args:
             operation: What to show; *ascending* must be true. The newest record's
                 sequence number plus one as *start_seq* shows what is recorded from
-                now on.
+                now on; in a cluster, `FROM_NOW` as *cursor* does.
 
         Raises:
             HSMError: From the first page: whatever executing the operation raises.

@@ -2,8 +2,8 @@
 """
 Live view of the audit log as server-sent events (HTML, section 9.2).
 
-The ID of each event is the ``start_seq`` of the rest of the view, so ``Last-Event-ID``
-resumes a view without gap or repetition.
+The ID of each event is the ``start_seq`` of the rest of the view, or in a cluster its
+``cursor``, so ``Last-Event-ID`` resumes a view without gap or repetition.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import re
 from collections.abc import AsyncGenerator, Callable
 from typing import Final, TypeAlias
 
-import msgspec
 from aiohttp import web
+from msgspec.structs import replace
 
 from hsm_core import wire
 from hsm_core.model import AuditEntry
-from hsm_core.operations import AuditPage, ListAuditEvents
+from hsm_core.operations import FROM_NOW, AuditPage, ListAuditEvents, cursor_after
 from hsm_server.http.middleware import note_failure
 from hsm_server.http.problems import problem_response
 from hsm_server.http.state import IN_FLIGHT, VAULT, Exchange
@@ -63,7 +63,8 @@ async def answer_live_view(
 
         visitor: Who asks.
 
-        operation: What to show; without *start_seq*, what is recorded from now on.
+        operation: What to show; without *start_seq* and *cursor*, what is recorded from
+            now on.
 
         exchange: The notes of the request.
 
@@ -74,12 +75,15 @@ async def answer_live_view(
     """
     pages = await _follow(request, visitor, operation, exchange)
     async with contextlib.aclosing(pages):
-        first = _events(await anext(pages), encode)
+        page = await anext(pages)
+        first = _events(page, operation.cursor, encode)
 
         async def parts() -> AsyncGenerator[bytes, None]:
             yield first
-            async for page in pages:
-                yield _events(page, encode)
+            cursor = page.next_cursor
+            async for following in pages:
+                yield _events(following, cursor, encode)
+                cursor = following.next_cursor
 
         return await answer_events(request, exchange, parts())
 
@@ -129,11 +133,14 @@ async def _follow(
     exchange: Exchange,
 ) -> AsyncGenerator[AuditPage, None]:
     vault = request.app[VAULT]
-    if operation.start_seq is None:
+    if operation.start_seq is None and not operation.cursor:
         # An unauthenticated client must not make the vault compute anything.
         await vault.greet(visitor, known=exchange.know)
-        head = (await vault.status()).audit.head_seq
-        operation = msgspec.structs.replace(operation, start_seq=head + 1)
+        status = await vault.status()
+        if status.cluster.node and not operation.log_id:
+            operation = replace(operation, cursor=FROM_NOW)
+        else:
+            operation = replace(operation, start_seq=status.audit.head_seq + 1)
     return vault.follow(visitor, operation, known=exchange.know)
 
 
@@ -155,13 +162,25 @@ async def _write(
         raise ConnectionResetError("The client does not read.") from None
 
 
-def _events(page: AuditPage, encode: Encode) -> bytes:
-    """Return entries as events, and where to go on, which is no event by itself."""
-    entries = (
-        f"id: {entry.event.seq + 1}\n".encode() + event("entry", encode(entry))
-        for entry in page.items
-    )
-    return b"".join(entries) + f"id: {page.next_seq}\n\n".encode()
+def _events(page: AuditPage, cursor: str, encode: Encode) -> bytes:
+    """
+    Return entries as events, and where to go on, which is no event by itself.
+
+    Args:
+        page: Its entries.
+
+        cursor: Where the page began, if it is one of several logs.
+
+        encode: How entries are written.
+    """
+    found = []
+    for entry in page.items:
+        position = str(entry.event.seq + 1)
+        if page.next_cursor:
+            position = cursor = cursor_after(cursor, entry)
+        found.append(f"id: {position}\n".encode() + event("entry", encode(entry)))
+    position = page.next_cursor or str(page.next_seq)
+    return b"".join(found) + f"id: {position}\n\n".encode()
 
 
 def event(kind: str, data: bytes) -> bytes:

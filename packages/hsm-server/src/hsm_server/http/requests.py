@@ -16,9 +16,9 @@ import asyncio
 import hashlib
 import re
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from io import BytesIO
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 import msgspec
@@ -185,10 +185,14 @@ JSON: Final = "application/json"
 BYTES: Final = "application/octet-stream"
 EVENTS: Final = "text/event-stream"
 
+ViewPlace: TypeAlias = Mapping[str, int | str]
+"""``start_seq`` of a view of one log, or ``cursor`` of one of several."""
+
 _OF_PAGES: Final = frozenset({"limit", "ascending", "follow"})
 """Parameters without meaning for an endless view."""
 
 _EVENT_ID: Final = re.compile(r"(0|[1-9][0-9]{0,15})\Z")
+_CURSOR: Final = re.compile(r"[0-9a-f,]{33,4096}\Z")
 _INTEGER: Final = re.compile(r"-?(0|[1-9][0-9]{0,18})\Z")
 _BOOLEANS: Final = {"true": True, "false": False}
 
@@ -273,7 +277,7 @@ class RequestReader:
         last = last_event_id(request)
         if last is not None:
             # A client that resumes sends it with the query of its first request.
-            tree["start_seq"] = last
+            tree = {**tree, "start_seq": None, "cursor": "", **last}
         return wire.convert(
             {**tree, "ascending": True, "follow": True}, ListAuditEvents
         )
@@ -369,21 +373,34 @@ def check_claims(request: web.Request) -> None:
         )
 
 
-def last_event_id(request: web.Request) -> int | None:
+def last_event_id(request: web.Request) -> ViewPlace | None:
     """
-    Return the event after which a live view resumes, if the request names one.
+    Return where a live view resumes, if the request names an event.
 
     Raises:
         InvalidInputError: The header is repeated, or not the ID of an event.
     """
     given = header_given_once(request, "Last-Event-ID", "start_seq")
-    if given is None:
-        return None
-    if not _EVENT_ID.match(given):
-        raise InvalidInputError(
-            "Last-Event-ID must be the ID of an event.", field="start_seq"
-        )
-    return int(given)
+    return None if given is None else place_of(given, "Last-Event-ID")
+
+
+def place_of(event_id: str, name: str) -> ViewPlace:
+    """
+    Return where a live view goes on behind an event.
+
+    Args:
+        event_id: ID of the event.
+
+        name: Where it was given, for the error.
+
+    Raises:
+        InvalidInputError: It is not the ID of an event.
+    """
+    if _CURSOR.match(event_id):
+        return {"cursor": event_id}
+    if _EVENT_ID.match(event_id):
+        return {"start_seq": int(event_id)}
+    raise InvalidInputError(f"{name} must be the ID of an event.", field="start_seq")
 
 
 def _parser(info: msgspec.inspect.Type) -> Callable[[str, str], Any]:

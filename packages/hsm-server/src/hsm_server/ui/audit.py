@@ -23,7 +23,7 @@ from hsm_core.model import AuditEntry
 from hsm_core.operations import AuditStatus, ListAuditEvents, Status, VerifyAudit
 from hsm_server.api.live_view import LIVE_VIEW, answer_live_view
 from hsm_server.http.problems import status_of
-from hsm_server.http.requests import last_event_id
+from hsm_server.http.requests import last_event_id, place_of
 from hsm_server.ui.forms import whole_number
 from hsm_server.ui.security import HOME
 from hsm_server.ui.view import Page, View
@@ -124,8 +124,8 @@ async def _list(view: View) -> web.Response:
         head_seq=page.head_seq,
         head_hash=page.head_hash,
         is_newest=not (start or cursor),
-        is_cluster=any(entry.node for entry in page.items),
         reached=page.next_seq,
+        live_cursor=page.head_cursor,
         newest=f"{_LIST}?{_query(filters)}",
         older=f"{_LIST}?{_query(filters, **older)}" if older else "",
         live=f"{_LIST}/live?{_query(filters)}",
@@ -180,11 +180,10 @@ async def _show(view: View) -> web.Response:
 
 async def _live(view: View) -> web.StreamResponse:
     """Stream rows of new records as server-sent events."""
-    query = view.query
-    start = last_event_id(view.request)
-    if start is None and query.get("start"):
-        start = _number("start", query["start"])
-    operation = _operation(_filters(view), start_seq=start, ascending=True, follow=True)
+    place, start = last_event_id(view.request), view.query.get("start", "")
+    if place is None:
+        place = place_of(start, "start") if start else {}
+    operation = _operation(_filters(view), **place, ascending=True, follow=True)
     view.exchange.operation = LIVE_VIEW
 
     def row(entry: AuditEntry) -> bytes:

@@ -65,6 +65,11 @@ class LogLabel(Protocol):
         """Name of the node."""
         ...
 
+    @property
+    def written(self) -> bytes:
+        """Stored head mark: another one whenever the log has grown. Not verified."""
+        ...
+
 
 class VerifiableLog(RecordSource, Protocol):
     """Log of a cluster that can be read and verified."""

@@ -6,20 +6,14 @@ from __future__ import annotations
 from typing import Final
 
 from hsm_core import operations as ops
-from hsm_core._internal.audit.reading import (
-    EventFilter,
-    LogCatalog,
-    LogLabel,
-    RecordSource,
-    lines_from,
-)
-from hsm_core._internal.audit.record import event_of, leaf_hash
+from hsm_core._internal.audit.reading import RecordSource
 from hsm_core._internal.handlers.audit_logs import (
+    ClusterView,
     label_of,
-    merged_page,
     unknown_log,
     verify_next,
 )
+from hsm_core._internal.handlers.audit_view import View, filter_of, learn_keys
 from hsm_core._internal.handlers.base import (
     Answer,
     Handler,
@@ -30,11 +24,8 @@ from hsm_core._internal.handlers.base import (
     handles,
 )
 from hsm_core._internal.handlers.context import RequestContext
-from hsm_core._internal.time.clock import microseconds
 from hsm_core.errors import InvalidInputError, error_classes
-from hsm_core.model import AuditEntry
 from hsm_core.policies import KNOWN_OPERATIONS
-from hsm_core.protocols import AuditHead
 from hsm_core.rest import REQUEST_CODES
 
 KINDS: Final = KNOWN_OPERATIONS | {
@@ -78,10 +69,6 @@ CODES: Final = {
 }
 """Codes of the records that the HSM writes into its audit log."""
 
-_BLOCK: Final = 500
-_SCANNED: Final = 10_000
-"""Maximum number of records scanned per call; bounds calls with rare filters."""
-
 
 def check_query(operation: ops.ListAuditEvents) -> None:
     """
@@ -100,115 +87,6 @@ def check_query(operation: ops.ListAuditEvents) -> None:
         )
 
 
-def filter_of(operation: ops.ListAuditEvents) -> EventFilter:
-    """Return the filter of a query."""
-    return EventFilter(
-        operation,
-        microseconds(operation.since) if operation.since else None,
-        microseconds(operation.until) if operation.until else None,
-    )
-
-
-class View:
-    """
-    The records that the filters of an operation let through.
-
-    Args:
-        services: Dependencies of the handlers.
-
-        operation: Checked already.
-
-        source: Log to read; by default this node's.
-
-        label: Names the log in entries; None on a single machine.
-    """
-
-    def __init__(
-        self,
-        services: HandlerDependencies,
-        operation: ops.ListAuditEvents,
-        source: RecordSource | None = None,
-        label: LogLabel | None = None,
-    ) -> None:
-        self._services = services
-        self._source = services.audit if source is None else source
-        self._named = (label.log_id, label.node) if label else ("", "")
-        self._operation = operation
-        self._filter = filter_of(operation)
-
-    def learn_keys(self) -> None:
-        """
-        Look up the key that the filter names, beside those that it has named before.
-
-        Raises:
-            HSMError: It can't be looked up.
-        """
-        reference = self._operation.key_id
-        entry = self._services.inventory.entry(reference) if reference else None
-        if entry is not None:
-            self._filter.learn_keys((entry.key_id,))
-
-    def page(self, start_seq: int | None, head: AuditHead) -> ops.AuditPage:
-        """
-        Walk the trail a block at a time until the page or the bound is full.
-
-        Args:
-            start_seq: As in the operation.
-
-            head: The newest record that may be shown.
-
-        Raises:
-            AuditTamperedError: A record that may have to be shown is bad.
-            AuditUnavailableError: The trail can't be read.
-        """
-        operation = self._operation
-        items: list[AuditEntry] = []
-        first = self._source.first_seq
-        position = _start(start_seq, head, first, ascending=operation.ascending)
-        scanned = 0
-        while first <= position <= head.seq and scanned < _SCANNED:
-            block = self._block(position, head)
-            for seq, line in block:
-                if len(items) == operation.limit:
-                    break
-                position = seq + (1 if operation.ascending else -1)
-                scanned += 1
-                if not self._filter.lets_through(line):
-                    continue
-                event = event_of(line, seq)
-                if self._filter.matches(event):
-                    log_id, node = self._named
-                    items.append(
-                        AuditEntry(
-                            event=event,
-                            leaf_hash=leaf_hash(line),
-                            log_id=log_id,
-                            node=node,
-                        )
-                    )
-            if len(items) == operation.limit or not block:
-                break
-        oldest = 0 if operation.ascending else first
-        more = operation.follow or oldest <= position <= head.seq
-        return ops.AuditPage(
-            items=tuple(items),
-            next_seq=position if more else None,
-            head_seq=head.seq,
-            head_hash=head.leaf_hash,
-        )
-
-    def _block(self, position: int, head: AuditHead) -> list[tuple[int, bytes]]:
-        """Return lines around a position; none if they were pruned meanwhile."""
-        if self._operation.ascending:
-            wanted, last = position, min(position + _BLOCK - 1, head.seq)
-        else:
-            wanted, last = max(0, position - _BLOCK + 1), position
-        first, lines = lines_from(self._source, wanted, last + 1 - wanted)
-        lines = lines[: max(last + 1 - first, 0)]
-        block = list(enumerate(lines, first))
-        return block if self._operation.ascending else block[::-1]
-
-
 @handles(ops.ListAuditEvents)
 class ListAuditEventsHandler(Handler[ops.ListAuditEvents, ops.AuditPage]):
     """Show events, newest or oldest first."""
@@ -224,28 +102,26 @@ class ListAuditEventsHandler(Handler[ops.ListAuditEvents, ops.AuditPage]):
     ) -> Answer[ops.AuditPage]:
         """Return one page."""
         operation, logs = context.operation, self._services.logs
-        if logs is not None and not operation.follow:
-            if operation.log_id or operation.start_seq is None:
-                return Answer(self._page_of_cluster(operation, logs))
-        elif operation.log_id not in ("", self._services.audit.log_id):
+        audit = self._services.audit
+        if logs is not None and operation.start_seq is None and not operation.log_id:
+            cluster = ClusterView(self._services, operation, logs)
+            cluster.learn_keys()
+            return Answer(cluster.page(operation.cursor))
+        source: RecordSource = audit
+        label = None
+        if logs is not None and operation.log_id and not operation.follow:
+            label = label_of(logs, operation.log_id)
+            source = logs.log(operation.log_id)
+        elif operation.log_id not in ("", audit.log_id):
             raise unknown_log()
-        view = View(self._services, operation)
-        view.learn_keys()
-        head = self._services.audit.head()
-        return Answer(view.page(operation.start_seq, head))
-
-    def _page_of_cluster(
-        self, operation: ops.ListAuditEvents, logs: LogCatalog
-    ) -> ops.AuditPage:
-        def page_of(label: LogLabel, start_seq: int | None) -> ops.AuditPage:
-            source = logs.log(label.log_id)
-            view = View(self._services, operation, source, label)
-            view.learn_keys()
-            return view.page(start_seq, source.head())
-
-        if operation.log_id:
-            return page_of(label_of(logs, operation.log_id), operation.start_seq)
-        return merged_page(operation, logs, page_of, self._services.audit.head())
+        elif operation.follow and operation.cursor:
+            raise InvalidInputError(
+                "cursor continues a live view of several logs only.", field="cursor"
+            )
+        events = filter_of(operation)
+        learn_keys(self._services, operation, events)
+        view = View(source, operation, events, label)
+        return Answer(view.page(operation.start_seq, source.head()))
 
 
 @answers(ops.VerifyAudit, Speed.POOLED)
@@ -259,11 +135,3 @@ def verify_audit(
     if operation.log_id not in ("", services.audit.log_id):
         raise unknown_log()
     return services.verify(operation.start_seq, operation.limit)
-
-
-def _start(
-    start_seq: int | None, head: AuditHead, first: int, *, ascending: bool
-) -> int:
-    if start_seq is None:
-        return first if ascending else head.seq
-    return max(start_seq, first) if ascending else min(start_seq, head.seq)

@@ -4,7 +4,8 @@ Live views of the trail: one recorded operation, with events.
 
 The operation goes through the pipeline like any other, once. What is recorded later is
 read from the trail when it is durable, on the pool of reads; nothing is kept for
-followers, so one that is slow or gone costs nobody anything.
+followers, so one that is slow or gone costs nobody anything. In a cluster, the records
+of all logs are read from the database.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
-from functools import partial
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 import msgspec
 
-from hsm_core._internal.handlers.audit import View
+from hsm_core._internal.handlers.audit_logs import ClusterView
+from hsm_core._internal.handlers.audit_view import View, filter_of, learn_keys
 from hsm_core._internal.handlers.base import HandlerDependencies
 from hsm_core._internal.lib.concurrency import Gate
 from hsm_core.errors import (
@@ -38,6 +39,9 @@ _PAUSE_SECONDS: Final = 0.2
 
 _SHORT_PAUSE_SECONDS: Final = 0.01
 """Interval between two checks that written records are durable, in seconds."""
+
+_FAILED_LOOK_UP: Final = (KeyTamperedError, StoreUnavailableError)
+"""Errors after which a view goes on: who follows a key's records sees them anyway."""
 
 _Execute: TypeAlias = Callable[[ListAuditEvents], Awaitable[AuditPage]]
 _Read: TypeAlias = Callable[[Callable[[], Any]], Awaitable[Any]]
@@ -83,13 +87,13 @@ class LiveViews:
             operation = msgspec.structs.replace(operation, follow=True)
             engine = self._services.policy.engine
             page = await execute(operation)
-            view = View(self._services, operation)
+            place = _place_of(self._services, operation, page)
             with self._gate.passage(), suppress(OverloadedError):
-                await read(partial(_learn_keys, view))
+                await read(place.learn_keys)
             await self._until_durable()
             yield page
             while True:
-                page = await self._next(view, page, read)
+                page = await self._next(place, read)
                 while engine is not self._services.policy.engine:
                     engine = self._services.policy.engine
                     await execute(operation)
@@ -112,49 +116,113 @@ class LiveViews:
                 raise AuditUnavailableError("Writing the audit log timed out.")
             await asyncio.sleep(_SHORT_PAUSE_SECONDS)
 
-    async def _next(self, view: View, page: AuditPage, read: _Read) -> AuditPage:
-        """Return the page after *page* that holds something, when there is one."""
-        position, is_behind = _after(page), _is_behind(page)
+    async def _next(self, place: _Place, read: _Read) -> AuditPage:
+        """Return the next page that holds something, when there is one."""
+        can_read = True
         while True:
-            if not is_behind:
+            if not (can_read and place.is_behind):
                 await asyncio.sleep(_PAUSE_SECONDS)
-            found = await self._look(view, position, read)
-            if found is not None and found.items:
+            with self._gate.passage():
+                if not place.may_have_grown():
+                    continue
+                try:
+                    found: AuditPage = await read(place.next_page)
+                except OverloadedError:
+                    can_read = False
+                    continue
+            can_read = True
+            if found.items:
                 return found
-            is_behind = found is not None and _is_behind(found)
-            position = position if found is None else _after(found)
-
-    async def _look(self, view: View, position: int, read: _Read) -> AuditPage | None:
-        """Return what is new from a position on, or None if nothing is, or not now."""
-        with self._gate.passage():
-            head = self._services.audit.durable_head()
-            if head.seq < position:
-                return None
-            try:
-                page: AuditPage = await read(partial(_page, view, position, head))
-            except OverloadedError:
-                return None
-        return page
 
     def _durable_head(self) -> AuditHead:
         with self._gate.passage():
             return self._services.audit.durable_head()
 
 
-def _page(view: View, position: int, head: AuditHead) -> AuditPage:
-    _learn_keys(view)
-    return view.page(position, head)
+class _Place(Protocol):
+    """
+    Place of a live view in what it follows.
+
+    Attributes:
+        is_behind: Whether there is more to read at once.
+    """
+
+    is_behind: bool
+
+    def learn_keys(self) -> None:
+        """Look up the key that the filter names, if that is possible."""
+
+    def may_have_grown(self) -> bool:
+        """Return whether there may be something to read; costs nothing."""
+        ...
+
+    def next_page(self) -> AuditPage:
+        """Return the page from this place on, and move behind it."""
+        ...
 
 
-def _learn_keys(view: View) -> None:
-    # Whatever happens to the key, who follows its records sees them.
-    with suppress(KeyTamperedError, StoreUnavailableError):
-        view.learn_keys()
+class _PlaceInLog:
+    """Place in this node's log, behind a page."""
+
+    def __init__(
+        self, services: HandlerDependencies, operation: ListAuditEvents, page: AuditPage
+    ) -> None:
+        self._services = services
+        self._operation = operation
+        self._filter = filter_of(operation)
+        self._view = View(services.audit, operation, self._filter)
+        self._move(page)
+
+    def _move(self, page: AuditPage) -> None:
+        self._next = page.head_seq + 1 if page.next_seq is None else page.next_seq
+        self.is_behind = self._next <= page.head_seq
+
+    def learn_keys(self) -> None:
+        """See `_Place`."""
+        with suppress(*_FAILED_LOOK_UP):
+            learn_keys(self._services, self._operation, self._filter)
+
+    def may_have_grown(self) -> bool:
+        """See `_Place`."""
+        return self._services.audit.durable_head().seq >= self._next
+
+    def next_page(self) -> AuditPage:
+        """See `_Place`."""
+        self.learn_keys()
+        page = self._view.page(self._next, self._services.audit.durable_head())
+        self._move(page)
+        return page
 
 
-def _after(page: AuditPage) -> int:
-    return page.head_seq + 1 if page.next_seq is None else page.next_seq
+class _PlaceInLogs:
+    """Place in the logs of a cluster, behind a page; what others read is durable."""
+
+    def __init__(self, view: ClusterView, page: AuditPage) -> None:
+        self._view = view
+        self._cursor = page.next_cursor
+        self.is_behind = bool(page.items)
+
+    def learn_keys(self) -> None:
+        """See `_Place`."""
+        with suppress(*_FAILED_LOOK_UP):
+            self._view.learn_keys()
+
+    def may_have_grown(self) -> bool:
+        """See `_Place`."""
+        return True
+
+    def next_page(self) -> AuditPage:
+        """See `_Place`."""
+        self.learn_keys()
+        page = self._view.page(self._cursor)
+        self._cursor, self.is_behind = page.next_cursor, self._view.is_behind
+        return page
 
 
-def _is_behind(page: AuditPage) -> bool:
-    return _after(page) <= page.head_seq
+def _place_of(
+    services: HandlerDependencies, operation: ListAuditEvents, page: AuditPage
+) -> _Place:
+    """Return the place behind the first page of a view."""
+    if services.logs is not None and page.next_cursor:
+        return _PlaceInLogs(ClusterView(services, operation, services.logs), page)
+    return _PlaceInLog(services, operation, page)

@@ -162,8 +162,8 @@ def _header(name: str, description: str, **rules: str) -> Schema:
 
 _EVENT_ID: Final = _header(
     "Last-Event-ID",
-    "Resume a live view after the event with this ID. Overrides start_seq.",
-    pattern="^(0|[1-9][0-9]{0,15})$",
+    "Resume a live view after the event with this ID. Overrides start_seq and cursor.",
+    pattern="^(0|[1-9][0-9]{0,15}|[0-9a-f,]{33,4096})$",
 )
 _APPROVAL: Final = _header(
     APPROVAL_HEADER,

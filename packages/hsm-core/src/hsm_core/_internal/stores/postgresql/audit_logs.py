@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from hsm_core._internal.stores.postgresql.database import ClusterDatabase
     from hsm_core._internal.stores.postgresql.driver import ServerConnection
 
-_LIST: Final = "SELECT log_id, node FROM logs WHERE node <> $1 ORDER BY node, log_id"
+_LIST: Final = (
+    "SELECT log_id, node, head FROM logs WHERE node <> $1 ORDER BY node, log_id"
+)
 _HEADS: Final = "SELECT log_id, head FROM logs WHERE node <> $1 ORDER BY node, log_id"
 _LEDGER: Final = "SELECT log_id FROM logs WHERE node = $1"
 _GROWTH: Final = (
@@ -50,10 +52,12 @@ class LogName(msgspec.Struct, frozen=True):
     Attributes:
         log_id: 32 hex digits.
         node: Node that writes it.
+        written: Its head mark as stored.
     """
 
     log_id: str
     node: str
+    written: bytes = b""
 
 
 def log_names(connection: ServerConnection) -> list[LogName]:
