@@ -417,15 +417,18 @@ class ReplayCache:
                 return False
             if identity.issued_at <= self._since + leeway_seconds:
                 return False
-            if self._shared is not None:
-                ends = min(identity.expires_at, now + _LONGEST_SECONDS)
-                ends += leeway_seconds
-                return self._shared.add("spent token", digest.hex(), b"", ends)
-            if len(self._spent) >= self._most and not self._drop_ended(now):
-                return False
-            self._spent[digest] = identity.expires_at
-            self._next_end = min(self._next_end, identity.expires_at)
-            return True
+            if self._shared is None:
+                return self._remember(digest, identity.expires_at, now)
+        # Without the lock, for which others would wait as long as for the database.
+        ends = min(identity.expires_at, now + _LONGEST_SECONDS) + leeway_seconds
+        return self._shared.add("spent token", digest.hex(), b"", ends)
+
+    def _remember(self, digest: bytes, ends: float, now: float) -> bool:
+        if len(self._spent) >= self._most and not self._drop_ended(now):
+            return False
+        self._spent[digest] = ends
+        self._next_end = min(self._next_end, ends)
+        return True
 
     def _drop_ended(self, now: float) -> bool:
         """Remove expired tokens; return whether there is room."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from hsm_core._internal.keyring.key_ring import KeyRing
+from hsm_core._internal.lib import silence
 from hsm_core._internal.stores.postgresql.database import ClusterDatabase
 from hsm_core.protocols import Entropy, Failures
 
@@ -68,6 +69,8 @@ class PostgresSharedState:
     """
     A `hsm_core.protocols.SharedState` in a cluster's database.
 
+    Each call bounds its waits as one task; see `hsm_core._internal.lib.silence`.
+
     Args:
         database: Where the values lie.
 
@@ -91,6 +94,7 @@ class PostgresSharedState:
         self._entropy = entropy
         self._swept_at = -_SWEEP_SECONDS
 
+    @silence.task()
     def add(
         self,
         kind: str,
@@ -120,6 +124,7 @@ class PostgresSharedState:
         self._sweep()
         return self._database.run(work)
 
+    @silence.task()
     def replace(self, kind: str, name: str, value: bytes, expires_at: float, /) -> bool:
         """See `hsm_core.protocols.SharedState.replace`."""
         values = (kind, name, self._seal(kind, name, value), int(expires_at))
@@ -130,6 +135,7 @@ class PostgresSharedState:
             is not None
         )
 
+    @silence.task()
     def read(self, kind: str, name: str, /) -> bytes | None:
         """See `hsm_core.protocols.SharedState.read`."""
         row = self._database.row(_READ, (kind, name))
@@ -137,6 +143,7 @@ class PostgresSharedState:
             return None
         return self._ring.open_shared(row[0], kind=kind, name=name)
 
+    @silence.task()
     def remove(self, kind: str, name: str = "", /) -> None:
         """See `hsm_core.protocols.SharedState.remove`."""
         self._database.run(
@@ -152,6 +159,7 @@ class PostgresSharedState:
         """See `hsm_core.protocols.SharedState.nodes_live`."""
         return max(1, self._count_nodes())
 
+    @silence.task()
     def count_failures(
         self, counts: Mapping[str, int], /, *, free: int, forgotten: int, recent: int
     ) -> Mapping[str, Failures]:
