@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -17,6 +18,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from tests.core.postgresql_proxy import CommitProxy
 from tests.postgresql import PostgreSQL
 from tests.server.family import Family, counter, wait_until
 from tests.server.process import Running, Site, client_context
@@ -339,3 +341,32 @@ def test_check_of_a_database_that_is_gone(tmp_path: Path) -> None:
 
 def _opens(found: tuple[int, str]) -> tuple[int, bool]:
     return found[0], "opens with this root key" in found[1]
+
+
+REQUESTS: tuple[tuple[str, str, object], ...] = (
+    ("POST", "/api/v1/keys/lasting/sign", {"message": b64(b"hello")}),
+    ("POST", "/api/v1/keys", {"algorithm": "Ed25519"}),
+    ("PATCH", "/api/v1/keys/lasting", {"owner": "somebody"}),
+    ("GET", "/api/v1/keys", None),
+)
+
+
+async def test_a_database_that_hangs(postgresql: PostgreSQL, tmp_path: Path) -> None:
+    """Each request is answered, with when to ask again; the status goes on."""
+    with CommitProxy(postgresql) as proxy:
+        site = ClusterSite(tmp_path, proxy.url(postgresql.new_database()))
+        with site.serve(*site.node("a")) as server:
+            new_key(server, "lasting")
+            async with browser_at(site, server) as browser:
+                await browser.sign_in()
+                proxy.hangs = True
+                answers = await asyncio.gather(
+                    *(asyncio.to_thread(server.send, *each) for each in REQUESTS)
+                )
+                page = await browser.get("/ui/nodes")
+
+            assert {503} == {answer.status for answer in answers}
+            assert all("Retry-After" in answer.headers for answer in answers)
+            assert 503 == page.status
+            proxy.hangs = False
+            assert wait_for_ready(server, 200)

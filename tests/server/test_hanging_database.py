@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,10 +14,11 @@ from typing import Any, NamedTuple
 import psycopg
 import pytest
 
+from hsm_core._internal.stores.postgresql.pool import ConnectionPool
 from hsm_core.errors import StoreUnavailableError
 from hsm_core.factory import open_async, open_hsm
 from hsm_core.model import KeyId
-from hsm_core.operations import CreateKey, Sign
+from hsm_core.operations import CreateKey, DescribeKey, Operation, Sign, Status
 from hsm_core.settings import Settings
 from hsm_core.testing import caller
 from hsm_server.config.settings import TokenRules
@@ -86,7 +88,7 @@ async def place(
         hsm = stack.enter_context(
             open_hsm(settings, master_key=bytes(32), hmac_key=bytes(32), test_all=False)
         )
-        made = hsm.act_as(caller()).execute(CreateKey(algorithm="ed25519"))
+        made = hsm.act_as(caller()).execute(CreateKey(algorithm="ed25519", name="only"))
         gateway, clock = open_async(hsm), SetClock(NOW)
         trust = TokenTrust.of_secret(SECRET, TokenRules())
         keeper = Gatekeeper(gateway, trust, lambda: None, clock, shared=hsm.shared)
@@ -127,6 +129,31 @@ async def test_nobody_waits_for_a_token(place: Place) -> None:
             await asking
 
     await place.sign("four")
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [DescribeKey(key_id="only"), Status(), Sign(key_id="only", message=b"")],
+)
+async def test_the_event_loop_asks_no_database(
+    place: Place, operation: Operation[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever waits for the database does so in a thread, also what is quick."""
+    lent, threads = ConnectionPool.lent, set[int]()
+
+    def watched(pool: ConnectionPool) -> Any:
+        threads.add(threading.get_ident())
+        return lent(pool)
+
+    monkeypatch.setattr(ConnectionPool, "lent", watched)
+    for number in range(3):
+        visitor = place.visitor(f"six-{number}")
+        await place.vault.execute(
+            visitor, operation, idempotency_key=None, known=nobody
+        )
+
+    assert threads
+    assert threading.get_ident() not in threads
 
 
 async def test_who_gives_up_leaves_nothing(place: Place) -> None:

@@ -223,7 +223,12 @@ class AnyHandler(ABC, Generic[Op]):
 
     def _algorithm_of(self, operation: Op) -> Algorithm | None:
         """Return the algorithm of the key that an operation names, if it is known."""
-        entry = self._services.inventory.entry(getattr(operation, "key_id", ""))
+        inventory = self._services.inventory
+        reference = getattr(operation, "key_id", "")
+        if inventory.feed is not None:  # The index is in the database of a cluster.
+            document = inventory.known(reference)
+            return Algorithm(document.algorithm) if document else None
+        entry = inventory.entry(reference)
         return Algorithm(entry.algorithm) if entry and entry.algorithm else None
 
 

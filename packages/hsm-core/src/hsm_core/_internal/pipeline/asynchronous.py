@@ -378,7 +378,8 @@ class AsyncGateway:
         speed = self._pipeline.speed_of(request.operation)
         self._gate.enter()
         try:
-            if speed is Speed.QUICK:
+            # What is not planned asks the database of a cluster.
+            if speed is Speed.QUICK and self._feed is None:
                 with suppress(NoRoomError):
                     outcome = self._pipeline.compute(request, at_once=True)
                     return group.add(request, outcome)
