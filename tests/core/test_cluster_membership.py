@@ -16,6 +16,7 @@ from hsm_core._internal.cluster.membership import (
     LEVEL,
     Membership,
     NodeFencedError,
+    NodeOutdatedError,
 )
 from hsm_core._internal.lib.failpoints import install
 from hsm_core._internal.stores.postgresql.audit_logs import ClusterLogs
@@ -259,6 +260,17 @@ def test_level_rises_with_the_oldest_node(cluster: Cluster) -> None:
         connection.execute("UPDATE cluster SET level = level + 1")
     until(lambda: told)
     assert "too old" in str(told[0])
+
+
+def test_a_fenced_node_that_is_too_old_says_so(cluster: Cluster) -> None:
+    """It was cut off while the cluster was upgraded; it could not join again."""
+    cut_off, observer = cluster.join("a"), cluster.database("o", "none")
+    observer.run(lambda connection: fence.raise_epoch(connection, "a", cut_off.epoch))
+    with observer.transaction() as connection:
+        connection.execute("UPDATE cluster SET level = 99")
+
+    with pytest.raises(NodeOutdatedError, match="too old"):
+        cut_off.check_fence()
 
 
 @pytest.mark.parametrize("name", ["", "-a", "a b", "a/b", "x" * 41])

@@ -208,15 +208,22 @@ def refusals(site: ClusterSite) -> int:
     return sum(told in line.get("reason", "") for line in site.log())
 
 
-@pytest.mark.parametrize("isolation", ["process", "inline"])
-def test_an_outdated_node_drains_and_stops(tmp_path: Path, isolation: str) -> None:
-    """A server stops, with a sentence, once the cluster's level is above its own."""
+@pytest.mark.parametrize(
+    ("isolation", "is_fenced"),
+    [("process", False), ("process", True), ("inline", False)],
+)
+def test_an_outdated_node_drains_and_stops(
+    tmp_path: Path, isolation: str, is_fenced: bool
+) -> None:
+    """A server stops once the cluster's level is above its own, also if fenced."""
     own = PostgreSQL.create()
     try:
         site = ClusterSite(tmp_path, own.url())
         options = (*site.node("a"), "--isolation", isolation)
         with site.serve(*options) as server:
-            own.execute("UPDATE cluster SET level = 99")
+            raising = "UPDATE cluster SET level = 99"
+            fencing = "UPDATE fence SET epoch = epoch + 1, instance = NULL"
+            own.execute(f"{raising}; {fencing}" if is_fenced else raising)
 
             assert 2 == server.process.wait(PATIENCE)
         assert "upgraded to level 99" in (tmp_path / "log").read_text("utf-8")

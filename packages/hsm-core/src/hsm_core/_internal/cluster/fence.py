@@ -28,7 +28,7 @@ _PREFIX: Final = "ferrohsm "
 """First word of the names of our sessions; see `read_location`."""
 
 _STANDING: Final = (
-    "SELECT fence.epoch, fence.instance, nodes.beat "
+    "SELECT fence.epoch, fence.instance, nodes.beat, (SELECT level FROM cluster) "
     "FROM fence LEFT JOIN nodes USING (node) WHERE fence.node = $1"
 )
 _LOCK: Final = "SELECT 1 FROM fence WHERE node = $1 AND epoch = $2 FOR SHARE"
@@ -64,11 +64,13 @@ class Standing(msgspec.Struct, frozen=True):
         epoch: Its epoch; 0 if no node ever had the name.
         instance: The process that has it; empty if none does.
         beat: Its newest beat.
+        level: Level of the cluster.
     """
 
     epoch: int = 0
     instance: str = ""
     beat: int = 0
+    level: int = 0
 
 
 def check_node_name(name: str) -> None:
@@ -101,8 +103,8 @@ def read_standing(connection: ServerConnection, node: str) -> Standing:
     found = connection.execute(_STANDING, (node,)).fetchone()
     if found is None:
         return Standing()
-    epoch, instance, beat = found
-    return Standing(int(epoch), instance or "", beat or 0)
+    epoch, instance, beat, level = found
+    return Standing(int(epoch), instance or "", beat or 0, level or 0)
 
 
 def lock(

@@ -130,6 +130,7 @@ class Membership:
         self._database = database
         self._clock = clock
         self._epoch = epoch
+        self._level = level
         self._pace = pace
         self._watch = DeathWatch(pace)
         self._stopped: NodeFencedError | None = None
@@ -383,7 +384,7 @@ class Membership:
         self.beaten_at = ended
         self._compare_clocks(beating.time)
         self.on_clock(self.is_clock_wrong)
-        if beating.level > facts.level:
+        if beating.level > self._level:
             raise self._stop(NodeOutdatedError(_LEVEL_SENTENCE % beating.level))
         if all(row.level > beating.level for row in beating.rows if row.is_live):
             with self._database.transaction() as connection:
@@ -426,7 +427,9 @@ class Membership:
         self._settler.start()
 
     def _lost(self, standing: fence.Standing) -> NodeFencedError:
-        """Return the error of a node whose name another has, or nobody."""
+        """Return the error of a node that is fenced, and perhaps too old to return."""
+        if standing.level > self._level:
+            return NodeOutdatedError(_LEVEL_SENTENCE % standing.level)
         if standing.epoch >= self._epoch:
             return _fenced(self.node)
         return NodeFencedError(
@@ -475,7 +478,7 @@ def _free(
             break
         time.sleep(_LOOK_SECONDS)
         found = _standing(database, node)
-        if found.instance and found != seen:
+        if found.instance and (found.epoch, found.beat) != (seen.epoch, seen.beat):
             raise _is_taken(node)
         seen = found
     return seen
