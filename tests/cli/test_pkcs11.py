@@ -583,6 +583,28 @@ def test_profiles_on_the_command_line(tmp_path: Path) -> None:
     assert served.returncode == 0
 
 
+def test_a_given_token_is_for_one_profile(tmp_path: Path) -> None:
+    """A token in the environment is not sent to the servers of several profiles."""
+    found = subprocess.run(
+        (
+            *(sys.executable, "-m", "hsm_cli", "pkcs11", "stdio"),
+            *("--profile", "one", "--profile", "two"),
+        ),
+        env={
+            **os.environ,
+            "XDG_CONFIG_HOME": str(tmp_path),
+            "FERROHSM_AUTH_TOKEN": "secret",
+        },
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    assert found.returncode == 2
+    assert "would be sent to the servers of all profiles" in found.stderr
+
+
 def test_data_objects_live_in_a_session(token: Token) -> None:
     """A data object is found until its session ends; one of the token is refused."""
     with token.client() as client:

@@ -27,7 +27,8 @@ _POLL_SECONDS: Final = 0.05
 _HOME: Final = (b"HOME", b"XDG_CONFIG_HOME")
 
 _TOKENS: Final = ("auth_token", "jwt_secret", "jwt_private_key")
-_CREDENTIALS: Final = (*_TOKENS, "client_cert")
+CREDENTIALS: Final = (*_TOKENS, "client_cert")
+"""Options that give a credential."""
 
 
 def read_connection(ctx: click.Context, values: dict[str, Any]) -> ClientSettings:
@@ -46,7 +47,7 @@ def read_connection(ctx: click.Context, values: dict[str, Any]) -> ClientSetting
         return settings
     name: str | None = values["profile"]
     endpoint = settings.endpoint if was_given(ctx, "endpoint") else ""
-    has_credential = any(was_given(ctx, one) for one in _CREDENTIALS)
+    has_credential = any(was_given(ctx, one) for one in CREDENTIALS)
     profile = choose_profile(name)
     if profile is None and not endpoint and not has_credential:
         profile = _await_dev_server()

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import click
 
-from hsm_cli.connection import read_connection
+from hsm_cli.connection import CREDENTIALS, read_connection
 from hsm_cli.exit_codes import ExitCode
 from hsm_cli.interfaces.access import Access, LocalProgram
 from hsm_cli.interfaces.options import access_options, open_access
@@ -29,7 +29,7 @@ from hsm_cli.invocation import Invocation
 from hsm_cli.io.output import print_note
 from hsm_cli.io.results import deliver_public
 from hsm_cli.io.tables import Column
-from hsm_cli.options import Group, ListOption, choice
+from hsm_cli.options import Group, ListOption, choice, was_given
 from hsm_cli.parameters import LocalCommand, file_option, key_operand
 from hsm_cli.short_ids import is_short, whole_key
 from hsm_core.model import Record
@@ -80,11 +80,17 @@ def _accesses(
         raise click.UsageError("--profile and --embedded are mutually exclusive.")
     invocation, root = ctx.find_object(Invocation), ctx.find_root()
     assert invocation is not None  # noqa: S101 (for the type checker)
+    names = dict.fromkeys(profiles)
+    if len(names) > 1 and any(was_given(root, one) for one in CREDENTIALS):
+        raise click.UsageError(
+            "A token or client certificate that is given would be sent to the servers "
+            "of all profiles. Omit it, or name one profile."
+        )
     invocations = [
         Invocation(
             read_connection(root, root.params | {"profile": name}), invocation.output
         )
-        for name in dict.fromkeys(profiles)
+        for name in names
     ]
     with ExitStack() as stack:
         accesses = []
