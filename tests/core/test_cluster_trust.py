@@ -288,6 +288,8 @@ class TestStart:
 
         assert {"one"} == restart("b", FIRST)
         assert {"one"} == restart("a", FIRST)
+        assert {"one"} == restart("b", FIRST, SECOND, FIRST)
+        assert not restart("a", FIRST, SECOND, FIRST)
 
     def test_other_files(self, restart: Callable[..., frozenset[str]]) -> None:
         """
