@@ -39,6 +39,13 @@ class Member:
         self.epoch = epoch
         return JobLeases(self._database, self)
 
+    def renew(self) -> None:
+        """Raise the own epoch, as after a lost connection."""
+        with self._database.transaction() as connection:
+            epoch = fence.renew(connection, self.node, "i" * 8)
+        assert epoch is not None
+        self.epoch = epoch
+
     def die(self) -> None:
         """Be fenced by another."""
         with self._database.transaction() as connection:
@@ -107,6 +114,43 @@ def test_a_holder_is_waited_for(opened: ClusterDatabase) -> None:
     assert not second.holds(job)
     assert not first.holds(job)
     assert second.holds(job)
+
+
+def test_a_holder_that_renews_its_epoch(opened: ClusterDatabase) -> None:
+    """
+    A node keeps its leases when it raises its own epoch, and no others.
+    """
+    one, two = Member(opened, "a"), Member(opened, "b")
+    job = next(name for name in map(str, range(99)) if chosen(name, "ab") == "b")
+    first = one.join()
+    assert first.holds("of a former process")
+    first = one.join()
+    assert first.holds(job)
+    second = two.join()
+    one.renew()
+
+    assert not second.holds(job)
+    assert one.epoch == 3
+    rows = opened.rows("SELECT name, epoch FROM leases")
+    assert {job: 3, "of a former process": 1} == dict(rows)
+
+
+def test_a_lease_that_is_given_back_late(opened: ClusterDatabase) -> None:
+    """
+    A process that was fenced while it left does not give back its successor's lease.
+    """
+    former, present, other = (Member(opened, name) for name in "aab")
+    job = next(name for name in map(str, range(99)) if chosen(name, "ab") == "b")
+    its = former.join()
+    assert its.holds(job)
+    other.join()
+
+    def pause() -> None:
+        other.die()
+        assert present.join().holds(job)
+
+    assert not its.holds(job, pause)
+    assert [("a", present.epoch)] == opened.rows("SELECT node, epoch FROM leases")
 
 
 def test_a_node_that_opens_is_not_chosen(opened: ClusterDatabase) -> None:

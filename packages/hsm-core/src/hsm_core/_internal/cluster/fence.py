@@ -38,10 +38,9 @@ _TAKE: Final = (
     "SET epoch = fence.epoch + 1, instance = excluded.instance "
     "WHERE fence.epoch = $3 RETURNING epoch"
 )
-_RENEW: Final = (
-    "UPDATE fence SET epoch = greatest(epoch, $3) + 1 "
-    "WHERE node = $1 AND instance = $2 RETURNING epoch"
-)
+_OWN: Final = "SELECT epoch FROM fence WHERE node = $1 AND instance = $2 FOR UPDATE"
+_SET: Final = "UPDATE fence SET epoch = $2 WHERE node = $1"
+_KEEP_LEASES: Final = "UPDATE leases SET epoch = $2 WHERE node = $1 AND epoch = $3"
 _LEAVE: Final = (
     "UPDATE fence SET epoch = epoch + 1, instance = NULL "
     "WHERE node = $1 AND instance = $2 RETURNING epoch"
@@ -150,10 +149,17 @@ def renew(
     """
     Raise the epoch of this process's own name above another; None if it lost it.
 
-    It waits for the transactions that were begun under the old epoch. A raise with
-    unknown outcome can be repeated.
+    It waits for the transactions that were begun under the old epoch. The leases of the
+    process stay its own. A raise with unknown outcome can be repeated.
     """
-    return _epoch(connection, _RENEW, (node, instance, above))
+    before = _epoch(connection, _OWN, (node, instance))
+    if before is None:
+        return None
+    epoch = max(before, above) + 1
+    with connection.pipeline():
+        connection.execute(_SET, (node, epoch))
+        connection.execute(_KEEP_LEASES, (node, epoch, before))
+    return epoch
 
 
 def leave(connection: ServerConnection, node: str, instance: str) -> int | None:

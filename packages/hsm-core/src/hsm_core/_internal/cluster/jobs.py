@@ -36,7 +36,7 @@ _TAKE: Final = (
     "WHERE fence.node = leases.node AND fence.epoch = leases.epoch "
     "AND fence.instance IS NOT NULL)"
 )
-_GIVE_BACK: Final = "DELETE FROM leases WHERE name = $1 AND node = $2"
+_GIVE_BACK: Final = "DELETE FROM leases WHERE name = $1 AND node = $2 AND epoch = $3"
 
 
 class FencedNode(Protocol):
@@ -100,7 +100,7 @@ class JobLeases:
             return connection.execute(_TAKE, (job, node, epoch)).rowcount > 0
 
         def give_back(connection: ServerConnection) -> None:
-            connection.execute(_GIVE_BACK, (job, node))
+            connection.execute(_GIVE_BACK, (job, node, self._member.epoch))
 
         taken = self._database.run(take)
         if taken is None:
