@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from hsm_core._internal.retention.shared import SharedRetentionSlot
-from hsm_core.errors import AuditTamperedError, LedgerTamperedError
+from hsm_core.errors import AuditTamperedError, LedgerTamperedError, UnavailableError
 from hsm_core.factory import OpenHSM, open_hsm, verify_cluster
 from hsm_core.model import KeyState, Role
-from hsm_core.protocols import Clock
+from hsm_core.protocols import Clock, KeyStore
 from hsm_core.session import Session
 from hsm_core.settings import Settings
 from hsm_core.testing import caller
@@ -179,3 +179,71 @@ def test_altered(database: str, tmp_path: Path, attack: str) -> None:
         report = session(hsm).retention()
         assert report.ledger is not None
         assert report.ledger.problem
+
+
+def test_head_altered_while_it_runs(database: str, tmp_path: Path) -> None:
+    """
+    A node opens its ledger again when the head mark is not what it has written.
+    """
+    clock = MovedClock()
+    with opened(database, tmp_path, "a", clock) as hsm:
+        sweep(hsm, clock)
+        before = hsm.retention
+        sql(database, "UPDATE logs SET head = 'altered' WHERE node = '@ledger'")
+
+        def is_open_again() -> bool:
+            slot_of(hsm).step()
+            return hsm.retention not in {None, before}
+
+        eventually(is_open_again)
+    assert (0, 0, 0) == purges(database)
+
+
+def test_damage_is_told_once(database: str, tmp_path: Path) -> None:
+    """
+    A node says once that the ledger is damaged, and once that it is well again.
+    """
+    ripe(database, tmp_path, "box")
+    clock, told = MovedClock(), list[str]()
+    with opened(database, tmp_path, "a", clock) as hsm:
+        sweep(hsm, clock)
+    turn_first(database, "+")
+    with opened(database, tmp_path, "a", clock) as hsm:
+        hsm.on_retention_change(told.append)
+        for _ in range(3):
+            slot_of(hsm).step()
+        turn_first(database, "-")
+        slot_of(hsm).step()
+        assert hsm.retention is not None
+    assert 2 == len(told)
+    assert told[0]
+    assert not told[1]
+
+
+def turn_first(url: str, sign: str) -> None:
+    """Alter the first intent in the ledger, or undo that."""
+    turn = "UPDATE records SET line = set_byte(line, 300, get_byte(line, 300) @ 1)"
+    sql(url, f"{turn.replace('@', sign)} WHERE {FIRST}")
+
+
+def test_state_of_a_fenced_node(database: str, tmp_path: Path) -> None:
+    """
+    A process that was fenced does not write an older state over its successor's.
+    """
+    clock = MovedClock()
+    hsm = opened(database, tmp_path, "a", clock)
+    sweep(hsm, clock)
+    sql(database, "UPDATE fence SET epoch = epoch + 1, instance = NULL")
+    with opened(database, tmp_path, "b", clock) as other:
+        with pytest.raises(UnavailableError):
+            store_of(hsm).write_meta("retention", b"older")
+        assert b"older" != store_of(other).read_meta("retention")
+    with suppress(UnavailableError):
+        hsm.close()
+
+
+def store_of(hsm: OpenHSM) -> KeyStore:
+    """Return the store of the keys, and of the state of retention."""
+    services: Any = hsm._services  # noqa: SLF001 (as its sweeps do)
+    store: KeyStore = services.inventory.store
+    return store

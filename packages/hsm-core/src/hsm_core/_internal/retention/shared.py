@@ -71,6 +71,7 @@ class SharedRetentionSlot(RetentionSlot):
         self._open_ledger = open_ledger
         self._stored_head = stored_head
         self._told: Callable[[str], None] = lambda _: None
+        self._alarm = ""
         self._holder = ""
         self._stepping = threading.Lock()
         self._make: Callable[[AuditLog], Retention] | None = None
@@ -103,6 +104,8 @@ class SharedRetentionSlot(RetentionSlot):
         self._holder = self._leases.holder(JOB)
         if not is_mine:
             self._leave()
+            self._ledger = LedgerFile(None)
+            self._tell("")
             return _RETRY_SECONDS
         if self._is_outdated():
             self._leave()
@@ -113,23 +116,27 @@ class SharedRetentionSlot(RetentionSlot):
         return min(self.retention.step(), _RETRY_SECONDS)
 
     def _is_outdated(self) -> bool:
-        """Return whether another node has written the ledger since it was opened."""
+        """Return whether the ledger is not as this node has left it."""
         found = self.retention
         if found is None or found.is_sweeping:
             return False
-        return self._stored_head() != found.ledger.log.durable_head()
+        try:
+            return self._stored_head() != found.ledger.log.durable_head()
+        except AuditTamperedError:
+            return True
 
     def _take(self) -> None:
         try:
             log = self._open_ledger()
         except AuditTamperedError as error:
             self._ledger = LedgerFile(None, damaged_ledger(error))
-            self._told(self._ledger.problem)
+            self._tell(self._ledger.problem)
             return
         self._ledger = LedgerFile(None)
         assert self._make is not None  # noqa: S101 (for the type checker)
         self.retention = self._make(log)
-        self.retention.on_change = self._told
+        self.retention.on_change = self._tell
+        self._tell("")
 
     def _leave(self) -> None:
         found, self.retention = self.retention, None
@@ -139,7 +146,14 @@ class SharedRetentionSlot(RetentionSlot):
     def on_change(self, told: Callable[[str], None]) -> None:
         """Register a callback for paused purges; see `Retention.on_change`."""
         self._told = told
-        super().on_change(told)
+        if self._alarm:
+            told(self._alarm)
+
+    def _tell(self, alarm: str) -> None:
+        """Tell what holds up purges, once, whichever `Retention` finds it."""
+        if alarm != self._alarm:
+            self._alarm = alarm
+            self._told(alarm)
 
     @property
     def _is_elsewhere(self) -> bool:

@@ -262,6 +262,10 @@ class ClusterRecords(Records):
             elif folder == ABORTED:
                 if connection.execute(_ABORT, (last,)).fetchone() != (True,):
                     raise ConflictError("The operation was already committed.")
+            elif folder == META:
+                # A process that was fenced writes nothing over what its heir has.
+                put = partial(run, connection, _PUT[META], (last, data))
+                self.feed.begin(connection, put)
             else:
                 run(connection, _PUT[folder], (last, data))
             made()
