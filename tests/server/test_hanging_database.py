@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from hsm_core._internal.stores.postgresql.pool import ConnectionPool
-from hsm_core.errors import StoreUnavailableError
+from hsm_core.errors import AuthenticationError, StoreUnavailableError
 from hsm_core.factory import open_async, open_hsm
 from hsm_core.model import KeyId
 from hsm_core.operations import CreateKey, DescribeKey, Operation, Sign, Status
@@ -47,6 +47,7 @@ class Place(NamedTuple):
     """A node, and one way to its vault."""
 
     url: str
+    keeper: Gatekeeper
     vault: Any
     key_id: KeyId
     clock: SetClock
@@ -98,7 +99,7 @@ async def place(
             stack.callback(over.close)
             vault = over(gateway, keeper)
         clock.seconds += 1000.0
-        yield Place(database, vault, made.key_id, clock)
+        yield Place(database, keeper, vault, made.key_id, clock)
 
 
 async def test_nobody_waits_for_a_session(place: Place) -> None:
@@ -115,6 +116,25 @@ async def test_nobody_waits_for_a_session(place: Place) -> None:
 
     assert (await place.vault.who(visitor, known=nobody)).principal
     await place.vault.sign_out(visitor, known=nobody)
+
+
+async def test_nobody_waits_for_a_clock_reset(place: Place) -> None:
+    """Sessions end once the database answers, and others are answered meanwhile."""
+    signed_in = await place.vault.sign_in(place.visitor("nine"), known=nobody)
+    visitor = Visitor(session=signed_in.session)
+    with place.hanging():
+        place.keeper.on_clock_reset()
+        await place.vault.token_keys()
+        with pytest.raises(StoreUnavailableError):
+            await place.vault.who(visitor, known=nobody)
+
+    async def ask_again_and_again() -> None:
+        while True:
+            await place.vault.who(visitor, known=nobody)
+
+    async with asyncio.timeout(PATIENCE):
+        with pytest.raises(AuthenticationError):
+            await ask_again_and_again()
 
 
 async def test_nobody_waits_for_a_token(place: Place) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
-from hsm_core.errors import AuthenticationError, StoreUnavailableError
+from hsm_core.errors import AuthenticationError, HSMError, StoreUnavailableError
 from hsm_core.model import Caller
 from hsm_core.operations import Operation
 from hsm_core.protocols import AsyncHSMGateway, SharedState, SharedTrust
@@ -44,6 +44,7 @@ _THREADS: Final = 4
 """Threads that ask the database of a cluster for credentials."""
 
 _PATIENCE_SECONDS: Final = 1.9
+_AGAIN_SECONDS: Final = 1.0
 _LOOK_SECONDS: Final = 1.0
 """Interval between checks of the credential of a live view."""
 
@@ -197,9 +198,23 @@ class Gatekeeper:
             self._withdrawn.declare(_CERTIFICATES, revoked=names)
 
     def on_clock_reset(self) -> None:
-        """End what would last longer than it was meant to by a time set back."""
+        """
+        End what would last longer than it was meant to by a time set back.
+
+        Sessions of a cluster end as soon as its database answers, which has them.
+        """
         self._spent.restart()
-        self._sessions.end_all()
+        if self._threads is None:
+            self._sessions.end_all()
+        else:
+            self._ending = asyncio.ensure_future(self._end_sessions())
+
+    async def _end_sessions(self) -> None:
+        while True:
+            try:
+                return await self._aside(self._sessions.end_all)
+            except HSMError:
+                await asyncio.sleep(_AGAIN_SECONDS)
 
     def public_keys(self) -> bytes:
         """Return the JWK Set of the public keys that count, as JSON."""
