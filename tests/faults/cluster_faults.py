@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from hsm_core._internal.cluster import following
-from hsm_core._internal.stores.postgresql import audit_rows
+from hsm_core._internal.stores.postgresql import audit_rows, records
 from tests.postgresql import PostgreSQL
 
 _BLOCK = 65536
@@ -198,6 +198,20 @@ def _no_later_changes() -> None:
     )
 
 
+def _no_unique_operation() -> None:
+    old, new = "DO NOTHING", "DO UPDATE SET key_id = EXCLUDED.key_id, aborted = false"
+    assert old in records._OPERATION  # noqa: SLF001 (what is switched off)
+    records._OPERATION = records._OPERATION.replace(old, new)  # type: ignore[misc]  # noqa: SLF001
+
+
+def _no_abort_mark() -> None:
+    assert "RETURNING aborted" in records._ABORT  # noqa: SLF001 (what is switched off)
+    records._ABORT = (  # type: ignore[misc]  # noqa: SLF001
+        "SELECT coalesce((SELECT aborted FROM operations WHERE operation_id = $1), "
+        "true)"
+    )
+
+
 def _slow_feed() -> None:
     setattr(following, "listen", lambda _: None)  # noqa: B010 (as if notices were lost)
     setattr(following, "_POLL_SECONDS", 5.0)  # noqa: B010
@@ -206,6 +220,8 @@ def _slow_feed() -> None:
 _OFF: Final[Mapping[str, Callable[[], None]]] = {
     "fence": _no_fence,
     "later": _no_later_changes,
+    "operation": _no_unique_operation,
+    "abort": _no_abort_mark,
     "feed": _slow_feed,
 }
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hsm_core import operations as ops
-from hsm_core.errors import ConflictError, HSMError, KeyStateError
+from hsm_core.errors import HSMError, KeyStateError, OutcomeUnknownError
 from hsm_core.factory import OpenHSM, open_hsm
 from hsm_core.settings import Settings
 from hsm_core.testing import caller
@@ -90,11 +90,11 @@ class Node:
             act.execute(change, idempotency_key=once)
         except KeyStateError:
             return "refused"
-        except ConflictError as error:
-            return f"none: {error.code}"
         except HSMError as error:
             sys.stderr.write(f"{kind}: {error.code}: {error}\n")
-            return UNKNOWN
+            # Every other error promises that nothing was done.
+            is_unknown = isinstance(error, OutcomeUnknownError)
+            return UNKNOWN if is_unknown else f"none: {error.code}"
         return "ok"
 
 
