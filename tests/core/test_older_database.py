@@ -13,6 +13,14 @@ from urllib.parse import urlsplit
 import pytest
 
 from hsm_core._internal.cluster.changes import Changes
+from hsm_core._internal.cluster.mark import (
+    LastSeen,
+    OlderDatabase,
+    SeenEnd,
+    compare,
+    is_older,
+)
+from hsm_core._internal.stores.postgresql.feed import before_recovery
 from hsm_core.errors import (
     AuditUnavailableError,
     ConfigurationError,
@@ -182,8 +190,57 @@ def test_a_recovery_at_start(
         assert not locked(hsm)
 
 
+def test_losses_are_counted() -> None:
+    """
+    Of many logs that lost records some are named, and the others counted.
+    """
+    ends = {f"{number:032x}": SeenEnd(number, "00") for number in range(20)}
+    losses = OlderDatabase("It is older.", {}, ends).losses
+
+    assert 16 == losses.count("ended at record")
+    assert losses.endswith("4 more audit logs lost records.")
+
+
+def test_other_locks_are_not_taken_over() -> None:
+    """
+    What locks an HSM but its last-seen mark is for a person on that node to accept.
+    """
+    seen, own = LastSeen(9, b"h", {"log": SeenEnd(5, "00")}), SeenEnd(4, "00")
+    older = [
+        compare(seen, 8, lambda _: b"h", lambda *_: own),
+        compare(seen, 9, lambda _: b"i", lambda *_: own),
+        compare(seen, 9, lambda _: b"h", lambda *_: own),
+    ]
+
+    assert all(found is not None and is_older(found.facts) for found in older)
+    assert not is_older({"reason": "trail_older", "key_id": "some"})
+    assert not is_older({"reason": "trail_older", "approval_id": "some"})
+    assert not is_older({"reason": "feed_older", "revision": 1, "applied": 2})
+
+
+def test_a_recovery_ends_blocks_of_encryptions(database: str, tmp_path: Path) -> None:
+    """
+    A node that runs encrypts no more with a key once another node was recovered.
+    """
+    with node(database, tmp_path) as hsm:
+        session(hsm).create_key("aes", name="first")
+        session(hsm).encrypt("first", b"m")
+        with node(database, tmp_path, "b") as other:
+            other._services.inventory.lock.set("older", {})  # noqa: SLF001 (no other way)
+            other.act_as(caller()).execute(RecoverStore(reason="restored"))
+
+        with pytest.raises(KeyTamperedError, match=r"counter .* rotate"):
+            session(hsm).encrypt("first", b"m")
+        session(hsm).rotate("first")
+        assert session(hsm).encrypt("first", b"m")
+
+
 def test_an_earlier_recovery_counts_no_more(
-    postgresql: PostgreSQL, database: str, tmp_path: Path, dump: Callable[[], Dump]
+    postgresql: PostgreSQL,
+    database: str,
+    tmp_path: Path,
+    dump: Callable[[], Dump],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """
     A recovery that came back with an older database, or was altered, opens nothing.
@@ -200,7 +257,15 @@ def test_an_earlier_recovery_counts_no_more(
         feed = hsm._services.inventory.feed  # noqa: SLF001 (nobody else asks it)
         assert isinstance(feed, Changes)
         assert feed.find_recovery(0)
-        assert not feed.find_recovery(feed.newest_seen())
+        seen = feed.newest_seen()
+        assert not feed.find_recovery(seen)
+        with monkeypatch.context() as patch:
+            # A database that lies begins at another recovery than it was asked for.
+            patch.setattr(
+                "hsm_core._internal.cluster.changes.before_recovery",
+                lambda connection, after: before_recovery(connection, 0),
+            )
+            assert not feed.find_recovery(seen)
         assert locked(hsm)
         postgresql.execute(
             "UPDATE changes SET generation = generation + 1 WHERE kind = 'recovery'",

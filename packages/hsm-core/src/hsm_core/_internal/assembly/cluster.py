@@ -17,7 +17,7 @@ from hsm_core._internal.cluster.approvals import ApprovalChanges
 from hsm_core._internal.cluster.changes import Changes
 from hsm_core._internal.cluster.fence import new_instance, session_name
 from hsm_core._internal.cluster.jobs import JobLeases
-from hsm_core._internal.cluster.mark import OLDER, LastSeenMark, SeenEnd
+from hsm_core._internal.cluster.mark import LastSeenMark, SeenEnd, is_older
 from hsm_core._internal.cluster.membership import (
     LEVEL,
     Membership,
@@ -237,7 +237,7 @@ class ClusterNode:
         if seen is None or not isinstance(feed, Changes):
             return
         with ground.inventory.committing:  # As a recovery by this node has it.
-            if not lock.reason or lock.facts.get("reason") not in OLDER:
+            if not lock.reason or not is_older(lock.facts):
                 return
             self.membership.check()
             feed.catch_up()

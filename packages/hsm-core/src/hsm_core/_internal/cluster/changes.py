@@ -578,7 +578,8 @@ class Changes(ChangeFeed, FollowedFeed):
                         return 0
                     found = place.revision if stored.change.kind == RECOVERY else found
                     if place == end:
-                        return found
+                        # A database that lies could have begun at an earlier one.
+                        return found if found > after else 0
                 if not changes:
                     break
         return 0

@@ -34,9 +34,6 @@ _HEAD: Final = struct.Struct(">QI")
 _MAC_BYTES: Final = 32
 _MOST_NAMED: Final = 16
 
-OLDER: Final = frozenset({"store_older", "trail_older", "fence_older"})
-"""Reasons of `OlderDatabase`."""
-
 HeadOf: TypeAlias = Callable[[int], bytes | None]
 """Returns the head of the feed at a revision; None if there is no such change."""
 
@@ -301,10 +298,22 @@ class OlderDatabase(msgspec.Struct, frozen=True):
     @property
     def losses(self) -> str:
         """Sentences that name the lost ends of audit logs, for the audit log."""
-        return "".join(
+        named = "".join(
             f" Audit log {log_id} ended at record {end.seq}, {end.leaf_hash}."
             for log_id, end in sorted(self.logs.items())[:_MOST_NAMED]
         )
+        more = len(self.logs) - _MOST_NAMED
+        return f"{named} {more} more audit logs lost records." if more > 0 else named
+
+
+def is_older(facts: Mapping[str, Fact]) -> bool:
+    """
+    Return whether these are facts of an `OlderDatabase`.
+
+    Keys, approvals and the retention ledger can be older than an audit log, or it than
+    them, for the same *reason*; they have none of these facts.
+    """
+    return not facts.keys().isdisjoint({"seen", "log_id"})
 
 
 def compare(
