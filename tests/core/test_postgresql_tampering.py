@@ -203,6 +203,29 @@ def test_a_change_is_gone(
         hsm.close()
 
 
+def test_a_change_that_no_node_made(
+    hsm: OpenHSM, execute: Execute, database: str, tmp_path: Path
+) -> None:
+    """
+    A row behind the end of the feed stops a node, which names it; without it, all goes.
+    """
+    session = Session(hsm.act_as(caller()))
+    key_id = session.create_key("aes").key_id
+    session.encrypt(key_id, b"text")
+    execute("INSERT INTO changes (revision, kind, head) VALUES (77, 'key', '')")
+
+    with pytest.raises(UnavailableError):
+        session.encrypt(key_id, b"text")
+    with pytest.raises(UnavailableError, match=r"no node has made change 77\. Delete"):
+        session.encrypt(key_id, b"text")
+    execute("DELETE FROM changes WHERE revision = 77")
+    with pytest.raises(AuditUnavailableError):
+        hsm.close()
+    settings = Settings(store=database, node_name="a", node_mark=tmp_path / "mark")
+    with open_tested(settings) as again:
+        assert Session(again.act_as(caller())).encrypt(key_id, b"text")
+
+
 def test_key_ring(hsm: OpenHSM, execute: Execute, database: str) -> None:
     """
     An altered key ring opens nothing, and is not replaced.

@@ -49,6 +49,7 @@ from hsm_core._internal.stores.postgresql.feed import (
     StoredChange,
     before_recovery,
     find_change,
+    foreign_change,
     head_at,
     keep_account,
     keep_trust,
@@ -263,7 +264,8 @@ class Changes(ChangeFeed, FollowedFeed):
         """
         Check that the database still has the change that was applied last.
 
-        No use can be recorded without it, however often it is decided again.
+        No use can be recorded without it, however often it is decided again, nor where
+        a row stands behind the end of the feed, which no node has written.
 
         Raises:
             HSMLockedError: It has not.
@@ -273,6 +275,10 @@ class Changes(ChangeFeed, FollowedFeed):
         with self._database.reading() as connection:
             if head_at(connection, applied.revision) != applied.head:
                 self._refuse("other", read_account(connection).state, applied)
+            if revision := foreign_change(connection):
+                self._refuse(
+                    "foreign", read_account(connection).state, applied, revision
+                )
 
     def follow(self, connection: ServerConnection) -> Position:
         """Apply everything that is committed; see `catch_up`."""
@@ -621,7 +627,9 @@ class Changes(ChangeFeed, FollowedFeed):
     def _sealed(self, state: FeedState) -> FeedState:
         return replace(state, mac=self._ring.cluster_mac(state.payload))
 
-    def _refuse(self, problem: str, state: FeedState, start: Position) -> None:
+    def _refuse(
+        self, problem: str, state: FeedState, start: Position, foreign: int = 0
+    ) -> None:
         """
         Lock the HSM: the feed is not the one that was followed.
 
@@ -635,6 +643,8 @@ class Changes(ChangeFeed, FollowedFeed):
             "revision": state.position.revision,
             "applied": start.revision,
         }
+        if foreign:
+            facts = {**facts, "foreign": foreign}
         reason = _REASONS[problem].format(**facts)
         with self._lock:
             if self.applied not in (start, state.position):
@@ -654,6 +664,10 @@ _REASONS: Final = {
         "node has applied."
     ),
     "altered": "The changes in the database were altered behind change {applied}.",
+    "foreign": (
+        "The changes in the database were altered: the last one is {revision}, and no "
+        "node has made change {foreign}. Delete that row of the table changes."
+    ),
 }
 
 

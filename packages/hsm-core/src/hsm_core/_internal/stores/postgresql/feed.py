@@ -89,6 +89,9 @@ _KEEP: Final = (
     "ON CONFLICT (name) DO UPDATE SET value = $3"
 )
 _HEAD: Final = "SELECT head FROM changes WHERE revision = $1"
+_FOREIGN: Final = (
+    "SELECT max(revision) FROM changes WHERE revision > (SELECT revision FROM cluster)"
+)
 _NEWEST_RECOVERY: Final = (
     "SELECT revision, head FROM changes WHERE revision < (SELECT max(revision) "
     "FROM changes WHERE kind = 'recovery' AND revision > $1) "
@@ -433,6 +436,12 @@ def head_at(connection: ServerConnection, revision: int) -> bytes:
     """Return the head of a change; empty if there is none."""
     row = run(connection, _HEAD, (revision,)).fetchone()
     return row[0] if row else b""
+
+
+def foreign_change(connection: ServerConnection) -> int:
+    """Return the revision of a row behind the end of the feed; 0 if there is none."""
+    row = run(connection, _FOREIGN).fetchone()
+    return row[0] or 0 if row else 0
 
 
 def listen(connection: ServerConnection) -> None:
