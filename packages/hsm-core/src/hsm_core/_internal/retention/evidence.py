@@ -187,6 +187,8 @@ class LedgerCheck:
         """
         if self._log is None or (not found.lock and self._knows_newest()):
             return found
+        # First: another node may purge meanwhile, and anchors each purge before.
+        done = self._read().done
         trail, audit = TrailReach(), self._ground.audit
         for event in verified_events(audit, self._ground.verify, audit.first_seq):
             trail.note(event)
@@ -196,7 +198,7 @@ class LedgerCheck:
                 trail.note(event)
         if trail.newest is not None and trail.newest.log_id != self._log.log_id:
             return found  # It is not the ledger that the trail knows.
-        unknown = unknown_purge(self._read().done, trail)
+        unknown = unknown_purge(done, trail)
         if unknown is None:
             return found
         self._is_ahead = True
