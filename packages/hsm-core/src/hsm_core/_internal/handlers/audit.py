@@ -8,7 +8,7 @@ from typing import Final
 from hsm_core import operations as ops
 from hsm_core._internal.audit.reading import RecordSource
 from hsm_core._internal.handlers.audit_logs import (
-    ClusterView,
+    MergedView,
     label_of,
     unknown_log,
     verify_next,
@@ -104,7 +104,7 @@ class ListAuditEventsHandler(Handler[ops.ListAuditEvents, ops.AuditPage]):
         operation, logs = context.operation, self._services.logs
         audit = self._services.audit
         if logs is not None and operation.start_seq is None and not operation.log_id:
-            cluster = ClusterView(self._services, operation, logs)
+            cluster = MergedView(self._services, operation, logs)
             cluster.learn_keys()
             return Answer(cluster.page(operation.cursor))
         source: RecordSource = audit

@@ -101,7 +101,7 @@ def _merged(parts: Sequence[_LogPart], limit: int) -> list[AuditEntry]:
     return [entry for _, _, entry in order[:limit]]
 
 
-class ClusterView:
+class MergedView:
     """
     The records of all logs of a cluster that the filters of an operation let through.
 

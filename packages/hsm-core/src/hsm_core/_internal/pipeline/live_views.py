@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol, TypeAlias
 
 import msgspec
 
-from hsm_core._internal.handlers.audit_logs import ClusterView
+from hsm_core._internal.handlers.audit_logs import MergedView
 from hsm_core._internal.handlers.audit_view import View, filter_of, learn_keys
 from hsm_core._internal.handlers.base import HandlerDependencies
 from hsm_core._internal.lib.concurrency import Gate
@@ -197,7 +197,7 @@ class _PlaceInLog:
 class _PlaceInLogs:
     """Place in the logs of a cluster, behind a page; what others read is durable."""
 
-    def __init__(self, view: ClusterView, page: AuditPage) -> None:
+    def __init__(self, view: MergedView, page: AuditPage) -> None:
         self._view = view
         self._cursor = page.next_cursor
         self.is_behind = bool(page.items)
@@ -224,5 +224,5 @@ def _place_of(
 ) -> _Place:
     """Return the place behind the first page of a view."""
     if services.logs is not None and page.next_cursor:
-        return _PlaceInLogs(ClusterView(services, operation, services.logs), page)
+        return _PlaceInLogs(MergedView(services, operation, services.logs), page)
     return _PlaceInLog(services, operation, page)
