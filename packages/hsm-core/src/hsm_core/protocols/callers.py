@@ -134,7 +134,7 @@ class LiveHSM(AsyncHSM, Protocol):
         Args:
             operation: What to show; *ascending* must be true. The newest record's
                 sequence number plus one as *start_seq* shows what is recorded from
-                now on; in a cluster, `FROM_NOW` as *cursor* does.
+                now on; in a cluster, ``"now"`` as *cursor* does.
 
         Raises:
             HSMError: From the first page: whatever executing the operation raises.
