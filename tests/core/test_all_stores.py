@@ -70,10 +70,6 @@ def test_settings_are_handed_on(store: str) -> None:
         ({"store": DATABASE, "node_name": "a/b"}, "node_name"),
         ({"store": DATABASE, "node_name": "a", "audit_sync": "bounded"}, "audit_sync"),
         ({"store": DATABASE, "node_name": "a", "key_store": "memory"}, "key_store"),
-        (
-            {"store": DATABASE, "node_name": "a", "retention_config": Path("/r.yaml")},
-            "retention_config",
-        ),
         ({"store": "sqlite:/x", "audit_log": Path("/y")}, "audit_log"),
         ({"store": "sqlite:/x", "approval_store": "file"}, "approval_store"),
         ({"key_store": "postgresql"}, "store"),
