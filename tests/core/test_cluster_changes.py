@@ -496,8 +496,11 @@ class TestFeed:
             start = a.changes.applied
             a.changes.recover()
 
-            with pytest.raises(StoreUnavailableError):
-                a.changes._take(connection, start, older)  # noqa: SLF001
+            newer = feed.read_feed(connection, start.revision)
+            lost = start._replace(head=bytes(32))
+            for begun, reading in [(start, older), (lost, newer)]:
+                with pytest.raises(StoreUnavailableError):
+                    a.changes._take(connection, begun, reading)  # noqa: SLF001
 
         a.session.resume(key.key_id)
         assert 1 == a.session.sign(key.key_id, b"text").version

@@ -382,7 +382,7 @@ class Changes(ChangeFeed, FollowedFeed):
             state.set_digest,
             state.approvals_digest,
         ):
-            self._refuse("altered", state, start)
+            self._refuse("altered", state, start, reached=state.position)
 
     def _approvals_after(self, total: int, change: Change) -> int:
         element, name = self._ring.approval_element, change.subject
@@ -628,10 +628,18 @@ class Changes(ChangeFeed, FollowedFeed):
         return replace(state, mac=self._ring.cluster_mac(state.payload))
 
     def _refuse(
-        self, problem: str, state: FeedState, start: Position, foreign: int = 0
+        self,
+        problem: str,
+        state: FeedState,
+        start: Position,
+        foreign: int = 0,
+        *,
+        reached: Position | None = None,
     ) -> None:
         """
         Lock the HSM: the feed is not the one that was followed.
+
+        Until now, this thread has applied what it has *reached*, by default *start*.
 
         Raises:
             HSMLockedError: Always, but where the next holds.
@@ -647,7 +655,7 @@ class Changes(ChangeFeed, FollowedFeed):
             facts = {**facts, "foreign": foreign}
         reason = _REASONS[problem].format(**facts)
         with self._lock:
-            if self.applied not in (start, state.position):
+            if self.applied != (reached or start):
                 raise TransactionConflictError
             if not self._inventory.lock.reason:
                 self._inventory.lock.set(reason, facts)
