@@ -166,6 +166,20 @@ class ServerConnection(psycopg.Connection[Row]):
         """Whether it is open and in no transaction."""
         return self.pgconn.transaction_status == pq.TransactionStatus.IDLE
 
+    @contextmanager
+    def pipeline(self) -> Iterator[psycopg.Pipeline]:
+        """
+        Send statements in one write; close the connection if one is refused.
+
+        The server skips those behind it, and the driver takes them for prepared.
+        """
+        try:
+            with super().pipeline() as pipeline:
+                yield pipeline
+        except psycopg.Error:
+            self.abandon()
+            raise
+
     def abandon(self) -> None:
         """Close it at once, without a word to the server."""
         self.pgconn.finish()
