@@ -23,8 +23,8 @@ DEADLINE = 60
 def echo(stream: Stream) -> None:
     """Answer each frame (one byte of length, then bytes) with its bytes."""
     while True:
-        length = stream.read(1, waits=True)[0]
-        stream.write(stream.read(length))
+        frame = stream.arrived(1)
+        stream.write(stream.completed(frame, 1 + frame[0])[1:])
 
 
 @contextmanager
@@ -126,18 +126,17 @@ def test_the_end_of_a_frame_may_be_short() -> None:
         found = []
         for first, last in ((20, 17), (64 * 1024, 5)):
             theirs.sendall(bytes(first))
-            start = stream.read(12, waits=True)
+            start = stream.arrived(12)
             theirs.sendall(bytes(last))
             rest = threading.Thread(
-                target=lambda: found.append(stream.read(first + last - 12)),  # noqa: B023
+                target=lambda: found.append(stream.completed(start, first + last)),  # noqa: B023
                 daemon=True,
             )
             rest.start()
             rest.join(DEADLINE)
             assert not rest.is_alive()
-            assert start == bytes(12)
 
-    assert list(map(len, found)) == [25, 64 * 1024 - 7]
+    assert found == [bytes(37), bytes(64 * 1024 + 5)]
 
 
 def test_a_client_that_leaves_takes_nobody_with_it(path: Path) -> None:
@@ -159,7 +158,7 @@ def test_a_failed_handler_discloses_no_text(path: Path) -> None:
     """
 
     def fail(stream: Stream) -> None:
-        stream.read(1)
+        stream.arrived(1)
         raise ValueError("a secret")
 
     with serving(path, fail) as lines, connected(path) as client:
@@ -278,11 +277,11 @@ def test_a_request_that_runs_is_answered_at_the_end(path: Path) -> None:
     begun, go_on = threading.Event(), threading.Event()
 
     def slow(stream: Stream) -> None:
-        stream.read(1, waits=True)
+        stream.arrived(1)
         begun.set()
         go_on.wait(DEADLINE)
         stream.write(b"done")
-        stream.read(1, waits=True)
+        stream.arrived(1)
 
     with listen(path, log=print) as listener:
         thread = threading.Thread(target=listener.serve, args=(slow,))
@@ -313,7 +312,7 @@ def test_socket_activation() -> None:
         given = os.dup2(made.fileno(), 3)
         os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}
         with listen(None, log=print) as listener:
-            serve = lambda stream: stream.write(stream.read(2))
+            serve = lambda stream: stream.write(stream.arrived(2))
             threading.Thread(target=listener.serve, args=(serve,), daemon=True).start()
             client = socket.socket(socket.AF_UNIX)
             client.connect(name)
@@ -340,7 +339,7 @@ def test_standard_streams() -> None:
         from hsm_cli.interfaces.sockets import stdio
         stream = stdio()
         print("a note")
-        stream.write(stream.read(2) + str(stream.peer.pid).encode())
+        stream.write(stream.arrived(2) + str(stream.peer.pid).encode())
     """
 
     found = subprocess.run(
@@ -391,7 +390,7 @@ def test_a_listener_without_descriptors_waits(tmp_path: Path) -> None:
         from hsm_cli.interfaces.sockets import listen
         path = Path(sys.argv[1])
         listener = listen(path, log=print)
-        serve = lambda stream: stream.write(stream.read(2))
+        serve = lambda stream: stream.write(stream.arrived(2))
         threading.Thread(target=listener.serve, args=(serve,), daemon=True).start()
         client = socket.socket(socket.AF_UNIX)
         free = os.dup(0)

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import base64
-import os
 import tempfile
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -45,6 +46,18 @@ _RUNS_OF_AN_HSM: Final = 5000
 def targets() -> list[Target]:
     """Return a target for each form."""
     return [_agent_frames(), _signed_data(), _certificate_file()]
+
+
+def answers(sent: bytes, serve: Callable[[Stream], None]) -> bytes:
+    """Return what a program is answered that sends bytes and leaves."""
+    with tempfile.TemporaryFile() as incoming, tempfile.TemporaryFile() as outgoing:
+        incoming.write(sent)
+        incoming.seek(0)
+        peer = Peer(0, 0, "fuzzer")
+        with suppress(StreamEndedError):
+            serve(Stream(incoming.fileno(), outgoing.fileno(), peer))
+        outgoing.seek(0)
+        return outgoing.read()
 
 
 def _discard(line: str) -> None:
@@ -92,20 +105,8 @@ class _Reader:
             self._served.close()
             self._served, self._runs = _Served(self._material), 0
         self._runs += 1
-        incoming, sent = os.pipe()
-        with tempfile.TemporaryFile() as answers:
-            os.write(sent, data)
-            os.close(sent)
-            stream = Stream(incoming, answers.fileno(), Peer(0, 0, "fuzzer"))
-            try:
-                self._served.agent.serve(stream)
-            except StreamEndedError:
-                pass
-            finally:
-                os.close(incoming)
-            answers.seek(0)
-            if not answers.read().replace(string(FAILURE), b""):
-                raise NothingReadError
+        if not answers(data, self._served.agent.serve).replace(string(FAILURE), b""):
+            raise NothingReadError
 
 
 def _agent_frames() -> Target:

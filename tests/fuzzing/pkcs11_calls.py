@@ -9,7 +9,6 @@ from typing import Final
 import hsm_core
 from hsm_cli.interfaces.access import Access
 from hsm_cli.interfaces.pkcs11.server import serve
-from hsm_cli.interfaces.sockets import Peer, Stream, StreamEndedError
 from hsm_core.model import Caller, Role
 from hsm_core.protocols import HSM
 from tests.cli.rpc_client import (
@@ -23,6 +22,7 @@ from tests.cli.rpc_client import (
     template,
     ulong,
 )
+from tests.fuzzing.local_interfaces import answers
 from tests.fuzzing.stored_forms import NothingReadError
 from tests.fuzzing.target import Target
 
@@ -56,31 +56,6 @@ class _Connector:
         self._hsm.close()
 
 
-class _Bytes(Stream):
-    """Stream of what a program has sent; what it is answered is counted."""
-
-    def __init__(self, sent: bytes) -> None:
-        super().__init__(-1, -1, Peer(0, 0, "fuzzer"))
-        self._sent = sent
-        self._read_to = 0
-        self.answers = 0
-
-    def read(self, length: int, *, waits: bool = False) -> bytes:
-        """Return the next bytes."""
-        end = self._read_to + length
-        if end > len(self._sent):
-            raise StreamEndedError
-        found, self._read_to = self._sent[self._read_to : end], end
-        return found
-
-    def write(self, data: bytes) -> None:
-        """Check a response."""
-        if len(data) > 1:
-            _, _, length = struct.unpack_from(">III", data)
-            assert length == len(data) - 12
-            self.answers += 1
-
-
 class _Reader:
     def __init__(self) -> None:
         self._access: Access | None = None
@@ -92,14 +67,21 @@ class _Reader:
                 self._access.close()
             self._access, self._runs = _opened(), 0
         self._runs += 1
-        stream = _Bytes(sent)
-        try:
-            serve(stream, self._access, log=_refuse)
-        except StreamEndedError:
-            pass
-        if not stream.answers:
-            raise NothingReadError
-        return stream.answers
+        access = self._access
+        answered = answers(sent, lambda stream: serve(stream, access, log=_refuse))
+        if count := _count(answered[1:]):
+            return count
+        raise NothingReadError
+
+
+def _count(frames: bytes) -> int:
+    """Return how many responses there are, each as long as it says."""
+    at = count = 0
+    while at < len(frames):
+        _, _, length = struct.unpack_from(">III", frames, at)
+        at, count = at + 12 + length, count + 1
+    assert at == len(frames)
+    return count
 
 
 def _opened() -> Access:

@@ -136,6 +136,8 @@ class Access:
     Attributes:
         label: Name of the profile or folder, or the endpoint.
         shown: Name of the profile, endpoint, or path of the store.
+        takes_pin: Whether programs log in with a PIN; else the user's credential is
+            enough.
     """
 
     def __init__(
@@ -149,6 +151,7 @@ class Access:
         self.interface = interface
         self.label = connector.label
         self.shown = connector.shown
+        self.takes_pin = bool(pin) or connector.takes_pin
         self._connector = connector
         self._pin = pin
         self._notes = _Notes(notify)
@@ -157,11 +160,6 @@ class Access:
         self._wrong = 0
         self._openings = count(1)
         self._opening = 0
-
-    @property
-    def takes_pin(self) -> bool:
-        """Whether programs log in with a PIN; else the user's credential is enough."""
-        return bool(self._pin) or self._connector.takes_pin
 
     @property
     def is_embedded(self) -> bool:

@@ -81,46 +81,48 @@ class Stream:
         self.peer = peer
         self._incoming = incoming
         self._outgoing = outgoing
-        self._read = b""
-        self._place = 0
+        self._rest = b""
 
-    def read(self, length: int, *, waits: bool = False) -> bytes:
+    def arrived(self, least: int) -> bytes:
         """
-        Return exactly *length* bytes.
+        Return all bytes that have come, at least *least*.
+
+        The first may take any time, as between two requests.
 
         Args:
-            length: Number of bytes; the caller caps it. Memory grows with what has
-                arrived, not with what was announced.
-
-            waits: Whether the first byte may take any time, as between two requests.
-                All other bytes must follow within 30 seconds each.
+            least: Number of bytes; each further one must follow within 30 seconds.
 
         Raises:
             StreamEndedError: The stream ended first.
         """
-        start = self._place
-        end = start + length
-        if end > len(self._read):
-            self._fill(length, waits=waits)
-            start, end = 0, length
-        self._place = end
-        return self._read[start:end]
+        data = self._rest or self._receive(_CHUNK, waits=True)
+        self._rest = b""
+        return data if len(data) >= least else self.completed(data, least)
 
-    def _fill(self, length: int, *, waits: bool) -> None:
-        """Receive until there are *length* bytes from the place on."""
-        parts = [self._read[self._place :]]
-        missing = length - len(parts[0])
-        while missing > 0:
-            # What has begun is read to its end and no further: `return_from` would wait
-            # for bytes that come only after an answer.
-            is_first = waits and not any(parts)
-            most = _CHUNK if is_first else min(missing, _CHUNK)
-            found = self._receive(most, waits=is_first)
-            if not found:
-                raise StreamEndedError
+    def completed(self, data: bytes, length: int) -> bytes:
+        """
+        Return exactly *length* bytes, and keep what is more for `arrived`.
+
+        Args:
+            data: What has come of them, by `arrived` or this.
+
+            length: Number of bytes; the caller caps it. Memory grows with what has
+                come, not with what was announced. Each must follow within 30 seconds.
+
+        Raises:
+            StreamEndedError: The stream ended first.
+        """
+        if len(data) >= length:
+            self._rest = data[length:]
+            return data[:length]
+        parts, missing = [data], length - len(data)
+        while missing:
+            # Read to its end and no further: `return_from` would wait for bytes that
+            # come only after an answer.
+            found = self._receive(min(missing, _CHUNK), waits=False)
             parts.append(found)
             missing -= len(found)
-        self._read = b"".join(parts)
+        return b"".join(parts)
 
     def return_from(self, length: int) -> None:
         """
@@ -138,12 +140,16 @@ class Stream:
     def _receive(self, most: int, *, waits: bool) -> bytes:
         while True:
             try:
-                return os.read(self._incoming, most)
+                found = os.read(self._incoming, most)
             except BlockingIOError:  # SO_RCVTIMEO
                 if not waits:
                     raise StreamEndedError from None
             except OSError:
                 raise StreamEndedError from None
+            else:
+                if not found:
+                    raise StreamEndedError
+                return found
 
     def write(self, data: bytes) -> None:
         """

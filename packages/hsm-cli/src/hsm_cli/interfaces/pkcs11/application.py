@@ -81,11 +81,11 @@ class Library:
         Raises:
             CryptokiError: There is none with this handle.
         """
-        self.require_initialized()
         for application in self.slots:
             found = application.sessions.get(handle)
             if found is not None:
                 return found
+        self.require_initialized()
         raise CryptokiError(ck.CKR_SESSION_HANDLE_INVALID)
 
     def note(self, text: str) -> None:

@@ -97,6 +97,13 @@ def derive_key(
         raise CryptokiError(ck.CKR_MECHANISM_PARAM_INVALID, str(error)) from None
 
 
+def derive_key_2(
+    session: Session, mechanism: Mechanism | None, handle: int, found: Template
+) -> tuple[int, Mechanism | None, int]:
+    """Do the same for a client that reads a return value and a parameter, too."""
+    return ck.CKR_OK, mechanism, derive_key(session, mechanism, handle, found)
+
+
 def _wanted(
     session: Session, base: KeyObject, function: DerivationFunction, found: Template
 ) -> tuple[Algorithm, Creation]:
@@ -149,5 +156,8 @@ def _public_key(row: AlgorithmSpec, given: bytes) -> bytes:
     return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
-FUNCTIONS: Final[Mapping[str, Callable[..., Any]]] = {"C_DeriveKey": derive_key}
+FUNCTIONS: Final[Mapping[str, Callable[..., Any]]] = {
+    "C_DeriveKey": derive_key,
+    "C_DeriveKey2": derive_key_2,
+}
 """Functions by name."""

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -78,10 +78,12 @@ _READERS: Final[dict[str, Callable[[CallReader], Any]]] = {
     "z": CallReader.block,
     "s": CallReader.block,
 }
-_PLAIN: Final[dict[str, Callable[[Any], bytes]]] = {
+_WRITERS: Final[dict[str, Callable[[Any], bytes]]] = {
     "u": ulong,
     "v": bytes,
     "s": block,
+    # No mechanism updates its parameter.
+    "P": lambda mechanism: b"" if mechanism.parameter is None else b"\0",
     "ay": lambda data: b"\1" + block(data),
     "au": lambda items: b"\1" + uint32(len(items)) + b"".join(map(ulong, items)),
     "aA": lambda pairs: uint32(len(pairs)) + b"".join(attribute(*one) for one in pairs),
@@ -94,33 +96,33 @@ _FLAGGED_KEY: Final = struct.Struct(">QIQ")
 _KEY: Final = struct.Struct(">QIIQ")
 
 
-def _data_and_room(body: bytes, at: int) -> list[Any] | None:
+def _data_and_room(message: bytes, at: int) -> list[Any] | None:
     """Read a session, data and room, as most calls have them; None for another."""
     start = at + _DATA.size
-    if len(body) < start:
+    if len(message) < start:
         return None
-    session, has_data, length = _DATA.unpack_from(body, at)
+    session, has_data, length = _DATA.unpack_from(message, at)
     end = start + length
-    if has_data != 1 or len(body) != end + _ROOM.size:
+    if has_data != 1 or len(message) != end + _ROOM.size:
         return None
-    (room,) = _ROOM.unpack_from(body, end)
-    return [session, body[start:end], 0 if room == ABSENT else room or None]
+    (room,) = _ROOM.unpack_from(message, end)
+    return [session, message[start:end], 0 if room == ABSENT else room or None]
 
 
-def _flagged_key(body: bytes, at: int) -> list[Any] | None:
+def _flagged_key(message: bytes, at: int) -> list[Any] | None:
     """Read a session, mechanism without parameter, and key; None for another."""
-    if len(body) != at + _FLAGGED_KEY.size:
+    if len(message) != at + _FLAGGED_KEY.size:
         return None
-    session, kind, key = _FLAGGED_KEY.unpack_from(body, at)
+    session, kind, key = _FLAGGED_KEY.unpack_from(message, at)
     mechanism = BARE.get(kind)
     return None if mechanism is None else [session, mechanism, key]
 
 
-def _key(body: bytes, at: int) -> list[Any] | None:
+def _key(message: bytes, at: int) -> list[Any] | None:
     """Do the same for versions without a flag."""
-    if len(body) != at + _KEY.size:
+    if len(message) != at + _KEY.size:
         return None
-    session, kind, parameter, key = _KEY.unpack_from(body, at)
+    session, kind, parameter, key = _KEY.unpack_from(message, at)
     mechanism = BARE.get(kind)
     if mechanism is None or parameter != ABSENT:
         return None
@@ -139,7 +141,7 @@ class Function(msgspec.Struct, frozen=True):
         run: The function; None if it is not supported.
         has_session: Whether the first argument is a session.
         head: Number and signature of the response.
-        writers: Writers of its results.
+        write: Writer of its results.
     """
 
     call: Call
@@ -148,7 +150,7 @@ class Function(msgspec.Struct, frozen=True):
     run: Callable[..., Any] | None
     has_session: bool
     head: bytes
-    writers: tuple[Callable[[Any], bytes], ...]
+    write: Callable[[Any], bytes]
 
 
 class Dispatcher:
@@ -179,10 +181,17 @@ class Dispatcher:
         self._functions = functions
         self._ready: dict[bytes, Function] = {}
 
-    def answer(self, body: bytes) -> bytes:
-        """Return the response to a call; every fault is an error response."""
+    def answer(self, message: bytes, start: int) -> bytes:
+        """
+        Return the response to a call; every fault is an error response.
+
+        Args:
+            message: Its frame.
+
+            start: Where the call begins.
+        """
         try:
-            return self._answer(body)
+            return self._answer(message, start)
         except CryptokiError as error:
             self._library.note(error.reason)
             return failure(error.rv)
@@ -209,13 +218,14 @@ class Dispatcher:
                 self._library.session(reader.ulong()).end(kind)
         return failure(ck.CKR_DATA_LEN_RANGE)
 
-    def _answer(self, body: bytes) -> bytes:
-        head = body[: _HEAD_BYTES + int.from_bytes(body[4:_HEAD_BYTES], "big")]
+    def _answer(self, message: bytes, start: int) -> bytes:
+        at = start + _HEAD_BYTES
+        at += int.from_bytes(message[at - 4 : at], "big")
+        head = message[start:at]
         function = self._ready.get(head) or self._prepared(head)
-        scan = function.scan
-        arguments = scan(body, len(head)) if scan is not None else None
+        arguments = function.scan(message, at) if function.scan else None
         if arguments is None:
-            reader = CallReader(body, len(head))
+            reader = CallReader(message, at)
             arguments = [read(reader) for read in function.readers]
             if reader.left:
                 raise MalformedCallError
@@ -226,12 +236,11 @@ class Dispatcher:
         else:
             arguments.insert(0, self._library)
         try:
-            result = function.run(*arguments)
+            return function.head + function.write(function.run(*arguments))
         except BufferTooSmallError as error:
             if function.call.response not in {"ay", "au"}:
                 raise
             return function.head + b"\0" + uint32(error.length)
-        return function.head + _encoded(function, result, arguments)
 
     def _prepared(self, head: bytes) -> Function:
         """Return the function of a call, by its number and signature."""
@@ -246,15 +255,14 @@ class Dispatcher:
             self._mechanism if kind == "M" else _READERS[kind]
             for kind in call.arguments
         )
-        name = "C_DeriveKey" if call.name == "C_DeriveKey2" else call.name
         function = Function(
             call,
             readers,
             self._scanners.get(call.request),
-            self._functions.get(name),
+            self._functions.get(call.name),
             call.request.startswith("u") and call.name not in _ON_SLOTS,
             uint32(number) + block(call.response.encode()),
-            tuple(_PLAIN[kind] for kind in call.results if kind in _PLAIN),
+            _writer(call.results),
         )
         self._ready[head] = function
         return function
@@ -263,20 +271,16 @@ class Dispatcher:
         return read_mechanism(reader, is_flagged=self._is_flagged)
 
 
-def _encoded(function: Function, result: Any, arguments: list[Any]) -> bytes:
-    writers = function.writers
-    if not writers:
-        return b""
+def _writer(kinds: Sequence[str]) -> Callable[[Any], bytes]:
+    """Return the writer of what a function returns: None, a value, or several."""
+    if not kinds:
+        return lambda result: b""
+    writers = [_WRITERS[kind] for kind in kinds]
     if len(writers) == 1:
-        return writers[0](result)
-    if function.call.name == "C_DeriveKey2":
-        return ulong(ck.CKR_OK) + _unchanged(arguments[1]) + ulong(result)
-    return b"".join(write(value) for write, value in zip(writers, result, strict=True))
-
-
-def _unchanged(mechanism: Mechanism) -> bytes:
-    """Return the updated parameter of a mechanism that does not update it."""
-    return b"" if mechanism.parameter is None else b"\0"
+        return writers[0]
+    return lambda result: b"".join(
+        write(value) for write, value in zip(writers, result, strict=True)
+    )
 
 
 def failure(rv: int) -> bytes:

@@ -43,7 +43,7 @@ def serve(stream: Stream, *accesses: Access, log: Callable[[str], None]) -> None
     """
     # A client from 0.25.6 on encodes mechanisms in its own way whatever is answered, so
     # the answer must not be lower than what it offers.
-    version = min(stream.read(1, waits=True)[0], HIGHEST_VERSION)
+    version = min(stream.completed(stream.arrived(1), 1)[0], HIGHEST_VERSION)
     stream.write(bytes((version,)))
     stream.return_from(_SHORTEST)  # p11-kit's client writes a call in three pieces
     peer = stream.peer
@@ -52,18 +52,20 @@ def serve(stream: Stream, *accesses: Access, log: Callable[[str], None]) -> None
     dispatcher = Dispatcher(library, version, FUNCTIONS)
     try:
         while True:
-            head = stream.read(_HEAD.size, waits=True)
-            code, option_bytes, body_bytes = _HEAD.unpack(head)
+            data = stream.arrived(_HEAD.size)
+            code, option_bytes, body_bytes = _HEAD.unpack_from(data)
+            # The options are the name of the program's module.
+            start = _HEAD.size + option_bytes
             if option_bytes > _MOST_OPTION_BYTES or body_bytes > _MOST_SKIPPED_BYTES:
                 return
-            # The options are the name of the program's module.
             if body_bytes > MOST_BODY_BYTES:
-                start = stream.read(option_bytes + _CHUNK)[option_bytes:]
-                _skip(stream, body_bytes - len(start))
-                answer = dispatcher.refuse(start)
+                data = stream.completed(data, start + _CHUNK)
+                _skip(stream, body_bytes - _CHUNK)
+                answer = dispatcher.refuse(data[start:])
             else:
-                rest = stream.read(option_bytes + body_bytes)
-                answer = dispatcher.answer(rest[option_bytes:])
+                if len(data) != start + body_bytes:
+                    data = stream.completed(data, start + body_bytes)
+                answer = dispatcher.answer(data, start)
             stream.write(_HEAD.pack(code, 0, len(answer)) + answer)
     finally:
         library.close()
@@ -71,4 +73,4 @@ def serve(stream: Stream, *accesses: Access, log: Callable[[str], None]) -> None
 
 def _skip(stream: Stream, length: int) -> None:
     while length:
-        length -= len(stream.read(min(length, _CHUNK)))
+        length -= len(stream.completed(b"", min(length, _CHUNK)))

@@ -51,22 +51,35 @@ class Signing(KeyOperation):
         else:
             self._hasher.update(data)
 
-    def data(self) -> bytes:
+    def all_parts(self) -> bytes:
         """Return the digest, or everything that was collected."""
         if self._hasher is not None:
             return self._hasher.digest()
         return bytes(self._collected)
 
-    def sign(self, session: Session) -> bytes:
-        """Sign in the HSM."""
-        return self.scheme.sign(session.hsm, self.key, self.parameter, self.data())
+    def one_part(self, data: bytes) -> bytes:
+        """
+        Return the digest of the whole message, or the message itself.
 
-    def verify(self, session: Session, signature: bytes) -> None:
+        Raises:
+            CryptokiError: Parts of it have come before.
+        """
+        self.require_one_part()
+        if self._hasher is None:
+            return data
+        self._hasher.update(data)
+        return self._hasher.digest()
+
+    def sign(self, session: Session, data: bytes) -> bytes:
+        """Sign in the HSM."""
+        return self.scheme.sign(session.hsm, self.key, self.parameter, data)
+
+    def verify(self, session: Session, data: bytes, signature: bytes) -> None:
         """Verify in the HSM."""
         if len(signature) != self.size:
             raise CryptokiError(ck.CKR_SIGNATURE_LEN_RANGE)
         hsm = self.key.executor(session.hsm)
-        self.scheme.verify(hsm, self.key, self.parameter, self.data(), signature)
+        self.scheme.verify(hsm, self.key, self.parameter, data, signature)
 
 
 def sign_init(session: Session, mechanism: Mechanism | None, handle: int) -> None:
@@ -77,11 +90,10 @@ def sign_init(session: Session, mechanism: Mechanism | None, handle: int) -> Non
 def sign(session: Session, data: bytes, capacity: int | None) -> bytes:
     """Sign data in one part."""
     operation: Signing = session.active(OperationKind.SIGN)
-    with session.finishing(OperationKind.SIGN):
-        operation.require_one_part()
+    if not operation.is_multipart:
         room(capacity, operation.size)
-        operation.add(data)
-        return operation.sign(session)
+    session.end(OperationKind.SIGN)
+    return operation.sign(session, operation.one_part(data))
 
 
 def sign_update(session: Session, data: bytes) -> None:
@@ -94,7 +106,7 @@ def sign_final(session: Session, capacity: int | None) -> bytes:
     operation: Signing = session.active(OperationKind.SIGN)
     with session.finishing(OperationKind.SIGN):
         room(capacity, operation.size)
-        return operation.sign(session)
+        return operation.sign(session, operation.all_parts())
 
 
 def verify_init(session: Session, mechanism: Mechanism | None, handle: int) -> None:
@@ -107,10 +119,8 @@ def verify_init(session: Session, mechanism: Mechanism | None, handle: int) -> N
 def verify(session: Session, data: bytes, signature: bytes) -> None:
     """Verify a signature of data in one part."""
     operation: Signing = session.active(OperationKind.VERIFY)
-    with session.finishing(OperationKind.VERIFY):
-        operation.require_one_part()
-        operation.add(data)
-        operation.verify(session, signature)
+    session.end(OperationKind.VERIFY)
+    operation.verify(session, operation.one_part(data), signature)
 
 
 def verify_update(session: Session, data: bytes) -> None:
@@ -122,7 +132,7 @@ def verify_final(session: Session, signature: bytes) -> None:
     """Verify a signature of all parts."""
     operation: Signing = session.active(OperationKind.VERIFY)
     with session.finishing(OperationKind.VERIFY):
-        operation.verify(session, signature)
+        operation.verify(session, operation.all_parts(), signature)
 
 
 FUNCTIONS: Final[Mapping[str, Callable[..., Any]]] = {

@@ -43,6 +43,8 @@ from hsm_core.protocols import HSM
 MAX_FRAME_BYTES: Final = 256 * 1024
 """Longest request, as in OpenSSH."""
 
+_LENGTH_BYTES: Final = 4
+
 _SESSION_BIND: Final = "session-bind@openssh.com"
 _QUERY: Final = "query"
 
@@ -122,10 +124,12 @@ class SSHAgent:
         """Serve one connection until it ends."""
         connection = _Connection(self, stream)
         while True:
-            length = int.from_bytes(stream.read(4, waits=True), "big")
+            data = stream.arrived(_LENGTH_BYTES)
+            length = int.from_bytes(data[:_LENGTH_BYTES], "big")
             if not 1 <= length <= MAX_FRAME_BYTES:
                 raise StreamEndedError
-            stream.write(string(connection.answer(stream.read(length))))
+            request = stream.completed(data, _LENGTH_BYTES + length)[_LENGTH_BYTES:]
+            stream.write(string(connection.answer(request)))
 
 
 class _Connection:
