@@ -33,7 +33,13 @@ from hsm_core.errors import (
     PreconditionFailedError,
 )
 from hsm_core.model import Integrity, KeyInfo
-from hsm_core.operations import DescribeKey, Effect, ListAuditEvents, Operation
+from hsm_core.operations import (
+    OPERATIONS,
+    DescribeKey,
+    Effect,
+    ListAuditEvents,
+    Operation,
+)
 from hsm_core.rest import (
     INTERFACE_HEADER,
     REVISION_HEADER,
@@ -215,11 +221,10 @@ class RequestReader:
         more = CIPHERTEXT_OVERHEAD_BYTES if route.raw_request == "ciphertext" else 0
         self._raw_limit = limits.raw_bytes + more
         self._path = frozenset(route.path_fields)
-        fields = msgspec.structs.fields(kind)
         self._parsers = {
-            field.name: _parser(msgspec.inspect.type_info(field.type))
-            for field in fields
-            if field.name not in self._path
+            name: parser
+            for name, parser in _PARSERS[kind].items()
+            if name not in self._path
         }
 
     async def read(self, request: web.Request) -> Operation[Any]:
@@ -439,6 +444,16 @@ def _parse_list(name: str, text: str) -> list[str]:
 
 def _parse_text(name: str, text: str) -> str:
     return text
+
+
+_PARSERS: Final = {
+    kind: {
+        field.name: _parser(msgspec.inspect.type_info(field.type))
+        for field in msgspec.structs.fields(kind)
+    }
+    for kind in OPERATIONS
+}
+"""Parsers of all fields, made at import: processes of a server share them."""
 
 
 def add_route(

@@ -119,7 +119,7 @@ class Instruments(dict[tuple[str, ...], Child]):
 
     def __init__(self) -> None:
         super().__init__()
-        self.registry = CollectorRegistry(auto_describe=True)
+        self.registry = CollectorRegistry()
         seconds = Histogram(
             "ferrohsm_request_seconds",
             "Time from the head of a request to its response, in seconds.",

@@ -15,7 +15,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import Final, NoReturn
@@ -59,13 +59,30 @@ class Forked:
 
 def import_programs() -> None:
     """Import the programs that are to be forked."""
-    import hsm_server.processes.front_end
-    import hsm_server.processes.tls_manager  # noqa: F401
+    with _no_system_cas():
+        import hsm_server.processes.front_end
+        import hsm_server.processes.tls_manager  # noqa: F401
 
     # A collection writes to all objects that it sees, which copies their pages.
     gc.collect()
     give_back_memory()
     gc.freeze()
+
+
+@contextlib.contextmanager
+def _no_system_cas() -> Iterator[None]:
+    """
+    Let aiohttp load no CA: it does at its import, for requests without a TLS context.
+
+    There are no such requests here, and the CAs take more memory than aiohttp.
+    """
+    nothing = dict.fromkeys(("SSL_CERT_FILE", "SSL_CERT_DIR"), os.devnull)
+    os.environ.update(nothing)
+    try:
+        yield
+    finally:
+        for name in nothing:
+            del os.environ[name]
 
 
 def is_imported(program: Sequence[str]) -> bool:
