@@ -145,21 +145,20 @@ def test_a_worker_that_is_killed_is_not_needed(
 
 
 def test_a_worker_that_is_stopped_is_not_waited_for(
-    made: Path, workers: Started, monkeypatch: pytest.MonkeyPatch
+    made: Path, tmp_path: Path, workers: Started, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its segments are read by the process that verifies, and it is killed."""
-    start = audit_workers._started  # noqa: SLF001 (to stop what is started)
+    """Its segments are read by the process that verifies, even before its order is."""
 
-    def stopped(*args: object) -> subprocess.Popen[bytes] | None:
-        worker: subprocess.Popen[bytes] | None = start(*args)  # type: ignore[arg-type]
-        if worker is not None:
-            worker.send_signal(signal.SIGSTOP)
-        return worker
+    class Stopped(subprocess.Popen[bytes]):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options, pipesize=4096)
+            self.send_signal(signal.SIGSTOP)
 
-    monkeypatch.setattr(audit_workers, "_started", stopped)
+    monkeypatch.setattr(audit_workers.subprocess, "Popen", Stopped)
     monkeypatch.setattr(audit_workers, "_SILENT_SECONDS", 0.1)
+    path = copy_of(made, tmp_path / ("d" * 250) / ("e" * 250))
 
-    assert RECORDS == audit_verify.AuditVerifier(made, KEY).verify().records
+    assert RECORDS == audit_verify.AuditVerifier(path, KEY).verify().records
     assert [-signal.SIGKILL] * 2 == [worker.poll() for worker in workers]
 
 

@@ -15,6 +15,7 @@ import os
 import select
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import pairwise
@@ -210,10 +211,15 @@ def _started(order: _Order) -> subprocess.Popen[bytes] | None:
         )
     except OSError:
         return None
+    # A worker that has stopped before it reads a long order must hold nobody up.
+    threading.Thread(target=_tell, args=(worker, order), daemon=True).start()
+    return worker
+
+
+def _tell(worker: subprocess.Popen[bytes], order: _Order) -> None:
     assert worker.stdin is not None  # noqa: S101 (for the type checker)
     with suppress(OSError), worker.stdin as stream:
         stream.write(msgspec.msgpack.encode(order))
-    return worker
 
 
 def _stop(worker: subprocess.Popen[bytes]) -> None:
