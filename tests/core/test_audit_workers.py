@@ -154,7 +154,7 @@ def test_a_worker_that_is_stopped_is_not_waited_for(
             super().__init__(*args, **options, pipesize=4096)
             self.send_signal(signal.SIGSTOP)
 
-    monkeypatch.setattr(audit_workers.subprocess, "Popen", Stopped)
+    monkeypatch.setattr(subprocess, "Popen", Stopped)
     monkeypatch.setattr(audit_workers, "_SILENT_SECONDS", 0.1)
     path = copy_of(made, tmp_path / ("d" * 250) / ("e" * 250))
 
