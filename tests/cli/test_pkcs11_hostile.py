@@ -134,10 +134,11 @@ def test_a_long_call_is_refused(token: Token) -> None:
         session = client.open_session()
         answer = client.frame(bytes(3 * 1024 * 1024))
         left = client.find(session, [])
-        client.socket.sendall(struct.pack(">III", 7, 0, BIG))
+        # As long as the shortest call, for the server waits for no less.
+        client.socket.sendall(struct.pack(">IIIQ", 7, 0, BIG, 0))
         end = client.receive(1)
     with token.client() as client:
-        client.socket.sendall(struct.pack(">III", 7, BIG, 8))
+        client.socket.sendall(struct.pack(">IIIQ", 7, BIG, 8, 0))
         options_end = client.receive(1)
 
     assert struct.unpack(">Q", answer[-8:])[0] == ck.CKR_DATA_LEN_RANGE
