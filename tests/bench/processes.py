@@ -78,27 +78,27 @@ def job(
     )
 
 
-class BusyClient:
+class Worker:
     """
-    Client process with open connections, which sends requests when it is told to.
+    A Python process that does what a line says, and answers with a line.
 
     Args:
-        job: What it sends.
+        words: What the interpreter is given.
 
-    Raises:
-        RuntimeError: Its first requests failed.
+        environment: Its environment, if not that of this process.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(
+        self, *words: str | Path, environment: Mapping[str, str] | None = None
+    ) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, _CLIENT],
+            [sys.executable, *words],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            env=environment,
         )
-        if self._ask(json.dumps(asdict(job))) != "ready":
-            self._process.kill()
-            raise RuntimeError(f"The client got no answers from {job.path}.")
+        self.pid = self._process.pid
 
     def __enter__(self) -> Self:
         return self
@@ -111,22 +111,43 @@ class BusyClient:
     ) -> None:
         self._process.communicate()
 
-    def work(self, requests: int) -> float:
+    def begin(self, line: object) -> None:
+        """Let it do what a line says."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{line}\n")
+        self._process.stdin.flush()
+
+    def answer(self) -> str:
         """
-        Send so many requests, and return the seconds until the last answer.
+        Wait until it is done, and return what it says.
 
         Raises:
-            RuntimeError: One was refused.
+            RuntimeError: It has ended, or says nothing.
         """
-        seconds = self._ask(str(requests))
-        if not seconds:
-            raise RuntimeError("A request of the client was refused.")
-        return float(seconds)
+        assert self._process.stdout is not None
+        found = self._process.stdout.readline().strip()
+        if not found:
+            raise RuntimeError("A process that is measured could not work.")
+        return found
 
-    def _ask(self, line: str) -> str:
-        stdin, stdout = self._process.stdin, self._process.stdout
-        assert stdin is not None
-        assert stdout is not None
-        stdin.write(f"{line}\n")
-        stdin.flush()
-        return stdout.readline().strip()
+    def work(self, line: object) -> float:
+        """Let it do what a line says, and return the seconds that it took."""
+        self.begin(line)
+        return float(self.answer())
+
+
+class BusyClient(Worker):
+    """
+    Client process with open connections, which sends as many requests as it is told.
+
+    Args:
+        job: What it sends.
+
+    Raises:
+        RuntimeError: Its first requests failed.
+    """
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(_CLIENT)
+        self.begin(json.dumps(asdict(job)))
+        self.answer()

@@ -88,20 +88,14 @@ class Rig:
         """An HSM whose trail is synced within 20 ms, with the built-in policy."""
         return self.open(self.settings_in("own"))
 
-    def openssl(self) -> OpenSSL:
-        """Return OpenSSL's loops, or raise `AbsentError`."""
-        return self._openssl
-
-    def softhsm(self) -> SoftHSM:
-        """Return SoftHSM2's loops, or raise `AbsentError`."""
-        return self._softhsm
-
     @cached_property
-    def _openssl(self) -> OpenSSL:
+    def openssl(self) -> OpenSSL:
+        """OpenSSL's loops; `AbsentError` if they can't be compiled."""
         return OpenSSL(self.place("openssl"))
 
     @cached_property
-    def _softhsm(self) -> SoftHSM:
+    def softhsm(self) -> SoftHSM:
+        """SoftHSM2's loops; `AbsentError` if it is not installed."""
         return SoftHSM(self.place("softhsm"))
 
 

@@ -8,6 +8,7 @@ import pytest
 from hsm_core.factory import OpenHSM
 from hsm_core.testing import caller
 from tests.cli.support import Shell
+from tests.client.certificates import Certificates
 from tests.client.conftest import (
     certificates,
     entries,
@@ -18,6 +19,7 @@ from tests.client.conftest import (
     stub,
     way,
 )
+from tests.client.stub import Stub
 
 __all__ = [
     "certificates",
@@ -41,6 +43,19 @@ def shell(gateway: OpenHSM, monkeypatch: pytest.MonkeyPatch) -> Shell:
 def bare_shell(monkeypatch: pytest.MonkeyPatch) -> Shell:
     """Give hsm-cli that must reach a server."""
     return Shell(monkeypatch, None)
+
+
+@pytest.fixture
+def online(
+    bare_shell: Shell,
+    stub: Stub,
+    certificates: Certificates,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Shell:
+    """Give hsm-cli whose environment names the stub, but no credential."""
+    monkeypatch.setenv("FERROHSM_ENDPOINT", stub.endpoint)
+    monkeypatch.setenv("FERROHSM_CA_BUNDLE", str(certificates.ca))
+    return bare_shell
 
 
 @pytest.fixture

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 import hsm_core
 from hsm_cli.interfaces.access import Access, Embedded
 from hsm_cli.interfaces.pkcs11.server import serve
 from hsm_cli.interfaces.sockets import Stream, listen
 from hsm_core.operations import UpdateKey
-from tests.cli.rpc_client import Client
+from tests.cli.rpc_client import CallError, Client
 from tests.support import require_program, require_service
 
 USER = "ada"
@@ -68,6 +70,21 @@ def module() -> Path:
     found = list(MODULES.glob("*/pkcs11/p11-kit-client.so"))
     require_service("p11-kit's client module", found)
     return found[0]
+
+
+@contextmanager
+def refused(rv: int) -> Iterator[None]:
+    """Expect that a call fails with this CK_RV."""
+    with pytest.raises(CallError) as caught:
+        yield
+    assert rv == caught.value.rv
+
+
+def refusal(client: Client, call: int, signature: str, arguments: bytes) -> int:
+    """Return the CK_RV of a call that fails."""
+    with pytest.raises(CallError) as caught:
+        client.call(call, signature, arguments)
+    return caught.value.rv
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -76,18 +76,22 @@ class TestAuditEvents:
         assert "access_denied" in shell.ok("audit", "events", "--limit", "1").text
 
 
+@contextmanager
+def in_use(settings: Settings) -> Iterator[None]:
+    """Have an HSM open that has recorded something."""
+    with open_hsm(settings, master_key=b"\x01" * 32, hmac_key=b"\x02" * 32) as gateway:
+        session = Session(gateway.act_as(caller()))
+        session.create_key("aes", name="box")
+        session.encrypt("box", b"x")
+        yield
+
+
 class TestAuditVerify:
     @pytest.fixture
     def trail(self, tmp_path: Path) -> Iterator[Path]:
         """Give the live file of an audit log in use, with a few records."""
         path = tmp_path / "audit.log"
-        settings = Settings(key_dir=tmp_path / "keys", audit_log=path)
-        with open_hsm(
-            settings, master_key=b"\x01" * 32, hmac_key=b"\x02" * 32
-        ) as gateway:
-            session = Session(gateway.act_as(caller()))
-            session.create_key("aes", name="box")
-            session.encrypt("box", b"x")
+        with in_use(Settings(key_dir=tmp_path / "keys", audit_log=path)):
             yield path
 
     @pytest.fixture
@@ -95,16 +99,11 @@ class TestAuditVerify:
         """Give the database of a SQLite audit log in use."""
         path = tmp_path / "audit.sqlite"
         settings = Settings(
-            key_dir=tmp_path / "keys",
+            key_store="memory",
             audit_store=AuditStoreKind.SQLITE,
             audit_sqlite_path=path,
         )
-        with open_hsm(
-            settings, master_key=b"\x01" * 32, hmac_key=b"\x02" * 32
-        ) as gateway:
-            session = Session(gateway.act_as(caller()))
-            session.create_key("aes", name="box")
-            session.encrypt("box", b"x")
+        with in_use(settings):
             yield path
 
     @pytest.fixture
@@ -198,14 +197,15 @@ class TestAuditVerify:
         ],
     )
     def test_wrong_key(
-        self, bare_shell: Shell, trail: Path, key: str, code: str
+        self, bare_shell: Shell, trail: Path, closed: Path, key: str, code: str
     ) -> None:
         """A wrong key is distinguished from tampering."""
-        line = ("audit", "verify", "--audit-path", str(trail), "--hmac-key", key)
-        outcome = bare_shell(*line)
+        for path in (trail, closed):
+            line = ("audit", "verify", "--audit-path", str(path), "--hmac-key", key)
+            outcome = bare_shell(*line)
 
-        assert 2 == outcome.code
-        assert f"[{code}]" in outcome.err
+            assert 2 == outcome.code
+            assert f"[{code}]" in outcome.err
 
     def test_no_trail(self, bare_shell: Shell, tmp_path: Path) -> None:
         """A missing audit log is an error."""
@@ -252,16 +252,6 @@ class TestAuditVerify:
         assert '"code":"audit_tampered"' in outcome.err
         assert '"seq":2' in outcome.err
         assert '"reason":"mac"' in outcome.err
-
-    def test_database_wrong_key(self, bare_shell: Shell, closed: Path) -> None:
-        """A wrong key is distinguished from tampering."""
-        key = base64.b64encode(b"\x03" * 32).decode()
-        outcome = bare_shell(
-            *("audit", "verify", "--audit-path", str(closed), "--hmac-key", key)
-        )
-
-        assert 2 == outcome.code
-        assert "[wrong_audit_key]" in outcome.err
 
     @pytest.mark.parametrize("log", ["trail", "closed"])
     def test_local_records(

@@ -76,7 +76,15 @@ from hsm_core.operations import (
     UpdateKey,
 )
 from hsm_core.private_files import make_private_folder, write_private_file
-from tests.cli.pkcs11_support import USER, Token, create, rotate, running_token, tag
+from tests.cli.pkcs11_support import (
+    USER,
+    Token,
+    create,
+    refusal,
+    rotate,
+    running_token,
+    tag,
+)
 from tests.cli.rpc_client import (
     Attributes,
     CallError,
@@ -635,13 +643,6 @@ def attribute_of(client: Client, session: int, handle: int, kind: int) -> Any:
     query = struct.pack(">III", 1, kind, 4096)
     answer = client.call(24, "uufA", ulong(session) + ulong(handle) + query)
     return attributes_of(answer)[0][kind]
-
-
-def refusal(client: Client, call: int, signature: str, arguments: bytes) -> int:
-    """Return the CK_RV of a call that fails."""
-    with pytest.raises(CallError) as refused:
-        client.call(call, signature, arguments)
-    return refused.value.rv
 
 
 def signatures(token: Token) -> int:

@@ -13,10 +13,9 @@ import pytest
 
 from hsm_cli.interfaces.pkcs11 import constants as ck
 from hsm_cli.interfaces.pkcs11 import inventory
-from tests.cli.pkcs11_support import Token, create, running_token
+from tests.cli.pkcs11_support import Token, create, refusal, running_token
 from tests.cli.rpc_client import (
     HANDSHAKE,
-    CallError,
     Client,
     array,
     block,
@@ -334,10 +333,3 @@ def test_stdio_ends_with_its_program(tmp_path: Path) -> None:
 
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout == b"\2" + struct.pack(">IIIII", 1, 0, 8, 1, 0)
-
-
-def refusal(client: Client, call: int, signature: str, arguments: bytes) -> int:
-    """Return the CK_RV of a call that fails."""
-    with pytest.raises(CallError) as refused:
-        client.call(call, signature, arguments)
-    return refused.value.rv

@@ -13,23 +13,13 @@ from hsm_core.factory import OpenHSM
 from hsm_core.model import Role
 from hsm_core.testing import caller
 from tests.cli.support import Shell
-from tests.client.certificates import Certificates
 from tests.client.stub import TOKEN, Stub
 from tests.support import require_program
 
 
-@pytest.fixture
-def online(
-    bare_shell: Shell,
-    stub: Stub,
-    certificates: Certificates,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Shell:
-    """Give hsm-cli over the stub."""
-    monkeypatch.setenv("FERROHSM_ENDPOINT", stub.endpoint)
-    monkeypatch.setenv("FERROHSM_CA_BUNDLE", str(certificates.ca))
+@pytest.fixture(autouse=True)
+def _token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FERROHSM_AUTH_TOKEN", TOKEN)
-    return bare_shell
 
 
 def curl(command: str) -> bytes:

@@ -13,7 +13,6 @@ from hsm_client.settings import TokenSettings
 from hsm_client.tokens import mint_token, open_token, secret_signer
 from hsm_core.errors import ConfigurationError
 from tests.cli.support import Shell
-from tests.client.certificates import Certificates
 from tests.client.stub import TOKEN, Stub
 
 SECRET = "text:" + "q" * 40
@@ -23,19 +22,6 @@ FLAGS = (
     "--jwt-issuer --jwt-kid --timeout --wait --wait-seconds --json "
     "--format --no-color"
 ).split()
-
-
-@pytest.fixture
-def online(
-    bare_shell: Shell,
-    stub: Stub,
-    certificates: Certificates,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Shell:
-    """Give hsm-cli whose environment names the stub, but no credential."""
-    monkeypatch.setenv("FERROHSM_ENDPOINT", stub.endpoint)
-    monkeypatch.setenv("FERROHSM_CA_BUNDLE", str(certificates.ca))
-    return bare_shell
 
 
 @pytest.mark.parametrize("flag", FLAGS)

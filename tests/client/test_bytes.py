@@ -109,50 +109,48 @@ def test_incomplete(
     assert caught.value.facts["reason"] in {"lost", "answer"}
 
 
+def goes_on(
+    remote: Remote, certificates: Certificates, begin: bytes, line: bytes, told: str
+) -> None:
+    """Meet a server that sends *begin*, and then *line* again and again."""
+
+    def serve(secure: ssl.SSLSocket) -> None:
+        secure.recv(4096)
+        secure.sendall(begin)
+        for _ in range(90):
+            secure.sendall(line)
+            gone.wait(0.2)
+
+    gone = threading.Event()
+    with server(certificates, serve) as endpoint:
+        client = remote(endpoint=endpoint, timeout_seconds=1)
+        with pytest.raises(TransportError, match=told):
+            client.execute(ops.GenerateRandom(length=8))
+        gone.set()
+
+
+HEADER = b"X: 1\r\n"
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
 @pytest.mark.parametrize("way", ["blocking"])
-@pytest.mark.parametrize("line", [b"X: 1\r\n", b"HTTP/1.1 100 Continue\r\n\r\n"])
+@pytest.mark.parametrize(("begin", "line"), [(OK, HEADER), (CONTINUE, CONTINUE)])
 def test_a_head_that_does_not_end(
-    remote: Remote, certificates: Certificates, line: bytes
+    remote: Remote, certificates: Certificates, begin: bytes, line: bytes
 ) -> None:
     """A server that goes on with headers gets no more time than a silent one."""
-
-    def serve(secure: ssl.SSLSocket) -> None:
-        secure.recv(4096)
-        if line.startswith(b"X"):
-            secure.sendall(OK)
-        for _ in range(90):
-            secure.sendall(line)
-            gone.wait(0.2)
-
-    gone = threading.Event()
-    with server(certificates, serve) as endpoint:
-        client = remote(endpoint=endpoint, timeout_seconds=1)
-        with pytest.raises(TransportError, match="did not respond within 1 seconds"):
-            client.execute(ops.GenerateRandom(length=8))
-        gone.set()
+    goes_on(remote, certificates, begin, line, "did not respond within 1 seconds")
 
 
-@pytest.mark.parametrize("line", [b"X: 1\r\n", b"1;x=1\r\n \r\n"])
+@pytest.mark.parametrize(
+    ("begin", "line"), [(CHUNKS[:-2], HEADER), (b"1;x=1\r\n \r\n",) * 2]
+)
 def test_chunks_that_do_not_end(
-    remote: Remote, certificates: Certificates, line: bytes
+    remote: Remote, certificates: Certificates, begin: bytes, line: bytes
 ) -> None:
     """A server that goes on with chunks or trailers has no more time than the body."""
-
-    def serve(secure: ssl.SSLSocket) -> None:
-        secure.recv(4096)
-        secure.sendall(OK + b"Transfer-Encoding: chunked\r\n\r\n")
-        if line.startswith(b"X"):
-            secure.sendall(CHUNKS[:-2])
-        for _ in range(90):
-            secure.sendall(line)
-            gone.wait(0.2)
-
-    gone = threading.Event()
-    with server(certificates, serve) as endpoint:
-        client = remote(endpoint=endpoint, timeout_seconds=1)
-        with pytest.raises(TransportError, match="not complete its response within 1"):
-            client.execute(ops.GenerateRandom(length=8))
-        gone.set()
+    begin = OK + b"Transfer-Encoding: chunked\r\n\r\n" + begin
+    goes_on(remote, certificates, begin, line, "not complete its response within 1")
 
 
 @pytest.mark.parametrize(

@@ -250,6 +250,20 @@ def local_app(
 
 
 @contextlib.asynccontextmanager
+async def served(
+    app: web.Application, settings: ServerSettings
+) -> AsyncIterator[tuple[str, int]]:
+    """Serve an application on loopback without TLS; give host and port."""
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        listener = Listener(app, [bound], None)
+        await listener.start()
+        try:
+            yield bound.getsockname()
+        finally:
+            await listener.stop(settings.drain_timeout_seconds)
+
+
+@contextlib.asynccontextmanager
 async def open_api(
     settings: ServerSettings | None = None,
     *,
@@ -274,16 +288,13 @@ async def open_api(
             tracing=tracing,
             issuers=issuers,
         )
-        with socket.create_server(("127.0.0.1", 0)) as bound:
-            listener = Listener(app, [bound], None)
-            await listener.start()
-            host, port = bound.getsockname()
-            base = f"http://{host}:{port}"
-            try:
-                async with aiohttp.ClientSession(base, auto_decompress=False) as client:
-                    yield API(hsm, app, client, (host, port), log)
-            finally:
-                await listener.stop(settings.drain_timeout_seconds)
+        async with (
+            served(app, settings) as (host, port),
+            aiohttp.ClientSession(
+                f"http://{host}:{port}", auto_decompress=False
+            ) as client,
+        ):
+            yield API(hsm, app, client, (host, port), log)
 
 
 class Authority:

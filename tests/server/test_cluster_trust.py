@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,31 +106,41 @@ def new_key_of(node: Node) -> str:
     return key_id
 
 
+@contextlib.contextmanager
+def asked_while_stopped(
+    node: Node, *requests: Callable[[], int]
+) -> Iterator[list[int]]:
+    """
+    Stop the vault of a node for the block, and for the start of requests after it.
+
+    Its answers, in the order of the requests, are there once the block has ended.
+    """
+    answers: list[int] = []
+    family = Family(node.server)
+    with ThreadPoolExecutor(len(requests)) as pool:
+        family.kill_vault(signal.SIGSTOP)
+        try:
+            yield answers
+            begun = [pool.submit(request) for request in requests]
+            time.sleep(0.3)
+        finally:
+            family.kill_vault(signal.SIGCONT)
+        answers += [request.result() for request in begun]
+
+
 def test_a_removed_token_key(nodes: list[Node]) -> None:
     """What a stopped vault gets after another node's reload is refused."""
     a, b = nodes
     key_id = new_key_of(a)
     assert [200, 200] == [node.signs(key_id, "ES256") for node in nodes]
-    answers: dict[str, int] = {}
-
-    def ask(algorithm: str) -> None:
-        answers[algorithm] = b.signs(key_id, algorithm)
-
-    threads = [threading.Thread(target=ask, args=[name]) for name in ("ES256", "EdDSA")]
-    family = Family(b.server)
     a.trust("EdDSA", "RS256")
-    family.kill_vault(signal.SIGSTOP)
-    try:
-        a.reload()
-        for thread in threads:
-            thread.start()
-        time.sleep(0.3)
-    finally:
-        family.kill_vault(signal.SIGCONT)
-    for thread in threads:
-        thread.join()
 
-    assert {"ES256": 401, "EdDSA": 200} == answers
+    with asked_while_stopped(
+        b, *(partial(b.signs, key_id, name) for name in ("ES256", "EdDSA"))
+    ) as answers:
+        a.reload()
+
+    assert [401, 200] == answers
     assert 401 == a.signs(key_id, "ES256")
 
 
@@ -139,26 +151,14 @@ def test_a_revoked_certificate(nodes: list[Node]) -> None:
     revoked, ann = a.clients.issue("ann")
     _, bob = a.clients.issue("bob")
     assert [200, 200] == [b.signs(key_id, "EdDSA", who) for who in (ann, bob)]
-    answers: dict[tuple[Path, Path], int] = {}
-
-    def ask(identity: tuple[Path, Path]) -> None:
-        answers[identity] = b.signs(key_id, "EdDSA", identity)
-
-    threads = [threading.Thread(target=ask, args=[who]) for who in (ann, bob)]
-    family = Family(b.server)
     a.clients.revoke(revoked)
-    family.kill_vault(signal.SIGSTOP)
-    try:
-        a.reload("revocations shared")
-        for thread in threads:
-            thread.start()
-        time.sleep(0.3)
-    finally:
-        family.kill_vault(signal.SIGCONT)
-    for thread in threads:
-        thread.join()
 
-    assert {ann: 401, bob: 200} == answers
+    with asked_while_stopped(
+        b, *(partial(b.signs, key_id, "EdDSA", who) for who in (ann, bob))
+    ) as answers:
+        a.reload("revocations shared")
+
+    assert [401, 200] == answers
 
 
 def test_an_older_file(nodes: list[Node]) -> None:

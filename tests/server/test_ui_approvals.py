@@ -16,12 +16,10 @@ from hsm_core import operations as ops
 from hsm_core._internal.approvals.presentation import present as core_present
 from hsm_core.algorithms import KeyUsage
 from hsm_core.errors import ApprovalRequiredError
-from hsm_core.factory import OpenHSM, open_async
 from hsm_core.model import ApprovalDemand, ApprovalState, Role
 from hsm_core.operations import ApprovalInfo, Operation
 from hsm_core.policies import parse_policy
 from hsm_core.settings import PolicyProfile, Settings
-from hsm_core.testing import caller, memory_hsm
 from hsm_server.ui.approvals import (
     ACTIONS,
     demand_words,
@@ -59,7 +57,6 @@ class Console:
     """A console and its HSM."""
 
     browser: Browser
-    hsm: OpenHSM
 
     async def become(self, who: str, *roles: Role) -> None:
         """Sign in, by default with every role."""
@@ -75,7 +72,7 @@ class Console:
 
     def do(self, operation: Operation[Any], who: str = "ann") -> Any:
         """Execute an operation without the console."""
-        return self.hsm.act_as(caller(*Role, principal=who)).execute(operation)
+        return self.browser.execute(operation, who)
 
     def state(self, path: str) -> ApprovalInfo:
         """Return an approval of the core."""
@@ -99,9 +96,8 @@ class Console:
 @pytest.fixture
 async def office() -> AsyncIterator[Console]:
     """Yield a console over an HSM with the strict profile."""
-    with memory_hsm(settings=STRICT) as hsm:
-        async with open_browser(gateway=open_async(hsm)) as browser:
-            yield Console(browser, hsm)
+    async with open_browser(core=STRICT) as browser:
+        yield Console(browser)
 
 
 class TestPages:
@@ -353,13 +349,12 @@ class TestPages:
 
 async def test_required_signature() -> None:
     """If a signature is required, the page shows the command instead of a form."""
-    with memory_hsm(policy=parse_policy(SIGNED)) as hsm:
-        async with open_browser(gateway=open_async(hsm)) as browser:
-            office = Console(browser, hsm)
-            office.do(ops.CreateKey(algorithm="Ed25519", name="signer"))
-            path = office.ask(ops.RotateKey(key_id="signer"))
-            await office.become("bob")
-            page = await browser.get(path)
+    async with open_browser(policy=parse_policy(SIGNED)) as browser:
+        office = Console(browser)
+        office.do(ops.CreateKey(algorithm="Ed25519", name="signer"))
+        path = office.ask(ops.RotateKey(key_id="signer"))
+        await office.become("bob")
+        page = await browser.get(path)
 
     command = f"hsm-cli approvals approve {path[-36:]} --digest "
     assert command in page.words

@@ -9,20 +9,17 @@ from collections.abc import AsyncIterator
 from html import unescape
 from urllib.parse import urlencode
 
-import aiohttp
 import pytest
 
 from hsm_core import operations as ops
 from hsm_core.errors import AuditTamperedError, KeyNotFoundError
-from hsm_core.factory import open_async
 from hsm_core.model import Role
-from hsm_core.testing import Faults, memory_hsm
+from hsm_core.testing import Faults
 from hsm_server.ui import audit
 from tests.server.ipc_support import OverSockets
 from tests.server.support import claims, mint
 from tests.server.ui_support import Browser, open_browser
 
-PATIENCE = 30.0
 NASTY = "<img src=x onerror=alert(1)>"
 
 
@@ -140,17 +137,16 @@ async def test_one_record(busy: Browser) -> None:
 async def test_unavailable_audit_log() -> None:
     """An unavailable audit log is an error page with 503, not an empty list."""
     faults = Faults()
-    with memory_hsm(faults=faults) as hsm:
-        async with open_browser(gateway=open_async(hsm)) as browser:
-            await browser.sign_in()
-            faults.fail_trail()
-            page = await browser.get("/ui/audit")
-            record = await browser.get("/ui/audit/1")
-            verdict = await browser.submit(
-                await browser.get("/ui/audit/verify"), "/ui/audit/verify"
-            )
-            faults.heal_trail()
-            healed = await browser.get("/ui/audit")
+    async with open_browser(faults=faults) as browser:
+        await browser.sign_in()
+        faults.fail_trail()
+        page = await browser.get("/ui/audit")
+        record = await browser.get("/ui/audit/1")
+        verdict = await browser.submit(
+            await browser.get("/ui/audit/verify"), "/ui/audit/verify"
+        )
+        faults.heal_trail()
+        healed = await browser.get("/ui/audit")
 
     assert [503, 503, 503] == [page.status, record.status, verdict.status]
     assert "The audit log is unavailable" in page.words
@@ -263,29 +259,13 @@ async def test_filters_survive_the_query(signed_in: Browser) -> None:
 
 
 class TestLiveView:
-    @pytest.fixture
-    async def stream(self, signed_in: Browser) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Yield the live view of a signed-in user."""
-        cookie = "; ".join(f"{k}={v}" for k, v in signed_in.cookies.items())
-        async with (
-            asyncio.timeout(PATIENCE),
-            aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as client,
-            client.get(
-                f"{signed_in.base}/ui/audit/live?kind=CreateKey",
-                headers={"Cookie": cookie},
-            ) as response,
-        ):
-            yield response
-
-    async def test_rows(
-        self, signed_in: Browser, stream: aiohttp.ClientResponse
-    ) -> None:
+    async def test_rows(self, signed_in: Browser) -> None:
         """Each record is a table row, with hostile text escaped."""
-        assert "text/event-stream" == stream.content_type
-        make = ops.CreateKey(algorithm="Ed25519", name="watched")
-        await asyncio.to_thread(signed_in.execute, make, f"{NASTY}\u2028data: x")
+        async with signed_in.stream("/ui/audit/live?kind=CreateKey") as lines:
+            make = ops.CreateKey(algorithm="Ed25519", name="watched")
+            await asyncio.to_thread(signed_in.execute, make, f"{NASTY}\u2028data: x")
 
-        intent, row = await _entry(stream), await _entry(stream)
+            intent, row = await _entry(lines), await _entry(lines)
 
         assert ">intent<" in intent
         assert row.lstrip().startswith("<tr>")
@@ -293,13 +273,12 @@ class TestLiveView:
         assert NASTY not in row
         assert "\u2028" not in row
 
-    async def test_stream_ends_with_the_session(
-        self, signed_in: Browser, stream: aiohttp.ClientResponse
-    ) -> None:
+    async def test_stream_ends_with_the_session(self, signed_in: Browser) -> None:
         """The stream ends with an error after sign-out."""
-        await signed_in.submit(await signed_in.get("/ui"), "/ui/sign-out")
+        async with signed_in.stream("/ui/audit/live?kind=CreateKey") as lines:
+            await signed_in.submit(await signed_in.get("/ui"), "/ui/sign-out")
 
-        event, data = await _event(stream)
+            event, data = await _event(lines)
 
         assert "problem" == event
         assert "authentication_failed" == json.loads(data)["code"]
@@ -307,15 +286,8 @@ class TestLiveView:
     async def test_stream_starts_where_the_page_ends(self, signed_in: Browser) -> None:
         """The stream starts with the records written since the page was rendered."""
         signed_in.execute(ops.CreateKey(algorithm="Ed25519", name="between"))
-        cookie = "; ".join(f"{k}={v}" for k, v in signed_in.cookies.items())
-        async with (
-            asyncio.timeout(PATIENCE),
-            aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as client,
-            client.get(
-                f"{signed_in.base}/ui/audit/live?start=0", headers={"Cookie": cookie}
-            ) as response,
-        ):
-            rows = [await _entry(response) for _ in range(3)]
+        async with signed_in.stream("/ui/audit/live?start=0") as lines:
+            rows = [await _entry(lines) for _ in range(3)]
 
         assert [0, 1, 2] == [
             int(row.partition("/ui/audit/")[2].partition('"')[0]) for row in rows
@@ -326,16 +298,8 @@ class TestLiveView:
         over = OverSockets()
         async with open_browser(between=over) as browser:
             await browser.sign_in()
-            cookie = "; ".join(f"{k}={v}" for k, v in browser.cookies.items())
-            async with (
-                asyncio.timeout(PATIENCE),
-                aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as client,
-                client.get(
-                    f"{browser.base}/ui/audit/live?kind=ListAuditEvents",
-                    headers={"Cookie": cookie},
-                ) as response,
-            ):
-                row = await _entry(response)
+            async with browser.stream("/ui/audit/live?kind=ListAuditEvents") as lines:
+                row = await _entry(lines)
             over.close()
 
         assert "ListAuditEvents" in row
@@ -348,22 +312,21 @@ class TestLiveView:
         assert 401 == shown.status
 
 
-async def _event(stream: aiohttp.ClientResponse) -> tuple[str, str]:
+async def _event(lines: AsyncIterator[str]) -> tuple[str, str]:
     """Return type and data of the next event with data."""
     kind, data = "", []
-    while True:
-        line = (await stream.content.readline()).decode()
-        assert line, "The stream has ended."
-        name, _, value = line.rstrip("\n").partition(":")
+    async for line in lines:
+        name, _, value = line.partition(":")
         if name == "event":
             kind = value.strip()
         elif name == "data":
             data.append(value.removeprefix(" "))
-        elif line == "\n" and data:
+        elif not line and data:
             return kind, "\n".join(data)
+    raise AssertionError("The stream has ended.")
 
 
-async def _entry(stream: aiohttp.ClientResponse) -> str:
-    kind, data = await _event(stream)
+async def _entry(lines: AsyncIterator[str]) -> str:
+    kind, data = await _event(lines)
     assert "entry" == kind, data
     return data

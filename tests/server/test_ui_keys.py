@@ -15,8 +15,7 @@ import pytest
 
 from hsm_core.algorithms import ALGORITHMS
 from hsm_core.errors import KeyNotFoundError, SignatureMismatchError
-from hsm_core.factory import open_async
-from hsm_core.model import KeyInfo, KeyState, Phase, Role, UseInfo
+from hsm_core.model import KeyInfo, KeyState, Phase, UseInfo
 from hsm_core.operations import (
     Approve,
     CreateKey,
@@ -36,7 +35,6 @@ from hsm_core.operations import (
     Verify,
 )
 from hsm_core.policies import parse_policy
-from hsm_core.testing import caller, memory_hsm
 from hsm_server.ui.keys import PAGES
 from hsm_server.ui.keys.presenters import history_entries, key_values
 from tests.server.ui_support import Browser, Shown, open_browser
@@ -294,13 +292,11 @@ class TestPage:
             "version: 1\nextends: default\nrules:\n  - name: sealed\n    effect: deny\n"
             "    match: {operations: [Open]}\n"
         )
-        with memory_hsm(policy=parse_policy(rule)) as hsm:
-            async with open_browser(gateway=open_async(hsm)) as browser:
-                await browser.sign_in()
-                admin = hsm.act_as(caller(*Role, principal="bob"))
-                key = admin.execute(CreateKey(algorithm="ML-KEM-768", name="mailbox"))
-                query = "?operation=Decapsulate&principal=bob&role=Operator"
-                page = await browser.get(path_of(key, f"/policy{query}"))
+        async with open_browser(policy=parse_policy(rule)) as browser:
+            await browser.sign_in()
+            key = make(browser, "mailbox", algorithm="ML-KEM-768")
+            query = "?operation=Decapsulate&principal=bob&role=Operator"
+            page = await browser.get(path_of(key, f"/policy{query}"))
 
         assert "Decapsulate denied" in page.words
         assert "Also evaluated as Open. The strictest decision applies." in page.words
@@ -609,14 +605,12 @@ class TestRoles:
             "    match: {operations: [DescribeKey, ListKeys, ListVersions],"
             " owners: [bob]}\n"
         )
-        with memory_hsm(policy=parse_policy(rule)) as hsm:
-            async with open_browser(gateway=open_async(hsm)) as browser:
-                await browser.sign_in()
-                admin = hsm.act_as(caller(*Role, principal="bob"))
-                admin.execute(CreateKey(algorithm="Ed25519", name="his", owner="bob"))
+        async with open_browser(policy=parse_policy(rule)) as browser:
+            await browser.sign_in()
+            make(browser, "his", owner="bob")
 
-                page = await browser.get("/ui/keys/his")
-                listed = await browser.get("/ui/keys?search=his")
+            page = await browser.get("/ui/keys/his")
+            listed = await browser.get("/ui/keys?search=his")
 
         assert 404 == page.status
         assert KeyNotFoundError.code in page.words
@@ -627,11 +621,9 @@ class TestApprovals:
     @pytest.fixture
     async def asking(self) -> AsyncIterator[Browser]:
         """Yield a browser over an HSM with dual control."""
-        with memory_hsm(policy=parse_policy(ASKING)) as hsm:
-            async with open_browser(gateway=open_async(hsm)) as browser:
-                browser.hsm = hsm
-                await browser.sign_in()
-                yield browser
+        async with open_browser(policy=parse_policy(ASKING)) as browser:
+            await browser.sign_in()
+            yield browser
 
     async def _ask(self, browser: Browser, key: KeyInfo) -> str:
         shown = await act(

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """A browser without a window: what the tests of the console's pages share."""
 
+import asyncio
 import contextlib
 import html
 import re
-import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
@@ -19,14 +19,23 @@ from yarl import URL
 from hsm_core.factory import OpenHSM, open_async
 from hsm_core.model import Role
 from hsm_core.operations import Operation
+from hsm_core.policies import Policy
 from hsm_core.protocols import HSM, AsyncHSMGateway
-from hsm_core.testing import caller, memory_hsm
+from hsm_core.settings import Settings
+from hsm_core.testing import Faults, caller, memory_hsm
 from hsm_server.config.settings import LogFormat, LogLevel, ServerSettings
-from hsm_server.http.listener import Listener
 from hsm_server.identity.clock import FlooredClock
 from hsm_server.observability.logs import make_logger
 from hsm_server.vault.local_vault import LocalVault
-from tests.server.support import EVERYBODY, Between, claims, local_app, mint
+from tests.server.support import (
+    EVERYBODY,
+    PATIENCE,
+    Between,
+    claims,
+    local_app,
+    mint,
+    served,
+)
 
 SESSION = "__Host-ferrohsm"
 BEFORE = "__Host-ferrohsm-before"
@@ -124,10 +133,14 @@ class Browser:
 
     @contextlib.asynccontextmanager
     async def stream(self, path: str) -> AsyncIterator[AsyncIterator[str]]:
-        """Give the lines of an answer that goes on, as they come."""
+        """Give the lines of a stream of events, as they come."""
         held = "; ".join(f"{k}={v}" for k, v in self.cookies.items())
-        async with self._client.get(path, headers={"Cookie": held}) as response:
+        async with (
+            asyncio.timeout(PATIENCE),
+            self._client.get(path, headers={"Cookie": held}) as response,
+        ):
             assert 200 == response.status
+            assert "text/event-stream" == response.content_type
             yield (line.decode().rstrip("\n") async for line in response.content)
 
     async def get(self, path: str, **headers: str) -> Shown:
@@ -182,11 +195,14 @@ async def open_browser(
     gateway: AsyncHSMGateway | None = None,
     clock: FlooredClock | None = None,
     between: Between = LocalVault,
+    core: Settings | None = None,
+    policy: Policy | None = None,
+    faults: Faults | None = None,
 ) -> AsyncIterator[Browser]:
     """Serve the console over a fresh memory HSM on loopback, without TLS."""
     log = StringIO()
     settings = settings or ServerSettings()
-    with memory_hsm() as hsm, socket.create_server(("127.0.0.1", 0)) as bound:
+    with memory_hsm(settings=core, policy=policy, faults=faults) as hsm:
         app = local_app(
             gateway or open_async(hsm),
             settings,
@@ -194,13 +210,8 @@ async def open_browser(
             clock or FlooredClock(),
             between=between,
         )
-        listener = Listener(app, [bound], None)
-        await listener.start()
-        host, port = bound.getsockname()
-        base = f"http://{host}:{port}"
         jar = aiohttp.DummyCookieJar()
-        try:
+        async with served(app, settings) as (host, port):
+            base = f"http://{host}:{port}"
             async with aiohttp.ClientSession(base, cookie_jar=jar) as client:
                 yield Browser(app, hsm, client, base, log)
-        finally:
-            await listener.stop(settings.drain_timeout_seconds)

@@ -50,7 +50,7 @@ def _encrypting(rig: Rig) -> list[Finding]:
             session.encrypt_batch(key_id, items)
 
     rivals = Rivals(own, raw.encrypting_each(texts))
-    rivals.invite(SOFTHSM, lambda: _by_hundreds(rig.softhsm().encrypting(1024)))
+    rivals.invite(SOFTHSM, lambda: _by_hundreds(rig.softhsm.encrypting(1024)))
     took = interleave(rivals)
     found: list[Finding] = [
         at_least(

@@ -5,17 +5,14 @@ from __future__ import annotations
 
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from tests.bench.figures import Absent, Finding, at_least, at_most
-from tests.bench.processes import cpu_seconds
+from tests.bench.processes import Worker, cpu_seconds
 from tests.bench.rig import Rig
 from tests.e2e.family import children
 from tests.postgresql import PostgreSQL, is_installed
@@ -50,7 +47,7 @@ def nodes(rig: Rig) -> list[Finding]:
         ]
 
 
-class BusyNode:
+class BusyNode(Worker):
     """
     An HSM in a process of its own, which works when it is told to.
 
@@ -66,54 +63,15 @@ class BusyNode:
     """
 
     def __init__(self, store: str, name: str, folder: Path) -> None:
-        words = ["-m", "tests.bench.busy_node", store, name, str(folder)]
-        self._process = subprocess.Popen(
-            [sys.executable, *words],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self._wait()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._process.communicate()
-
-    def begin(self, line: str) -> None:
-        """Let it do what a line says."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{line}\n")
-        self._process.stdin.flush()
-
-    def end(self) -> float:
-        """Wait until it is done, and return the seconds that it took."""
-        return float(self._wait())
-
-    def do(self, line: str) -> float:
-        """Let it do what a line says, and return the seconds that it took."""
-        self.begin(line)
-        return self.end()
+        super().__init__("-m", "tests.bench.busy_node", store, name, folder)
+        self.answer()
 
     @property
     def seconds(self) -> float:
         """Processor time of the process, in seconds; also of threads that ended."""
-        text = Path(f"/proc/{self._process.pid}/stat").read_text()
+        text = Path(f"/proc/{self.pid}/stat").read_text()
         user, system = text.rpartition(")")[2].split()[11:13]
         return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
-
-    def _wait(self) -> str:
-        assert self._process.stdout is not None
-        found = self._process.stdout.readline().strip()
-        if not found:
-            raise RuntimeError("An HSM that is measured could not work.")
-        return found
 
 
 class _Database:
@@ -177,8 +135,8 @@ def _use(
     one = _Spent(_USES, lambda: alone.seconds)
     both = _Spent(_USES, lambda: node.seconds, lambda: database.seconds)
     for _ in range(_ROUNDS):
-        one.measure(lambda: alone.do(line))
-        both.measure(lambda: node.do(line))
+        one.measure(lambda: alone.work(line))
+        both.measure(lambda: node.work(line))
     (sqlite, own), (wall, mine, theirs) = one.medians, both.medians
     what = f"uses a second, {in_flight} in flight, one node ÷ SQLite in strict mode"
     note = (
@@ -200,7 +158,7 @@ def _group(node: BusyNode, database: _Database, size: int) -> float:
     times = max(4, _USES // size // 4)
     spent = _Spent(times * size, lambda: database.seconds)
     for _ in range(_ROUNDS):
-        spent.measure(lambda: node.do(f"batch {times} {size}"))
+        spent.measure(lambda: node.work(f"batch {times} {size}"))
     return spent.medians[1]
 
 
@@ -212,8 +170,8 @@ def _changes(
     mine = _Spent(_ROTATIONS, lambda: first.seconds, lambda: database.seconds)
     ours = _Spent(2 * _ROTATIONS)
     for _ in range(_ROUNDS):
-        one.measure(lambda: alone.do(line))
-        mine.measure(lambda: first.do(line))
+        one.measure(lambda: alone.work(line))
+        mine.measure(lambda: first.work(line))
         ours.measure(lambda: _together((first, second), line))
     (_, own), (wall, node, server) = one.medians, mine.medians
     note = (
@@ -240,7 +198,7 @@ def _two_nodes(first: BusyNode, second: BusyNode, database: _Database) -> Findin
 
     one, two = _Spent(_USES, all_processes), _Spent(2 * _USES, all_processes)
     for _ in range(_ROUNDS):
-        one.measure(lambda: first.do(line))
+        one.measure(lambda: first.work(line))
         two.measure(lambda: _together((first, second), line))
     (wall_one, cpu_one), (wall_two, cpu_two) = one.medians, two.medians
     note = (
@@ -254,7 +212,7 @@ def _two_nodes(first: BusyNode, second: BusyNode, database: _Database) -> Findin
 def _together(nodes: Sequence[BusyNode], line: str) -> float:
     for node in nodes:
         node.begin(line)
-    return max([node.end() for node in nodes])
+    return max([float(node.answer()) for node in nodes])
 
 
 def _us(seconds: float) -> str:

@@ -70,7 +70,7 @@ def new_keys(rig: Rig) -> list[Finding]:
     sync = _sync_in(rig.place("new-keys-sync"))
     rivals = Rivals(repeated(lambda: session.create_key(Algorithm.EC_P256)))
     rivals["fdatasync"] = repeated(sync)
-    rivals.invite(SOFTHSM, lambda: rig.softhsm().new_keys(Algorithm.EC_P256))
+    rivals.invite(SOFTHSM, lambda: rig.softhsm.new_keys(Algorithm.EC_P256))
     took = interleave(rivals, clock=time.perf_counter, turn_seconds=0.05)
     one = took["fdatasync"]
     found: list[Finding] = [

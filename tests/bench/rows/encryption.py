@@ -34,8 +34,8 @@ def _race(rig: Rig, size: int) -> tuple[dict[str, float], dict[str, str]]:
         repeated(lambda: session.encrypt(key_id, plaintext)), raw.encrypting(size)
     )
     rivals[BARE] = bare.encrypting(rig.place(f"bare-{size}"), size)
-    rivals.invite(OPENSSL, lambda: rig.openssl().encrypting(size))
-    rivals.invite(SOFTHSM, lambda: rig.softhsm().encrypting(size))
+    rivals.invite(OPENSSL, lambda: rig.openssl.encrypting(size))
+    rivals.invite(SOFTHSM, lambda: rig.softhsm.encrypting(size))
     return interleave(rivals), rivals.missing
 
 

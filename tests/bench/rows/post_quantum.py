@@ -30,7 +30,7 @@ def slh_dsa(rig: Rig) -> list[Finding]:
     session, algorithm = rig.session, Algorithm.SLH_DSA_SHA2_128F
     key_id = session.create_key(algorithm).key_id
     rivals = Rivals(repeated(lambda: session.sign(key_id, raw.MESSAGE)))
-    rivals.invite(OPENSSL, lambda: rig.openssl().signing_anew(algorithm))
+    rivals.invite(OPENSSL, lambda: rig.openssl.signing_anew(algorithm))
     what = f"{algorithm} sign, OpenSSL in C ÷ own"
     if OPENSSL in rivals.missing:
         return [Absent(what=what, why=rivals.missing[OPENSSL]), beside_slow(rig)]

@@ -6,20 +6,18 @@ from __future__ import annotations
 import os
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 import hsm_core
 from hsm_core.algorithms import Algorithm
 from tests.bench.figures import Absent, Finding, at_least, at_most
 from tests.bench.harness import interleave
 from tests.bench.peers.native import AbsentError, compiled_file
-from tests.bench.processes import cpu_seconds, kinds_of
+from tests.bench.processes import Worker, cpu_seconds, kinds_of
 from tests.bench.rig import OWN, PATIENT, SOFTHSM, Rig, told
 from tests.e2e.processes import program
 from tests.e2e.site import Site
@@ -49,42 +47,13 @@ def pkcs11(rig: Rig) -> list[Finding]:
     return [*_embedded(rig, loop, module), _remote(rig, loop, module)]
 
 
-class _Program:
+class _Program(Worker):
     """A process that signs as often as it is told."""
 
     def __init__(self, loop: Path, module: Path, socket: Path) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, _PROGRAM, loop, module],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "P11_KIT_SERVER_ADDRESS": f"unix:path={socket}"},
-        )
-        self.pid = self._process.pid
-        self.wait()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._process.communicate()
-
-    def begin(self, signatures: int) -> None:
-        """Let it sign."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{signatures}\n")
-        self._process.stdin.flush()
-
-    def wait(self) -> None:
-        """Wait until it has signed."""
-        assert self._process.stdout is not None
-        if not self._process.stdout.readline():
-            raise RuntimeError("The program could not sign.")
+        address = {"P11_KIT_SERVER_ADDRESS": f"unix:path={socket}"}
+        super().__init__(_PROGRAM, loop, module, environment=os.environ | address)
+        self.answer()
 
 
 def _embedded(rig: Rig, loop: Path, module: Path) -> list[Finding]:
@@ -100,10 +69,10 @@ def _embedded(rig: Rig, loop: Path, module: Path) -> list[Finding]:
 
             def sign(times: int) -> None:
                 busy.begin(times)
-                busy.wait()
+                busy.answer()
 
             try:
-                softhsm = rig.softhsm().signing(Algorithm.EC_P256)
+                softhsm = rig.softhsm.signing(Algorithm.EC_P256)
             except AbsentError as error:
                 missing = (_EMBEDDED, _ONE_PROCESSOR)
                 return [Absent(what=what, why=str(error)) for what in missing]
@@ -203,7 +172,7 @@ def _load(
         for each in programs:
             each.begin(share)
         for each in programs:
-            each.wait()
+            each.answer()
         rates.append(_SIGNATURES / (time.perf_counter() - began))
         for name, pids in parts.items():
             seen[name].append((cpu_seconds(*pids) - before[name]) / _SIGNATURES)

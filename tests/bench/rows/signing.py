@@ -40,8 +40,8 @@ def _signing(
         rivals[BARE] = bare.signing(rig.place("bare-signing"))
     digest = "" if algorithm is Algorithm.ED25519 else "SHA256"
     is_pss = algorithm.startswith("RSA")
-    rivals.invite(OPENSSL, lambda: rig.openssl().signing(key, digest, pss=is_pss))
-    rivals.invite(SOFTHSM, lambda: rig.softhsm().signing(algorithm))
+    rivals.invite(OPENSSL, lambda: rig.openssl.signing(key, digest, pss=is_pss))
+    rivals.invite(SOFTHSM, lambda: rig.softhsm.signing(algorithm))
     took = interleave(rivals)
     found: list[Finding] = [
         at_least(
