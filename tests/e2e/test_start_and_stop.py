@@ -5,9 +5,7 @@ import base64
 import os
 import re
 import shutil
-import signal
 import ssl
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,7 +13,7 @@ import pytest
 
 from tests.e2e.https import Client, NoAnswerError, client_context
 from tests.e2e.processes import ServerExitError, ServerProcess
-from tests.e2e.site import SECRETS, Site
+from tests.e2e.site import Site
 
 USAGE, UNSAFE, WRONG_MASTER, WRONG_AUDIT = 2, 3, 4, 5
 TAMPERED, LOCKED, DAMAGED, LISTEN = 6, 7, 8, 9
@@ -129,22 +127,6 @@ def test_refused_start_writes_nothing(
     assert before == contents(used.data)
 
 
-def test_right_keys_open_it_again(used: Site) -> None:
-    """
-    After a start with a wrong key was refused, the right one still opens everything.
-    """
-    right = used.secrets["master-key"]
-    used.write_secret("master-key", bytes(32))
-    refused(used)
-    used.write_secret("master-key", right)
-
-    with used.start() as server:
-        with used.client(server.port, "ada", "operator") as client:
-            found = client.request("GET", "/api/v1/keys").json
-
-    assert 2 == found["total"]
-
-
 @pytest.mark.parametrize(
     "find",
     [
@@ -182,37 +164,6 @@ def test_second_server_is_refused(used: Site) -> None:
     assert 200 == answer.status
 
 
-def test_lock_of_a_killed_server_is_taken_over(used: Site) -> None:
-    """
-    A server that was killed does not keep its successor from starting.
-    """
-    with used.start() as server:
-        server.kill()
-
-    with used.start() as successor:
-        assert successor.is_running
-
-
-@pytest.mark.parametrize(
-    "flags",
-    [
-        ("--approval-quorum", "2"),
-        ("--rate-limit-per-second", "-5"),
-        ("--bind", "nowhere"),
-        ("--audit-sync", "never"),
-    ],
-    ids=lambda flags: " ".join(flags),
-)
-def test_unknown_and_early_flags_are_refused(
-    site: Site, flags: tuple[str, ...]
-) -> None:
-    """
-    A flag whose feature is not there yet is refused, never ignored.
-    """
-    assert USAGE == refused(site, *flags).status
-    assert not site.data.exists()
-
-
 def test_client_certificate_is_demanded(
     shared_site: Site, shared_server: ServerProcess, tmp_path: Path
 ) -> None:
@@ -241,39 +192,6 @@ def test_old_tls_is_refused(shared_site: Site, shared_server: ServerProcess) -> 
             client.request("GET", "/healthz")
 
 
-def test_secrets_are_not_in_arguments_or_log(
-    shared_site: Site, shared_server: ServerProcess
-) -> None:
-    """
-    What comes by ``@path`` is neither in the process list nor in the log.
-    """
-    with shared_site.client(shared_server.port, "ada", "operator") as client:
-        client.request("GET", "/api/v1/keys")
-    process = Path("/proc") / str(shared_server.pid)
-
-    seen = (process / "cmdline").read_bytes() + shared_server.output.encode()
-    seen += (process / "environ").read_bytes()
-
-    for name in SECRETS:
-        assert base64.b64encode(shared_site.secrets[name]) not in seen
-        assert shared_site.secrets[name] not in seen
-        assert shared_site.secrets[name].hex().encode() not in seen
-
-
-def test_secret_on_the_command_line_warns(site: Site) -> None:
-    """
-    A secret given literally works, with a warning that does not repeat it.
-    """
-    literal = base64.b64encode(site.secrets["master-key"]).decode()
-
-    with site.start("--master-key", literal) as server:
-        output = server.output
-        assert 0 == server.stop()
-
-    assert "warning: other users can read --master-key" in output
-    assert literal not in output
-
-
 def test_secret_from_a_descriptor(site: Site) -> None:
     """
     A secret may come through an inherited file descriptor.
@@ -291,21 +209,6 @@ def test_secret_from_a_descriptor(site: Site) -> None:
 
     warnings = [line for line in server.output.splitlines() if "warning" in line]
     assert [] == [line for line in warnings if "run as root" not in line]
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signal_ends_in_order(site: Site, number: signal.Signals) -> None:
-    """
-    A server at rest ends with 0 soon after a signal, and leaves a clean end.
-    """
-    with site.start() as server:
-        os.kill(server.pid, number)
-        began = time.monotonic()
-        status = server.wait()
-
-    assert 0 == status
-    assert 60 > time.monotonic() - began
-    site.verify_log()
 
 
 def test_start_is_quick(used: Site) -> None:

@@ -21,7 +21,7 @@ from hsm_core.errors import (
     WrongAuditKeyError,
     WrongMasterKeyError,
 )
-from hsm_core.settings import AuditSync, KeyStoreKind, Settings
+from hsm_core.settings import Settings
 from hsm_server.commands import serve as program
 from hsm_server.config.annotations import Setting
 from hsm_server.config.exit_codes import ListenError
@@ -35,7 +35,6 @@ from hsm_server.config.options import (
 from hsm_server.config.settings import (
     ConsoleSettings,
     HTTPLimits,
-    Isolation,
     LaunchSettings,
     ProxySettings,
     RateLimits,
@@ -140,29 +139,6 @@ def test_everything_lies_beside_the_keys(
     }
 
 
-def test_the_defaults_are_safe(server: Server) -> None:
-    """Loopback, filesystem, strict sync, the documented limits."""
-    result = run()
-    settings = server.settings
-
-    assert 0 == result.exit_code, result.output
-    assert ("127.0.0.1", 8443) == settings.bind
-    assert KeyStoreKind.FILESYSTEM == settings.core.key_store
-    assert AuditSync.STRICT is settings.core.audit_sync
-    assert Path("data/keys") == settings.core.key_dir
-    assert Path("data/audit.log") == settings.core.audit_log
-    assert 2 * 1024 * 1024 == settings.limits.json_bytes
-    assert 1024 * 1024 == settings.limits.payload_bytes
-    assert 64 * 1024 * 1024 == settings.limits.raw_bytes
-    assert 64 * 1024 == settings.limits.aad_bytes
-    assert settings.core.limits.payload_bytes == settings.limits.raw_bytes
-    assert 7.0 == settings.drain_timeout_seconds
-    assert 1 == settings.workers
-    assert Isolation.PROCESS is server.start.launch.isolation
-    assert 60 == settings.tokens.leeway_seconds
-    assert "hsm-server: listening on https://127.0.0.1:1\n" == result.stdout
-
-
 ACME_OF_THE_ORIGINAL = """
 hsm-server \\
   --tls-mode acme \\
@@ -261,29 +237,6 @@ def test_a_secret_in_a_file_does_not_warn(server: Server, tmp_path: Path) -> Non
     assert bytes(range(32)) == server.secrets.master_key
 
 
-def test_a_secret_in_a_descriptor(server: Server) -> None:
-    """A parent process may hand a secret through a pipe."""
-    reading, writing = os.pipe()
-    os.write(writing, KEY.encode())
-    os.close(writing)
-
-    assert 0 == run(FERROHSM_MASTER_KEY=f"fd:{reading}").exit_code
-    assert bytes(range(32)) == server.secrets.master_key
-
-
-def test_a_file_open_to_others_has_its_own_exit_code(
-    server: Server, tmp_path: Path
-) -> None:
-    """Unsafe modes end with 3."""
-    path = tmp_path / "master"
-    path.write_text(KEY)
-    path.chmod(0o644)
-    result = run(FERROHSM_MASTER_KEY=f"@{path}")
-
-    assert 3 == result.exit_code
-    assert "0644" in result.stderr
-
-
 @pytest.mark.parametrize("flag", secret_flags())
 @pytest.mark.parametrize(
     "value", ["S3CRET", "text:S3CRET", "S3CRET-" * 20, "", "@S3CRET", "fd:S3CRET"]
@@ -320,15 +273,6 @@ def test_a_flag_that_is_not_there_is_refused(server: Server, flag: str) -> None:
         assert 2 == result.exit_code
         assert f"--{flag}" in result.stderr
         assert "not available in this version: " in result.stderr
-
-
-def test_the_original_names_of_variables_are_known() -> None:
-    """Users of the original find theirs."""
-    assert "FERROHSM_JWT_CONFIG" == environment_name("auth-jwt-config")
-    assert "FERROHSM_JWT_SECRET" == environment_name("auth-jwt-secret")
-    assert "FERROHSM_JWT_ISSUER" == environment_name("auth-jwt-issuer")
-    assert "FERROHSM_MASTER_KEY" == environment_name("master-key")
-    assert "FERROHSM_HMAC_KEY" == environment_name("hmac-key")
 
 
 @pytest.mark.parametrize("bind", ["", "8443", ":8443", "::1:8443", "a:b", "a:65536"])
@@ -659,19 +603,6 @@ def test_a_number_that_makes_no_sense_is_refused(
 
 
 class TestProviders:
-    def test_orders_reach_the_settings(self, server: Server) -> None:
-        """Flags are repeated; each names an algorithm and who may serve it."""
-        result = run(
-            *("--provider", "ML-KEM-768=oqs,pyca", "--provider", "p256 = pyca"),
-            "--enable-oqs",
-        )
-
-        assert 0 == result.exit_code, result.output
-        assert {"ML-KEM-768": ("oqs", "pyca"), "p256": ("pyca",)} == (
-            server.settings.core.providers
-        )
-        assert server.settings.core.enable_oqs
-
     def test_variables(self, server: Server) -> None:
         """One variable holds several orders; a flag goes before a variable."""
         orders = "ML-DSA-65=libcrypto,pyca Ed25519=pyca"
