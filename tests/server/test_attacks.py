@@ -51,30 +51,21 @@ def test_every_published_class_is_considered(vectors: Callable[[str], Path]) -> 
 
 
 def test_ten_thousand_forgeries_are_refused() -> None:
-    """Of all tokens of all classes none is accepted, and all errors are one."""
-    verifier = TokenVerifier(TokenTrust.of_secret(SECRET, TokenRules()), time.time)
-    tokens = [(name, token) for name, make in CLASSES.items() for token in make()]
+    """
+    Of all tokens of all classes none is accepted, and all errors are one.
 
-    assert is_accepted(verifier, mint())
-    assert len(tokens) >= 10_000
-    assert [] == [name for name, token in tokens if is_accepted(verifier, token)]
-
-
-def test_several_keys_let_no_forgery_in() -> None:
-    """The same tokens, where keys of other algorithms count beside the secret."""
+    Keys of other algorithms count beside the secret.
+    """
     public = [
         key_from_pem(signer(name).pem(), Algorithm(name), name)
         for name in ("RS256", "ES256", "EdDSA")
     ]
     keys = (key_from_secret(SECRET), *public)
     verifier = TokenVerifier(TokenTrust(keys, TokenRules()), time.time)
+    tokens = [(name, token) for name, make in CLASSES.items() for token in make()]
 
-    assert not [
-        name
-        for name, make in CLASSES.items()
-        for token in make()
-        if is_accepted(verifier, token)
-    ]
+    assert len(tokens) >= 10_000
+    assert [] == [name for name, token in tokens if is_accepted(verifier, token)]
     assert is_accepted(verifier, mint())
     assert is_accepted(verifier, signer("ES256").token("ES256"))
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import base64
 import html
 import json
 import re
@@ -16,18 +15,15 @@ import flask
 import msgspec
 import pytest
 
-from hsm_core.errors import ConfigurationError, HSMError, UnsafeFileModeError
+from hsm_core.errors import ConfigurationError, UnsafeFileModeError
 from hsm_core.model import Role
 from hsm_core.operations import ListAuditEvents
 from hsm_core.testing import caller
-from hsm_server.config.settings import OIDCSettings, ServerSettings, TokenRules
+from hsm_server.config.settings import OIDCSettings, ServerSettings
 from hsm_server.http.state import PROVIDER
 from hsm_server.identity.oidc_client import Provider, ProviderError, SignInState
 from hsm_server.identity.oidc_config import load_oidc_config
-from hsm_server.identity.token_keys import TokenKey
-from hsm_server.identity.token_sources import IssuerKeys
 from tests.server.oidc_issuer import CLIENT_SECRET, OIDCIssuer, settings_for
-from tests.server.token_kit import signer
 from tests.server.ui_support import SESSION, Browser, Shown, open_browser
 
 GOOD: Final[dict[str, Any]] = {
@@ -102,69 +98,6 @@ def test_file_writable_by_others(tmp_path: Path) -> None:
         load_oidc_config(path)
 
 
-def key_set(*rows: dict[str, Any]) -> str:
-    """Return a JWK Set."""
-    return json.dumps({"keys": rows})
-
-
-def jwk_row() -> dict[str, Any]:
-    """Return a public key."""
-    x = signer("EdDSA").key.public_key().public_bytes_raw()
-    return {
-        "kty": "OKP",
-        "crv": "Ed25519",
-        "x": base64.urlsafe_b64encode(x).rstrip(b"=").decode(),
-        "kid": "one",
-    }
-
-
-def keys_of(settings: OIDCSettings) -> tuple[TokenKey, ...]:
-    """Return the keys that a provider has in its file."""
-    issuer, path = settings.issuer, settings.jwks_file
-    keys = IssuerKeys(issuer, path, TokenRules(), lambda _: None, lambda _: None)
-    return keys.first.keys
-
-
-def test_keys_of_a_provider(tmp_path: Path) -> None:
-    """
-    Keys for encryption and of unknown types are skipped, and changes are read.
-    """
-    settings = load_oidc_config(write(tmp_path))
-    path = tmp_path / "keys.json"
-    path.touch(mode=0o600)
-    others = ({"kty": "RSA", "use": "enc"}, {"kty": "lattice"})
-    path.write_text(key_set(jwk_row(), *others))
-    first = keys_of(settings)
-    path.write_text(key_set({**jwk_row(), "kid": "two"}))
-
-    assert ["one"] == [key.kid for key in first]
-    assert ["two"] == [key.kid for key in keys_of(settings)]
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "[]",
-        key_set(),
-        key_set(jwk_row(), jwk_row()),
-        key_set({**jwk_row(), "d": "x"}),
-    ],
-    ids=["empty", "list", "none", "twice", "private"],
-)
-def test_bad_key_sets(tmp_path: Path, text: str) -> None:
-    """
-    A set without keys, with a repeated key or with a private key is rejected.
-    """
-    settings = load_oidc_config(write(tmp_path))
-    path = tmp_path / "keys.json"
-    path.touch(mode=0o600)
-    path.write_text(text)
-
-    with pytest.raises(HSMError):
-        keys_of(settings)
-
-
 METADATA: Final = "/.well-known/openid-configuration"
 
 
@@ -203,17 +136,6 @@ async def test_exchange(issuer: OIDCIssuer, provider: Provider) -> None:
         assert secret not in url
 
 
-async def test_code_is_accepted_once(issuer: OIDCIssuer, provider: Provider) -> None:
-    """
-    The provider accepts a code once.
-    """
-    code, started = await code_for(issuer, provider)
-    await provider.exchange(code, started)
-
-    with pytest.raises(ProviderError, match="rejected the authorization code"):
-        await provider.exchange(code, started)
-
-
 async def test_code_of_another_browser(issuer: OIDCIssuer, provider: Provider) -> None:
     """
     A code is accepted only with the PKCE verifier of its request.
@@ -223,30 +145,6 @@ async def test_code_of_another_browser(issuer: OIDCIssuer, provider: Provider) -
 
     with pytest.raises(ProviderError, match="rejected the authorization code"):
         await provider.exchange(code, other)
-
-
-@pytest.mark.parametrize("code", ["", "invented", "a b&c=d", "\u0000", "é" * 3000])
-async def test_invented_codes(
-    issuer: OIDCIssuer, provider: Provider, code: str
-) -> None:
-    """
-    Invalid codes are all rejected in the same way.
-    """
-    _, started = await provider.begin("")
-
-    with pytest.raises(ProviderError):
-        await provider.exchange(code, started)
-
-
-@pytest.mark.parametrize("sender", [None, "https://other.example.com"])
-async def test_response_of_another_provider(
-    issuer: OIDCIssuer, provider: Provider, sender: str | None
-) -> None:
-    """
-    A response of another provider, or without issuer, is rejected.
-    """
-    with pytest.raises(ProviderError):
-        await provider.check_sender(sender)
 
 
 async def test_issuer_is_optional(issuer: OIDCIssuer, provider: Provider) -> None:

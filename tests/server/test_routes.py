@@ -30,20 +30,6 @@ async def test_creation_answers_with_the_location(api: API) -> None:
     assert 0 == found.json["use"]["uses"]
 
 
-async def test_a_mutation_is_done_once_for_one_idempotency_key(api: API) -> None:
-    """The same key and request give the same answer; another request is a conflict."""
-    headers = {"Idempotency-Key": "once"}
-    body = {"algorithm": "Ed25519"}
-    first = await api.send("POST", "/keys", body=body, headers=headers)
-    again = await api.send("POST", "/keys", body=body, headers=headers)
-    other = await api.send(
-        "POST", "/keys", body={"algorithm": "EC-P256"}, headers=headers
-    )
-
-    assert first.json == again.json
-    assert (409, "idempotency_conflict") == (other.status, other.code)
-
-
 @pytest.mark.parametrize("key", ["", "x" * 129, "with space", "a\tb"])
 async def test_a_bad_idempotency_key_is_refused(api: API, key: str) -> None:
     """An idempotency key is 1 to 128 visible ASCII characters."""
