@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -147,13 +146,3 @@ def test_use(fates: list[Fate]) -> None:
 
     assert server.done.get("", 0) <= 1
     assert not any(server.keys)
-
-
-def test_refused_after_success() -> None:
-    """A change that was made, lost, and then refused is not told to be refused."""
-    server = Server(ops.CreateKey.route.success, KEY)
-    fates = [Fate.DONE_AND_LOST, Fate.DENIED, Fate.DENIED]
-    with pytest.raises(OutcomeUnknownError):
-        perform(ops.CreateKey(algorithm="Ed25519"), server, fates)
-
-    assert 1 == sum(server.done.values())

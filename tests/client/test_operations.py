@@ -18,7 +18,6 @@ from hsm_core.errors import (
 from hsm_core.model import KeyState
 from hsm_core.rest import APPROVAL_HEADER, INTERFACE_HEADER
 from hsm_core.session import Session
-from tests import self_tests
 from tests.client.stub import PROBLEM, TOKEN, Stub, answer, drop, problem
 from tests.client.ways import Remote, Way
 
@@ -26,57 +25,6 @@ UNAVAILABLE = problem(errors.StoreUnavailableError())
 
 
 class TestOperations:
-    def test_life_of_a_key(self, hsm: Way) -> None:
-        """Every operation on keys goes through the table and comes back typed."""
-        session = Session(hsm)
-        key = session.create_key("p256", name="release", tags=["a", "b"])
-        session.rotate("release")
-        rolled = session.rollback(key.key_id, 1)
-        revoked = session.revoke("release", version=2, reason="lost")
-        listed = list(session.keys(algorithm="EC-P256", tags=["a", "b"]))
-        versions = session.versions("release")
-        public = session.public_key("release", version=1)
-        destroyed = session.destroy("release")
-
-        assert [key.key_id] == [found.key_id for found in listed]
-        assert (3, [1, 2, 3]) == (rolled.version, [v.version for v in versions])
-        assert KeyState.REVOKED == versions[1].state
-        assert revoked.generation == 4
-        assert public.pem.startswith("-----BEGIN PUBLIC KEY-----\n")
-        assert KeyState.DESTROYED == destroyed.state
-
-    def test_uses(self, hsm: Way) -> None:
-        """Signatures, ciphertexts, MACs and random bytes come back as made."""
-        session = Session(hsm)
-        for algorithm, name in (
-            *(("Ed25519", "signer"), ("aes", "box"), ("hs256", "mac")),
-        ):
-            session.create_key(algorithm, name=name)
-        signature = session.sign("signer", b"\x00\xff").signature
-        ciphertext = session.encrypt("box", b"plain", b"aad")
-        mac = session.mac("mac", b"message").mac
-
-        assert session.verify("signer", b"\x00\xff", signature).version == 1
-        assert session.decrypt("box", ciphertext, b"aad") == b"plain"
-        assert session.verify_mac("mac", b"message", mac).version == 1
-        assert len(session.random(33)) == 33
-
-    def test_trail_and_health(
-        self, remote: Remote, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """Views of the trail, status and self-tests come back typed."""
-        self_tests.once(monkeypatch)
-        # All self-tests take seconds, more so on a busy machine.
-        session = Session(remote(timeout_seconds=120.0))
-        session.create_key("aes")
-        events = session.audit_events(limit=3)
-        verification = session.verify_audit()
-
-        assert [e.event.kind for e in events][:2] == ["CreateKey", "CreateKey"]
-        assert verification.head_seq >= events[0].event.seq
-        assert session.status().state == "operational"
-        assert session.self_test().passed
-
     def test_long_payload(self, hsm: Way, stub: Stub) -> None:
         """A payload too long for JSON travels bare, with other fields in the query."""
         session = Session(hsm)
@@ -189,7 +137,7 @@ class TestChecks:
         """A key has 1 to 128 visible characters."""
         operation = ops.CreateKey(algorithm="aes")
         hsm.execute(operation, idempotency_key="k" * 128)
-        for key in ("", "k" * 129, "a b", "\u00e4"):
+        for key in ("", "k" * 129, "a b", "a\r\nX: y", "\u00e4"):
             with pytest.raises(InvalidInputError, match="idempotency_key"):
                 hsm.execute(operation, idempotency_key=key)
 
@@ -260,14 +208,6 @@ class TestChecks:
 
         assert stub.received == []
 
-    @pytest.mark.parametrize("key", ["", "a b", "ä", "a\r\nX: y", "x" * 129])
-    def test_bad_idempotency_key(self, hsm: Way, stub: Stub, key: str) -> None:
-        """Only 1 to 128 visible ASCII characters make an idempotency key."""
-        with pytest.raises(InvalidInputError, match="idempotency_key"):
-            hsm.execute(ops.CreateKey(algorithm="aes"), idempotency_key=key)
-
-        assert stub.received == []
-
     def test_fresh_idempotency_keys(self, hsm: Way, stub: Stub) -> None:
         """Mutations without a key get one each."""
         for _ in range(2):
@@ -276,18 +216,6 @@ class TestChecks:
 
         assert [32, 32] == [len(key) for key in keys]
         assert 2 == len(set(keys))
-
-    def test_an_expected_generation(self, hsm: Way, stub: Stub) -> None:
-        """It is sent as an entity tag; what is no generation is not sent."""
-        operation = ops.DescribeKey(key_id="k")
-        with suppress(HSMError):
-            hsm.execute(operation, expected_generation=7)
-        assert ['"7"'] == [request.headers["if-match"] for request in stub.received]
-
-        for generation in (-1, 10**15):
-            with pytest.raises(InvalidInputError, match="expected_generation"):
-                hsm.execute(operation, expected_generation=generation)
-        assert 1 == len(stub.received)
 
     def test_no_token(self, remote: Remote, stub: Stub) -> None:
         """Without a token, the certificate must say who asks: no header is sent."""
