@@ -2,7 +2,6 @@
 """A front end's view of a vault, over a real connection with a real vault."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -20,7 +19,7 @@ from hsm_server.ipc.remote_vault import RemoteVault
 from hsm_server.vault.access import Visitor
 from tests.pki import self_signed_root
 from tests.server.ipc_support import Bench, open_bench, recorded, visitor
-from tests.server.support import PATIENCE, mint
+from tests.server.support import mint
 
 LONG = 2 * 1024 * 1024
 
@@ -58,19 +57,6 @@ async def create(vault: RemoteVault, algorithm: Algorithm, name: str) -> str:
 
 
 class TestExecute:
-    async def test_an_idempotency_key(self, bench: Bench) -> None:
-        """The same key gives the same answer again, over another connection, too."""
-        operation = ops.CreateKey(algorithm=Algorithm.ED25519, name="one")
-        found = []
-
-        for vault in (bench.front_end(), bench.front_end()):
-            info = await vault.execute(
-                visitor(), operation, idempotency_key="k-1", known=Heard()
-            )
-            found.append(info.key_id)
-
-        assert 1 == len(set(found))
-
     @pytest.mark.parametrize(
         "key", ["", "x" * 129, "x" * 30_000, "\udcff", "schlüssel", "a\n"]
     )
@@ -293,28 +279,6 @@ class TestRefuse:
 
         assert ["alice"] == heard
         assert [("alice", "malformed")] == recorded(bench.hsm, "Sign")
-
-
-class TestFollow:
-    async def test_pages(self, bench: Bench) -> None:
-        """A view gives what is recorded later; closing it ends it in the vault."""
-        vault, heard = bench.front_end(), Heard()
-        view = ops.ListAuditEvents(ascending=True, follow=True)
-        pages = vault.follow(visitor(), view, known=heard)
-
-        async with asyncio.timeout(PATIENCE), contextlib.aclosing(pages):
-            await anext(pages)
-            await create(vault, Algorithm.ED25519, "one")
-            kinds: list[str] = []
-            while "CreateKey" not in kinds:
-                kinds += [entry.event.kind for entry in (await anext(pages)).items]
-
-        assert {"alice"} == set(heard)
-        # Sixteen views are allowed at one time.
-        for _ in range(20):
-            again = vault.follow(visitor(), view, known=heard)
-            async with asyncio.timeout(PATIENCE), contextlib.aclosing(again):
-                await anext(again)
 
 
 class TestConnections:
