@@ -17,9 +17,11 @@ from tests.client.stub import TOKEN, Stub
 from tests.support import require_program
 
 
-@pytest.fixture(autouse=True)
-def _token(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def online(online: Shell, monkeypatch: pytest.MonkeyPatch) -> Shell:
+    """Give hsm-cli over the stub."""
     monkeypatch.setenv("FERROHSM_AUTH_TOKEN", TOKEN)
+    return online
 
 
 def curl(command: str) -> bytes:
