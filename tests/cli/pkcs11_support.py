@@ -112,7 +112,7 @@ def running_token(
     token = Token(folder, access, notes)
 
     def handle(stream: Stream) -> None:
-        serve(stream, access, *others, log=notes.append)
+        serve(stream, access, *others)
 
     with listen(token.socket, log=notes.append) as listener:
         thread = threading.Thread(target=listener.serve, args=(handle,))

@@ -178,10 +178,7 @@ def test_a_login_opens_the_credential_for_its_program_alone(
     )
     connector.close()
     access = Access("pkcs11", locked, notify=lambda note: None)
-    programs = [
-        Library([access], LocalProgram(), log=lambda line: None).slots[0]
-        for _ in range(2)
-    ]
+    programs = [Library([access], LocalProgram()).slots[0] for _ in range(2)]
     programs[0].log_in(b"1234")
 
     programs[0].hsm.execute(Status())

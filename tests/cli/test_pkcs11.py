@@ -554,6 +554,7 @@ def test_each_profile_has_a_slot(tmp_path: Path) -> None:
         wrong = refusal(client, 18, "uuay", ulong(one) + ulong(1) + array(b"4321"))
         label = attribute_of(client, two, seen[1][0], CKA_LABEL)
         info = struct.unpack(">4Q", client.call(13, "u", ulong(two)))
+        refusal(client, 64, "ufy", ulong(two) + struct.pack(">I", 2**30))
         client.call(12, "u", ulong(1))
         gone = refusal(client, 13, "u", ulong(two))
         left = client.find(one, private)
@@ -564,12 +565,14 @@ def test_each_profile_has_a_slot(tmp_path: Path) -> None:
     assert (label, info[0], left) == (b"second", 1, [])
     assert (absent, wrong) == (CKR_SLOT_ID_INVALID, CKR_PIN_INCORRECT)
     assert gone == CKR_SESSION_HANDLE_INVALID
+    assert "C_GenerateRandom" in "".join(notes)
+    assert "C_GenerateRandom" not in "".join(token.notes)
 
 
 def test_profiles_on_the_command_line(tmp_path: Path) -> None:
-    """`pkcs11 serve --profile` gives each profile a slot, labelled with its name."""
-    profile = '[profiles.{}]\nendpoint = "https://{}.example"\ncredential = "token"\n'
-    lines = "".join(profile.format(name, name) for name in ("one", "two"))
+    """`pkcs11 serve --profile` gives each profile a slot; lines begin with its name."""
+    profile = '[profiles.{}]\nendpoint = "https://localhost:1"\ncredential = "token"\n'
+    lines = "".join(profile.format(name) for name in ("one", "two"))
     make_private_folder(tmp_path / "config" / "ferrohsm")
     write_private_file(tmp_path / "config/ferrohsm/config.toml", lines.encode())
     socket = tmp_path / "run" / "pkcs11.sock"
@@ -578,6 +581,7 @@ def test_profiles_on_the_command_line(tmp_path: Path) -> None:
         (sys.executable, "-m", "hsm_cli", *words, "--socket", socket),
         env={**os.environ, "XDG_CONFIG_HOME": str(tmp_path / "config")},
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     with served:
         assert served.stdout is not None
@@ -585,9 +589,13 @@ def test_profiles_on_the_command_line(tmp_path: Path) -> None:
         with Client(socket) as client:
             client.initialize()
             labels = [client.call(6, "u", ulong(slot))[4:36] for slot in (0, 1)]
+            session = first(client.call(10, "uu", ulong(1) + ulong(6)))
+            refusal(client, 26, "uaA", ulong(session) + template([]))
         served.terminate()
+        _, notes = served.communicate(timeout=60)
 
     assert [label.strip() for label in labels] == [b"two", b"one"]
+    assert notes.startswith(b"hsm-cli: one: pkcs11: ")
     assert served.returncode == 0
 
 

@@ -984,7 +984,7 @@ def test_a_token_of_a_server_lists_what_it_has() -> None:
     """AES with a given IV has no route, and so no mechanism."""
     server = Server(ClientSettings(endpoint="https://localhost:1"))
     access = Access("pkcs11", server, notify=lambda note: None)
-    library = Library([access], Caller(), log=lambda line: None)
+    library = Library([access], Caller())
     library.is_initialized = True
 
     listed = get_mechanism_list(library, 0, 1000)

@@ -177,7 +177,7 @@ def by_pkcs11(place: Place, key: str) -> Iterator[Signs]:
     access = place.access("pkcs11")
 
     def handle(stream: Stream) -> None:
-        serve(stream, access, log=lambda line: None)
+        serve(stream, access)
 
     with (
         _listening(place, "pkcs11", handle) as path,

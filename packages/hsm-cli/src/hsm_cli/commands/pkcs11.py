@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
@@ -86,18 +86,24 @@ def _accesses(
             "A token or client certificate that is given would be sent to the servers "
             "of all profiles. Omit it, or name one profile."
         )
-    invocations = [
-        Invocation(
+    invocations = {
+        name: Invocation(
             read_connection(root, root.params | {"profile": name}), invocation.output
         )
         for name in names
-    ]
+    }
     with ExitStack() as stack:
         accesses = []
-        for each in invocations or [invocation]:
-            accesses.append(open_access(each, _NAME, **options))
+        for name, each in (invocations or {"": invocation}).items():
+            notify = _notes_of(name) if len(names) > 1 else print_note
+            accesses.append(open_access(each, _NAME, **options, notify=notify))
             stack.callback(accesses[-1].close)
         yield accesses
+
+
+def _notes_of(profile: str) -> Callable[[str], None]:
+    """Return what prints a line about one of several profiles."""
+    return lambda text: print_note(f"{profile}: {text}")
 
 
 @pkcs11.command("serve", cls=LocalCommand)
@@ -127,7 +133,7 @@ def serve(
     with _accesses(ctx, profiles, options) as accesses:
 
         def handle(stream: Stream) -> None:
-            serve_stream(stream, *accesses, log=print_note)
+            serve_stream(stream, *accesses)
 
         path = socket or default_path(_NAME)
         with (
@@ -155,7 +161,7 @@ def serve_stdio(
     stdio.
     """
     with _accesses(ctx, profiles, options) as accesses, suppress(StreamEndedError):
-        serve_stream(stdio(), *accesses, log=print_note)
+        serve_stream(stdio(), *accesses)
 
 
 @pkcs11.command("uri", cls=LocalCommand)

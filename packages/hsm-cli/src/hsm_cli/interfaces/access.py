@@ -122,7 +122,8 @@ class Access:
     HSM of an interface, for all programs that use it. Thread-safe.
 
     If a PIN opens the credential, the HSM is open only while a program is logged in.
-    Refusals and open approval requests are printed on standard error.
+    Refusals, open approval requests and why the HSM can't be opened are printed on
+    standard error.
 
     Args:
         interface: Name of the interface, such as ``pkcs11``.
@@ -131,7 +132,7 @@ class Access:
 
         pin: PIN that programs must give to log in, where none opens the credential.
 
-        notify: Called with each note for the user.
+        notify: Called with each line for the user.
 
     Attributes:
         label: Name of the profile or folder, or the endpoint.
@@ -154,6 +155,7 @@ class Access:
         self.takes_pin = bool(pin) or connector.takes_pin
         self._connector = connector
         self._pin = pin
+        self._notify = notify
         self._notes = _Notes(notify)
         self._lock = threading.Lock()
         self._logins = 0
@@ -184,6 +186,10 @@ class Access:
     def note(self, text: str) -> None:
         """Print a note for the user; programs that cause many print few."""
         self._notes.add(text)
+
+    def log(self, text: str) -> None:
+        """Print a line for the user each time, for what no program can cause often."""
+        self._notify(text)
 
     def log_in(self, pin: bytes | None) -> None:
         """
@@ -272,7 +278,11 @@ class Access:
 
     def _open(self) -> None:
         if not self._opening:
-            self._connector.open("")
+            try:
+                self._connector.open("")
+            except HSMError as error:
+                self._notes.add(f"{self.interface}: {_reason(error)}")
+                raise
             self._opening = next(self._openings)
 
     def _close(self) -> None:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING
@@ -31,23 +31,15 @@ class Library:
 
         program: The program.
 
-        log: Writes one line for the user.
-
     Attributes:
         slots: What the program does with each token.
         is_initialized: Whether C_Initialize was called.
     """
 
-    def __init__(
-        self,
-        accesses: Sequence[Access],
-        program: LocalProgram,
-        *,
-        log: Callable[[str], None],
-    ) -> None:
+    def __init__(self, accesses: Sequence[Access], program: LocalProgram) -> None:
         numbers, memory = count(1), PartMemory()
         self.slots = tuple(
-            Application(slot, access, program, numbers=numbers, memory=memory, log=log)
+            Application(slot, access, program, numbers=numbers, memory=memory)
             for slot, access in enumerate(accesses)
         )
         self.is_initialized = False
@@ -88,10 +80,6 @@ class Library:
         self.require_initialized()
         raise CryptokiError(ck.CKR_SESSION_HANDLE_INVALID)
 
-    def note(self, text: str) -> None:
-        """Print a note for the user."""
-        self.slots[0].note(text)
-
     def close(self) -> None:
         """End everything, as the program or its connection has ended."""
         for application in self.slots:
@@ -114,8 +102,6 @@ class Application:
 
         memory: What the program holds of data in parts.
 
-        log: Writes one line for the user.
-
     Attributes:
         inventory: Its objects.
         transport: Key of the HSM for which its keys are wrapped.
@@ -130,11 +116,9 @@ class Application:
         *,
         numbers: Iterator[int],
         memory: PartMemory,
-        log: Callable[[str], None],
     ) -> None:
         self.slot = slot
         self.access = access
-        self.log = log
         self.memory = memory
         self.inventory = Inventory(self)
         self.transport = Transport(self)

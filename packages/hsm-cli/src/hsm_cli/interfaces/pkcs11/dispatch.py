@@ -18,7 +18,7 @@ from hsm_cli.interfaces.pkcs11.errors import (
     rv_of,
 )
 from hsm_cli.interfaces.pkcs11.parameters import BARE, Mechanism, read_mechanism
-from hsm_cli.interfaces.pkcs11.sessions import OperationKind
+from hsm_cli.interfaces.pkcs11.sessions import OperationKind, Session
 from hsm_cli.interfaces.pkcs11.wire import (
     ABSENT,
     CallReader,
@@ -193,13 +193,13 @@ class Dispatcher:
         try:
             return self._answer(message, start)
         except CryptokiError as error:
-            self._library.note(error.reason)
+            self._note(message, start, error.reason)
             return failure(error.rv)
         except HSMError as error:
             return failure(rv_of(error))
         except Exception as error:
             # Its text may hold a secret.
-            self._library.note(f"A call failed: {type(error).__name__}.")
+            self._note(message, start, f"A call failed: {type(error).__name__}.")
             return failure(ck.CKR_GENERAL_ERROR)
 
     def refuse(self, start: bytes) -> bytes:
@@ -210,13 +210,32 @@ class Dispatcher:
             start: First bytes of the call.
         """
         with suppress(CryptokiError):
-            reader = CallReader(start)
-            call = CALLS.get(reader.uint32())
-            kind = None if call is None else _TAKING_DATA.get(call.name)
-            reader.block()
+            call, session = self._session(start, 0)
+            kind = _TAKING_DATA.get(call.name)
             if kind is not None:
-                self._library.session(reader.ulong()).end(kind)
+                session.end(kind)
         return failure(ck.CKR_DATA_LEN_RANGE)
+
+    def _note(self, message: bytes, start: int, text: str) -> None:
+        """Print a note, as of the slot that a call is about, or else the first."""
+        application = self._library.slots[0]
+        with suppress(CryptokiError):
+            application = self._session(message, start)[1].application
+        application.note(text)
+
+    def _session(self, message: bytes, start: int) -> tuple[Call, Session]:
+        """
+        Return the session of a call, of which perhaps only the beginning can be read.
+
+        Raises:
+            CryptokiError: It has none.
+        """
+        reader = CallReader(message, start)
+        call = CALLS.get(reader.uint32())
+        reader.block()
+        if call is None or not _has_session(call):
+            raise CryptokiError(ck.CKR_SESSION_HANDLE_INVALID)
+        return call, self._library.session(reader.ulong())
 
     def _answer(self, message: bytes, start: int) -> bytes:
         at = start + _HEAD_BYTES
@@ -260,7 +279,7 @@ class Dispatcher:
             readers,
             self._scanners.get(call.request),
             self._functions.get(call.name),
-            call.request.startswith("u") and call.name not in _ON_SLOTS,
+            _has_session(call),
             uint32(number) + block(call.response.encode()),
             _writer(call.results),
         )
@@ -269,6 +288,10 @@ class Dispatcher:
 
     def _mechanism(self, reader: CallReader) -> Mechanism | None:
         return read_mechanism(reader, is_flagged=self._is_flagged)
+
+
+def _has_session(call: Call) -> bool:
+    return call.request.startswith("u") and call.name not in _ON_SLOTS
 
 
 def _writer(kinds: Sequence[str]) -> Callable[[Any], bytes]:

@@ -104,7 +104,7 @@ class Transport:
         try:
             self._application.hsm.execute(DestroyKey(key_id=key_id))
         except HSMError as error:
-            self._application.log(
+            self._application.access.log(
                 f"transport key {key_id} is left ({error.code}). Destroy it with "
                 "hsm-cli destroy."
             )

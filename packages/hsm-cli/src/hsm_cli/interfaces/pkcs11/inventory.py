@@ -233,7 +233,7 @@ class Inventory:
         try:
             self._application.hsm.execute(DestroyKey(key_id=key.key_id))
         except HSMError as error:
-            self._application.log(
+            self._application.access.log(
                 f"session key {key.key_id} is left ({error.code}). Destroy it with "
                 "hsm-cli destroy."
             )

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 from typing import Final
 
 from hsm_cli.interfaces.access import Access, LocalProgram
@@ -27,7 +26,7 @@ _SHORTEST: Final = _HEAD.size + 8
 """Bytes of a call without options and arguments."""
 
 
-def serve(stream: Stream, *accesses: Access, log: Callable[[str], None]) -> None:
+def serve(stream: Stream, *accesses: Access) -> None:
     """
     Serve one program until its connection ends.
 
@@ -35,8 +34,6 @@ def serve(stream: Stream, *accesses: Access, log: Callable[[str], None]) -> None
         stream: The connection.
 
         accesses: HSMs of the interface, one for each slot.
-
-        log: Writes one line for the user.
 
     Raises:
         StreamEndedError: The connection has ended.
@@ -48,7 +45,7 @@ def serve(stream: Stream, *accesses: Access, log: Callable[[str], None]) -> None
     stream.return_from(_SHORTEST)  # p11-kit's client writes a call in three pieces
     peer = stream.peer
     program = LocalProgram(uid=peer.uid, name=peer.program)
-    library = Library(accesses, program, log=log)
+    library = Library(accesses, program)
     dispatcher = Dispatcher(library, version, FUNCTIONS)
     try:
         while True:
