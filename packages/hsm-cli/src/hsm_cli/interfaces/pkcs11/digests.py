@@ -89,14 +89,6 @@ def digest_update(session: Session, data: bytes) -> None:
     operation.is_multipart = True
 
 
-def digest_key(session: Session, handle: int) -> None:
-    """Refuse: no key leaves the HSM."""
-    session.active(OperationKind.DIGEST)
-    session.key(handle)
-    session.end(OperationKind.DIGEST)
-    raise CryptokiError(ck.CKR_KEY_INDIGESTIBLE)
-
-
 def digest_final(session: Session, capacity: int | None) -> bytes:
     """Return the digest of all parts."""
     operation: Digesting = session.active(OperationKind.DIGEST)
@@ -125,7 +117,6 @@ FUNCTIONS: Final[Mapping[str, Callable[..., Any]]] = {
     "C_DigestInit": digest_init,
     "C_Digest": digest,
     "C_DigestUpdate": digest_update,
-    "C_DigestKey": digest_key,
     "C_DigestFinal": digest_final,
     "C_SeedRandom": seed_random,
     "C_GenerateRandom": generate_random,
