@@ -11,7 +11,8 @@ from hsm_cli.interfaces.access import PinLockedError, WrongPinError
 from hsm_cli.interfaces.pkcs11 import constants as ck
 from hsm_cli.interfaces.pkcs11 import token
 from hsm_cli.interfaces.pkcs11.calls import HANDSHAKE
-from hsm_cli.interfaces.pkcs11.errors import BufferTooSmallError, CryptokiError
+from hsm_cli.interfaces.pkcs11.errors import CryptokiError, room
+from hsm_cli.interfaces.pkcs11.mechanisms import mechanism_info, mechanism_types
 
 if TYPE_CHECKING:
     from hsm_cli.interfaces.pkcs11.application import Application, Library
@@ -68,8 +69,6 @@ def get_mechanism_list(
     library: Library, slot: int, capacity: int | None
 ) -> Sequence[int]:
     """Return the mechanisms of the token."""
-    from hsm_cli.interfaces.pkcs11.mechanisms import mechanism_types
-
     access = library.application(slot).access
     found = mechanism_types(is_embedded=access.is_embedded)
     return _listed(found, capacity)
@@ -77,8 +76,6 @@ def get_mechanism_list(
 
 def get_mechanism_info(library: Library, slot: int, kind: int) -> tuple[int, int, int]:
     """Return CK_MECHANISM_INFO."""
-    from hsm_cli.interfaces.pkcs11.mechanisms import mechanism_info
-
     access = library.application(slot).access
     return mechanism_info(kind, is_embedded=access.is_embedded)
 
@@ -180,8 +177,7 @@ def wait_for_slot_event(library: Library, flags: int) -> int:
 
 
 def _listed(items: Sequence[int], capacity: int | None) -> Sequence[int]:
-    if capacity is None or capacity < len(items):
-        raise BufferTooSmallError(len(items))
+    room(capacity, len(items))
     return items
 
 

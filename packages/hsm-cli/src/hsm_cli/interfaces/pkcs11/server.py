@@ -7,9 +7,9 @@ import struct
 from typing import Final
 
 from hsm_cli.interfaces.access import Access, LocalProgram
+from hsm_cli.interfaces.pkcs11 import finding, general, mechanisms
 from hsm_cli.interfaces.pkcs11.application import Library
 from hsm_cli.interfaces.pkcs11.dispatch import Dispatcher
-from hsm_cli.interfaces.pkcs11.functions import FUNCTIONS
 from hsm_cli.interfaces.sockets import Stream
 
 HIGHEST_VERSION: Final = 2
@@ -24,6 +24,14 @@ _CHUNK: Final = 64 * 1024
 _HEAD: Final = struct.Struct(">III")
 _SHORTEST: Final = _HEAD.size + 8
 """Bytes of a call without options and arguments."""
+
+
+_FUNCTIONS: Final = {
+    **general.FUNCTIONS,
+    **finding.FUNCTIONS,
+    **mechanisms.FUNCTIONS,
+}
+"""Functions by name; a call that is not here is not supported."""
 
 
 def serve(stream: Stream, *accesses: Access) -> None:
@@ -46,7 +54,7 @@ def serve(stream: Stream, *accesses: Access) -> None:
     peer = stream.peer
     program = LocalProgram(uid=peer.uid, name=peer.program)
     library = Library(accesses, program)
-    dispatcher = Dispatcher(library, version, FUNCTIONS)
+    dispatcher = Dispatcher(library, version, _FUNCTIONS)
     try:
         while True:
             data = stream.arrived(_HEAD.size)
