@@ -8,12 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import psycopg
+
 from hsm_core._internal.lib.failpoints import install
 from hsm_core._internal.stores.postgresql.audit_offline import ClusterVerifier
 from hsm_core._internal.stores.postgresql.connection import read_location
 from hsm_core.factory import OpenHSM, open_hsm
 from hsm_core.model import AuditEvent
 from hsm_core.operations import ListAuditEvents
+from hsm_core.protocols import Clock
 from hsm_core.session import Session
 from hsm_core.settings import Settings
 from hsm_core.testing import caller
@@ -23,7 +26,14 @@ ROOT: Final = b"\x01" * 32
 AUDIT_KEY: Final = b"\x02" * 32
 
 
-def open_node(url: str, folder: Path, name: str = "a", **settings: Any) -> OpenHSM:
+def open_node(
+    url: str,
+    folder: Path,
+    name: str = "a",
+    *,
+    clock: Clock | None = None,
+    **settings: Any,
+) -> OpenHSM:
     """Open a node; its mark is in a folder."""
     return open_hsm(
         Settings(
@@ -35,6 +45,7 @@ def open_node(url: str, folder: Path, name: str = "a", **settings: Any) -> OpenH
         ),
         master_key=ROOT,
         hmac_key=AUDIT_KEY,
+        clock=clock,
         test_all=False,
     )
 
@@ -77,3 +88,10 @@ def verify(url: str) -> dict[str, int]:
     """Verify all logs of a cluster together; return the records of each node."""
     found = ClusterVerifier(read_location(url), AUDIT_KEY).verify()
     return {each.node: each.log.records for each in found}
+
+
+def sql(url: str, statement: str, *values: object) -> list[tuple[Any, ...]]:
+    """Edit a database behind the back of its nodes; return the rows, if any."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        found = connection.execute(statement.encode(), values or None)
+        return found.fetchall() if found.description else []

@@ -38,8 +38,8 @@ from hsm_core.model import KeyId, KeyState
 from hsm_core.session import Session
 from hsm_core.settings import Settings
 from hsm_core.testing import caller
+from tests.core.cluster_nodes import sql
 from tests.core.node_support import PATIENCE, Node, eventually, is_locked, nodes_of
-from tests.postgresql import shared_server
 from tests.self_tests import open_tested
 
 ED25519: Final = Algorithm.ED25519
@@ -67,12 +67,6 @@ def together(*calls: Callable[[], Any]) -> list[Any]:
 
     with ThreadPoolExecutor(len(calls)) as pool:
         return list(pool.map(run, calls))
-
-
-def sql(url: str, statement: str) -> None:
-    """Edit a database behind the back of its nodes."""
-    name = url.split("@/")[1].split("?")[0]
-    shared_server().execute(statement, database=name)
 
 
 class TestEveryNode:

@@ -11,10 +11,8 @@ import pytest
 from hsm_core import operations as ops
 from hsm_core._internal.time.clock import SystemClock
 from hsm_core.errors import AccessDeniedError
-from hsm_core.factory import open_hsm
-from hsm_core.settings import Settings
 from hsm_core.testing import caller
-from tests.core.cluster_nodes import AUDIT_KEY, ROOT, events
+from tests.core.cluster_nodes import events, node
 from tests.core.node_support import eventually
 
 OTHER_DAY = f"{datetime.now(UTC) + timedelta(days=3):%a}".lower()
@@ -42,21 +40,22 @@ class SetClock(SystemClock):
         return super().now() + self.ahead
 
 
+@pytest.fixture
+def policy(tmp_path: Path) -> Path:
+    """Give a policy that has a rule with a time window."""
+    path = tmp_path / "policy.yaml"
+    path.write_text(POLICY)
+    path.chmod(0o600)
+    return path
+
+
 @pytest.mark.parametrize("seconds", [40, -40])
 def test_a_wrong_clock_decides_no_time_window(
-    database: str, tmp_path: Path, seconds: int
+    database: str, tmp_path: Path, policy: Path, seconds: int
 ) -> None:
     """Uses that a timed rule is about are denied until the clock is right again."""
-    policy = tmp_path / "policy.yaml"
-    policy.write_text(POLICY)
-    policy.chmod(0o600)
-    settings = Settings(
-        store=database, node_name="a", node_mark=tmp_path / "a", policy_config=policy
-    )
     clock = SetClock()
-    with open_hsm(
-        settings, master_key=ROOT, hmac_key=AUDIT_KEY, clock=clock, test_all=False
-    ) as hsm:
+    with node(database, tmp_path, clock=clock, policy_config=policy) as hsm:
         somebody = hsm.act_as(caller())
         key = somebody.execute(ops.CreateKey(algorithm="ed25519"))
 
@@ -81,19 +80,13 @@ def test_a_wrong_clock_decides_no_time_window(
     assert {"clock:closed"} == {event.rule for event in denied}
 
 
-def test_a_node_that_starts_with_a_wrong_clock(database: str, tmp_path: Path) -> None:
+def test_a_node_that_starts_with_a_wrong_clock(
+    database: str, tmp_path: Path, policy: Path
+) -> None:
     """It decides no time window from its first request on."""
-    policy = tmp_path / "policy.yaml"
-    policy.write_text(POLICY)
-    policy.chmod(0o600)
-    settings = Settings(
-        store=database, node_name="a", node_mark=tmp_path / "a", policy_config=policy
-    )
     clock = SetClock()
     clock.ahead = 31_000_000
-    with open_hsm(
-        settings, master_key=ROOT, hmac_key=AUDIT_KEY, clock=clock, test_all=False
-    ) as hsm:
+    with node(database, tmp_path, clock=clock, policy_config=policy) as hsm:
         somebody = hsm.act_as(caller())
         key = somebody.execute(ops.CreateKey(algorithm="ed25519"))
         with pytest.raises(AccessDeniedError, match="clock:closed"):

@@ -9,7 +9,6 @@ from contextlib import ExitStack, aclosing
 from pathlib import Path
 from typing import TypeAlias
 
-import psycopg
 import pytest
 from msgspec.structs import replace
 
@@ -20,7 +19,7 @@ from hsm_core.factory import OpenHSM
 from hsm_core.model import AuditEntry
 from hsm_core.operations import FROM_NOW, AuditPage, ListAuditEvents, cursor_after
 from hsm_core.testing import caller, memory_hsm
-from tests.core.cluster_nodes import node, session
+from tests.core.cluster_nodes import node, session, sql
 
 PATIENCE = 60.0
 
@@ -186,15 +185,13 @@ async def test_a_record_that_is_gone(nodes: Nodes, database: str) -> None:
     async with aclosing(follow(first, live(FROM_NOW))) as pages:
         await anext(pages)
         await asyncio.to_thread(second.close)
-        with psycopg.connect(database, autocommit=True) as connection:
-            connection.execute(
-                "DELETE FROM records USING logs WHERE records.log_id = logs.log_id "
-                "AND node = 'b' AND seq = (SELECT max(seq) FROM records AS r "
-                "WHERE r.log_id = logs.log_id)"
-            )
-            (log_id,) = connection.execute(
-                "SELECT log_id FROM logs WHERE node = 'b'"
-            ).fetchone() or ("",)
+        sql(
+            database,
+            "DELETE FROM records USING logs WHERE records.log_id = logs.log_id "
+            "AND node = 'b' AND seq = (SELECT max(seq) FROM records AS r "
+            "WHERE r.log_id = logs.log_id)",
+        )
+        ((log_id,),) = sql(database, "SELECT log_id FROM logs WHERE node = 'b'")
     cursor = f"{log_id}0"
     with pytest.raises(AuditTamperedError):
         async with aclosing(follow(first, live(cursor, limit=500))) as pages:

@@ -12,17 +12,15 @@ import pytest
 
 from hsm_core._internal.retention.shared import SharedRetentionSlot
 from hsm_core.errors import AuditTamperedError, LedgerTamperedError, UnavailableError
-from hsm_core.factory import OpenHSM, open_hsm, verify_cluster
+from hsm_core.factory import OpenHSM, verify_cluster
 from hsm_core.model import KeyState, Role
 from hsm_core.protocols import Clock, KeyStore
 from hsm_core.session import Session
-from hsm_core.settings import Settings
 from hsm_core.testing import caller
-from tests.core.cluster_nodes import AUDIT_KEY, ROOT, die_at
+from tests.core.cluster_nodes import AUDIT_KEY, die_at, open_node, sql
 from tests.core.filesystem_child import was_killed
 from tests.core.node_support import eventually
 from tests.core.ripe_material import MovedClock, adopt_policy, make_ripe
-from tests.core.test_cluster_changes import sql
 
 GONE = [KeyState.DESTROYED, KeyState.ACTIVE]
 
@@ -31,16 +29,7 @@ def opened(url: str, folder: Path, name: str, clock: Clock) -> OpenHSM:
     """Open a node with retention, and let it have the lease if it gets it."""
     policy = folder / "retention.yaml"
     policy.write_text("default_days: 1\n")
-    settings = Settings(
-        store=url,
-        node_name=name,
-        node_mark=folder / f"{name}.mark",
-        audit_timeout_seconds=30.0,
-        retention_config=policy,
-    )
-    hsm = open_hsm(
-        settings, master_key=ROOT, hmac_key=AUDIT_KEY, clock=clock, test_all=False
-    )
+    hsm = open_node(url, folder, name, clock=clock, retention_config=policy)
     slot_of(hsm).step()
     return hsm
 

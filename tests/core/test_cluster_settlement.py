@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from hsm_core._internal.assembly import cluster
 from hsm_core._internal.cluster.settlement import Settlement
 from hsm_core._internal.lib.failpoints import install
 from hsm_core.errors import KeyNotFoundError, StoreUnavailableError
+from hsm_core.factory import OpenHSM
 from hsm_core.model import ApprovalState, AuditEvent, Phase
 from tests.core.cluster_nodes import die_at, events, node, open_node, session, verify
 from tests.core.dual_support import approve, ask, ed25519, person, sign
@@ -68,6 +70,14 @@ rules:
 """
 
 
+@pytest.fixture
+def policy(tmp_path: Path) -> Path:
+    """Give a policy that wants another person for uses and rotations."""
+    path = tmp_path / "policy.yaml"
+    path.write_text(POLICY)
+    return path
+
+
 def ask_and_die(url: str, folder: Path, name: str, point: str) -> None:
     """Open a node, let an operation be approved, and die while it is done."""
     hsm = open_node(url, folder, name, policy_config=folder / "policy.yaml")
@@ -87,15 +97,15 @@ POINTS = {
 """Where a node dies, and what then becomes of the approval."""
 
 
-def test_reservations_of_dead_nodes(database: str, tmp_path: Path) -> None:
+def test_reservations_of_dead_nodes(
+    database: str, tmp_path: Path, policy: Path
+) -> None:
     """
     An approval that a dead node had reserved is consumed if the operation was done.
     """
-    (tmp_path / "policy.yaml").write_text(POLICY)
     for number, point in enumerate(POINTS):
         work = partial(ask_and_die, database, tmp_path, f"n{number}", point)
         assert was_killed(work)
-    policy = tmp_path / "policy.yaml"
     with node(database, tmp_path, "b", policy_config=policy) as other:
         ben = person(other, "ben")
 
@@ -114,12 +124,9 @@ def test_reservations_of_dead_nodes(database: str, tmp_path: Path) -> None:
     assert {"b", "n0", "n1", "n2"} == verify(database).keys()
 
 
-def test_settling_late(
-    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """
-    What a node began after it was started again is not settled with what it left.
-    """
+@pytest.fixture
+def settlements(monkeypatch: pytest.MonkeyPatch) -> list[Settlement]:
+    """Give a list of what settles for each node, in the order of their opening."""
     made: list[Settlement] = []
 
     def settlement(*parts: Any) -> Settlement:
@@ -127,67 +134,61 @@ def test_settling_late(
         return made[-1]
 
     monkeypatch.setattr(cluster, "Settlement", settlement)
-    policy = tmp_path / "policy.yaml"
-    policy.write_text(POLICY)
+    return made
+
+
+def settling(
+    one: Settlement, hsm: OpenHSM, approval_id: str, states: list[ApprovalState]
+) -> Callable[[str], None]:
+    """Return what settles for node b once an approval is reserved; note its state."""
+
+    def settle(reached: str) -> None:
+        if reached == "approval.reserved":
+            one.settle("b", 2)  # Its epoch after the first life.
+            found = ops.GetApproval(approval_id=approval_id)
+            states.append(person(hsm, "ben").execute(found).state)
+
+    return settle
+
+
+def test_settling_late(
+    database: str, tmp_path: Path, policy: Path, settlements: list[Settlement]
+) -> None:
+    """
+    What a node began after it was started again is not settled with what it left.
+    """
+    states: list[ApprovalState] = []
     with node(database, tmp_path, "a", policy_config=policy) as other:
         open_node(database, tmp_path, "b").close()
-        states: list[ApprovalState] = []
         with node(database, tmp_path, "b", policy_config=policy) as again:
-            key_id = ed25519(again)
-            asked = approve(
-                person(again, "ben"), ask(person(again, "ada"), sign(key_id))
-            )
+            use = sign(ed25519(again))
+            asked = approve(person(again, "ben"), ask(person(again, "ada"), use))
+            with install(settling(settlements[0], other, asked.approval_id, states)):
+                assert person(again, "ada").execute(use).signature
 
-            def settle_late(reached: str) -> None:
-                if reached == "approval.reserved":
-                    made[0].settle("b", 2)  # Its epoch after the first life.
-                    got = person(other, "ben").execute(
-                        ops.GetApproval(approval_id=asked.approval_id)
-                    )
-                    states.append(got.state)
-
-            with install(settle_late):
-                assert person(again, "ada").execute(sign(key_id)).signature
-        assert [ApprovalState.RESERVED] == states
+    assert [ApprovalState.RESERVED] == states
 
 
 def test_reserved_again_elsewhere(
-    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database: str, tmp_path: Path, policy: Path, settlements: list[Settlement]
 ) -> None:
     """
     An operation that failed on a dead node keeps the approval that it has elsewhere.
     """
-    made: list[Settlement] = []
-
-    def settlement(*parts: Any) -> Settlement:
-        made.append(Settlement(*parts))
-        return made[-1]
 
     def fail(reached: str) -> None:
         if reached == "approval.reserved":
             raise StoreUnavailableError
 
-    monkeypatch.setattr(cluster, "Settlement", settlement)
-    policy = tmp_path / "policy.yaml"
-    policy.write_text(POLICY)
+    states: list[ApprovalState] = []
     with node(database, tmp_path, "a", policy_config=policy) as other:
-        key_id = ed25519(other)
-        rotate = ops.RotateKey(key_id=key_id)
-        approval = approve(person(other, "ben"), ask(person(other, "ada"), rotate))
+        rotate = ops.RotateKey(key_id=ed25519(other))
+        asked = approve(person(other, "ben"), ask(person(other, "ada"), rotate))
         with node(database, tmp_path, "b", policy_config=policy) as dead:
             with install(fail), pytest.raises(StoreUnavailableError):
                 person(dead, "ada").execute(rotate, idempotency_key="once")
-        states: list[ApprovalState] = []
-
-        def settle(reached: str) -> None:
-            if reached == "approval.reserved":
-                made[0].settle("b", 2)
-                got = person(other, "ben").execute(
-                    ops.GetApproval(approval_id=approval.approval_id)
-                )
-                states.append(got.state)
-
-        with install(settle):
+        with install(settling(settlements[0], other, asked.approval_id, states)):
             done = person(other, "ada").execute(rotate, idempotency_key="once")
-        assert 2 == done.version
-        assert [ApprovalState.RESERVED] == states
+
+    assert 2 == done.version
+    assert [ApprovalState.RESERVED] == states

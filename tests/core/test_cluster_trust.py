@@ -31,10 +31,10 @@ from hsm_core.operations import (
 )
 from hsm_core.protocols import SharedTrust
 from hsm_core.testing import caller
-from tests.core.cluster_nodes import events, node, open_node, session
+from tests.core.cluster_nodes import events, node, open_node, session, sql
 from tests.core.node_child import execute_as
 from tests.core.node_support import eventually
-from tests.core.test_cluster_changes import sql, together
+from tests.core.test_cluster_changes import together
 from tests.core.test_cluster_revocations import Child
 from tests.core.test_known_people import shown
 

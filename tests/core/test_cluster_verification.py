@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,42 +30,11 @@ from hsm_core.settings import Settings
 from hsm_core.testing import FakeClock, caller
 from tests.core.audit_support import KEY, fill, intent
 from tests.core.cluster_logs import Site, site_on
+from tests.core.cluster_nodes import sql
 from tests.core.hsm_support import session_of
 from tests.core.second_reader import BadLogError, Log, read_cluster
 
 _KEY_ID: Final = "3f0c7e0e-0d3b-4c43-9b7a-2f5b8f1f7c11"
-
-Edit = Callable[["Database"], None]
-
-
-class Database:
-    """Database of a cluster as its administrator sees it."""
-
-    def __init__(self, url: str) -> None:
-        self._connection = psycopg.connect(url, autocommit=True)
-
-    def __call__(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
-        """Execute a statement; return its rows."""
-        with self._connection.cursor() as cursor:
-            cursor.execute(statement, values)
-            return cursor.fetchall() if cursor.description else []
-
-    def log_of(self, node: str) -> str:
-        """Return the ID of a node's log."""
-        rows = self("SELECT log_id FROM logs WHERE node = %s", node)
-        return str(rows[0][0])
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._connection.close()
-
-
-@contextmanager
-def attacked(url: str) -> Iterator[Database]:
-    """Open a database as an attacker would."""
-    found = Database(url)
-    yield found
-    found.close()
 
 
 def verify(url: str, key: bytes | None = KEY) -> dict[str, int]:
@@ -154,84 +123,51 @@ def test_whole_logs_pass(database: str) -> None:
     assert {"a", "b"} == before.keys()
 
 
-def _remove_log(database: Database) -> None:
-    log_id = database.log_of("a")
-    database("DELETE FROM records WHERE log_id = %s", log_id)
-    database("DELETE FROM facts WHERE log_id = %s", log_id)
-    database("DELETE FROM logs WHERE log_id = %s", log_id)
-
-
-def _remove_record(database: Database) -> None:
-    statement = "DELETE FROM records WHERE log_id = %s AND seq = 60"
-    database(statement, database.log_of("b"))
-
-
-def _remove_end(database: Database) -> None:
-    log_id = database.log_of("b")
-    database("DELETE FROM records WHERE log_id = %s AND seq > 100", log_id)
-
-
-def _alter_record(database: Database) -> None:
-    statement = (
+OF_NODE: Final = "log_id = (SELECT log_id FROM logs WHERE node = '?')"
+ATTACKS: Final[dict[str, tuple[str, str]]] = {
+    "a log is removed": (
+        "DELETE FROM records WHERE OF_A; DELETE FROM facts WHERE OF_A; "
+        "DELETE FROM logs WHERE OF_A",
+        "log_missing",
+    ),
+    "a record is removed": (
+        "DELETE FROM records WHERE OF_B AND seq = 60",
+        "sequence",
+    ),
+    "an end is removed": ("DELETE FROM records WHERE OF_B AND seq > 100", "shorter"),
+    "a record is altered": (
         "UPDATE records SET line = overlay(line PLACING '\\x7a'::bytea FROM 200) "
-        "WHERE log_id = %s AND seq = 60"
-    )
-    database(statement, database.log_of("b"))
-
-
-def _swap_records(database: Database) -> None:
-    statement = (
-        "UPDATE records SET line = (SELECT line FROM records AS other "
-        "WHERE other.log_id = records.log_id AND other.seq = 121 - records.seq) "
-        "WHERE log_id = %s AND seq IN (60, 61)"
-    )
-    database(statement, database.log_of("b"))
-
-
-def _move_record(database: Database) -> None:
-    statement = (
-        "UPDATE records SET line = (SELECT line FROM records WHERE log_id = %s "
-        "AND seq = 3) WHERE log_id = %s AND seq = 3"
-    )
-    database(statement, database.log_of("a"), database.log_of("b"))
-
-
-def _remove_facts(database: Database) -> None:
-    database("DELETE FROM facts WHERE log_id = %s", database.log_of("b"))
-
-
-def _add_facts(database: Database) -> None:
-    statement = "INSERT INTO facts SELECT log_id, 5000, line FROM facts WHERE log_id=%s"
-    database(f"{statement} LIMIT 1", database.log_of("b"))
-
-
-def _alter_mark(database: Database) -> None:
-    statement = "UPDATE logs SET head = overlay(head PLACING '\\x07'::bytea FROM 80)"
-    database(f"{statement} WHERE log_id = %s", database.log_of("b"))
-
-
-def _swap_marks(database: Database) -> None:
-    statement = "UPDATE logs SET head = (SELECT head FROM logs WHERE node = 'a')"
-    database(f"{statement} WHERE node = 'b'")
-
-
-def _add_trigger(database: Database) -> None:
-    database("CREATE VIEW more AS SELECT * FROM records")
-
-
-ATTACKS: Final[dict[str, tuple[Edit, str]]] = {
-    "a log is removed": (_remove_log, "log_missing"),
-    "a record is removed": (_remove_record, "sequence"),
-    "an end is removed": (_remove_end, "shorter"),
-    "a record is altered": (_alter_record, "mac"),
-    "two records are swapped": (_swap_records, "sequence"),
-    "a record of another log": (_move_record, "mac"),
-    "facts lines are removed": (_remove_facts, "facts"),
-    "a facts line is added": (_add_facts, "facts"),
-    "a head mark is altered": (_alter_mark, "head_damaged"),
-    "head marks are swapped": (_swap_marks, "log_id"),
-    "a view is added": (_add_trigger, "database"),
+        "WHERE OF_B AND seq = 60",
+        "mac",
+    ),
+    "two records are swapped": (
+        "UPDATE records SET line = (SELECT line FROM records AS other WHERE "
+        "other.log_id = records.log_id AND other.seq = 121 - records.seq) "
+        "WHERE OF_B AND seq IN (60, 61)",
+        "sequence",
+    ),
+    "a record of another log": (
+        "UPDATE records SET line = (SELECT line FROM records WHERE OF_A AND seq = 3) "
+        "WHERE OF_B AND seq = 3",
+        "mac",
+    ),
+    "facts lines are removed": ("DELETE FROM facts WHERE OF_B", "facts"),
+    "a facts line is added": (
+        "INSERT INTO facts SELECT log_id, 5000, line FROM facts WHERE OF_B LIMIT 1",
+        "facts",
+    ),
+    "a head mark is altered": (
+        "UPDATE logs SET head = overlay(head PLACING '\\x07'::bytea FROM 80) "
+        "WHERE OF_B",
+        "head_damaged",
+    ),
+    "head marks are swapped": (
+        "UPDATE logs SET head = (SELECT head FROM logs WHERE OF_A) WHERE OF_B",
+        "log_id",
+    ),
+    "a view is added": ("CREATE VIEW more AS SELECT * FROM records", "database"),
 }
+"""What an attacker executes, and how verification names it."""
 
 
 @pytest.fixture(scope="module")
@@ -249,9 +185,10 @@ def told(postgresql: Any) -> Iterator[str]:
 def test_an_attack_is_named(postgresql: Any, told: str, attack: str) -> None:
     """Whoever may write the database but has no key is found out, with a reason."""
     copy = postgresql.new_database(template=told)
-    edit, reason = ATTACKS[attack]
-    with attacked(postgresql.url(copy)) as opened:
-        edit(opened)
+    statement, reason = ATTACKS[attack]
+    for node in "ab":
+        statement = statement.replace(f"OF_{node.upper()}", OF_NODE.replace("?", node))
+    sql(postgresql.url(copy), statement)
 
     with pytest.raises(AuditTamperedError) as caught:
         verify(postgresql.url(copy))
@@ -265,20 +202,21 @@ def test_an_attack_is_named(postgresql: Any, told: str, attack: str) -> None:
 def test_an_older_end_with_its_mark_is_named(database: str) -> None:
     """An older copy of one log is authentic; the other log names what it lacks."""
     clock = FakeClock()
-    with site_on(database, "a", "b", clock=clock) as site, attacked(database) as opened:
+    with site_on(database, "a", "b", clock=clock) as site:
         use(site, "b", 1, 0, 3)
-        older = opened("SELECT log_id, head FROM logs WHERE node = 'b'")[0]
+        ((log_id, head),) = sql(
+            database, "SELECT log_id, head FROM logs WHERE node = 'b'"
+        )
         use(site, "b", 1, 0, 3)
         site.watch()
         site.watches["b"].record_growth(now=True)
-    with attacked(database) as opened:
-        opened("DELETE FROM records WHERE log_id = %s AND seq > 3", older[0])
-        opened("DELETE FROM facts WHERE log_id = %s AND first_seq > 3", older[0])
-        opened("UPDATE logs SET head = %s WHERE log_id = %s", older[1], older[0])
+    sql(database, "DELETE FROM records WHERE log_id = %s AND seq > 3", log_id)
+    sql(database, "DELETE FROM facts WHERE log_id = %s AND first_seq > 3", log_id)
+    sql(database, "UPDATE logs SET head = %s WHERE log_id = %s", head, log_id)
 
     with pytest.raises(AuditTamperedError) as caught:
         verify(database)
-    assert {"reason": "cut", "log_id": older[0], "seq": 4} == caught.value.facts
+    assert {"reason": "cut", "log_id": log_id, "seq": 4} == caught.value.facts
 
 
 def _stale(site: Site, _clock: FakeClock) -> None:
@@ -407,13 +345,12 @@ def test_the_logs_of_nodes_that_work_pass(database: str, tmp_path: Path) -> None
         _check_queries(a.act_as(caller()), b.act_as(caller()))
 
     assert before.keys() == verify(database).keys() == {"a", "b"}
-    with attacked(database) as opened:
-        lines = [bytes(line) for (line,) in opened("SELECT line FROM records")]
-        kinds = {b'"kind":"Sign"': 2, b'"phase":"outcome"': 3}
-        for mark, count in kinds.items():
-            found = [each for each in lines if mark in each and b'"code"' not in each]
-            assert count == len([each for each in found if b',"revision":' in each])
-        opened("DELETE FROM logs WHERE node = 'a'")
+    lines = [bytes(line) for (line,) in sql(database, "SELECT line FROM records")]
+    kinds = {b'"kind":"Sign"': 2, b'"phase":"outcome"': 3}
+    for mark, count in kinds.items():
+        found = [each for each in lines if mark in each and b'"code"' not in each]
+        assert count == len([each for each in found if b',"revision":' in each])
+    sql(database, "DELETE FROM logs WHERE node = 'a'")
     with pytest.raises(AuditTamperedError) as caught:
         verify(database)
     assert "log_missing" == caught.value.facts["reason"]

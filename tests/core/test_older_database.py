@@ -32,7 +32,7 @@ from hsm_core.factory import OpenHSM
 from hsm_core.model import MessageDetail
 from hsm_core.operations import RecoverStore, Status, UpdateKey
 from hsm_core.testing import caller
-from tests.core.cluster_nodes import events, node, open_node, session, verify
+from tests.core.cluster_nodes import events, node, open_node, session, sql, verify
 from tests.core.node_support import eventually
 from tests.postgresql import PostgreSQL
 
@@ -72,6 +72,12 @@ def dump(postgresql: PostgreSQL, database: str) -> Iterator[Callable[[], Dump]]:
         each.drop()
 
 
+def create(database: str, folder: Path, name: str) -> None:
+    """Let a node create a key, and stop."""
+    with node(database, folder) as hsm:
+        session(hsm).create_key("ed25519", name=name)
+
+
 def locked(hsm: OpenHSM) -> str:
     """Return why an HSM is locked; it refuses every use."""
     reason = hsm.act_as(caller()).execute(Status()).store.locked
@@ -92,11 +98,9 @@ def test_a_dump_that_is_restored(
     """
     A node that has seen more locks itself, names it, and goes on once it is accepted.
     """
-    with node(database, tmp_path) as hsm:
-        session(hsm).create_key("ed25519", name="first")
+    create(database, tmp_path, "first")
     older = dump()
-    with node(database, tmp_path) as hsm:
-        session(hsm).create_key("ed25519", name="second")
+    create(database, tmp_path, "second")
     older.restore()
 
     with node(database, tmp_path) as hsm:
@@ -153,8 +157,7 @@ def test_one_recovery_for_all_nodes(
     """
     What one node recovers the others go on with, and each records what it has lost.
     """
-    with node(database, tmp_path) as hsm:
-        session(hsm).create_key("ed25519", name="first")
+    create(database, tmp_path, "first")
     for number in (1, 2):
         lose(database, tmp_path, dump, ("a", "b", "c"))
         with ExitStack() as stack:
@@ -178,8 +181,7 @@ def test_a_recovery_at_start(
     """
     A start that accepts a changed store records what was lost, too.
     """
-    with node(database, tmp_path) as hsm:
-        session(hsm).create_key("ed25519", name="first")
+    create(database, tmp_path, "first")
     lose(database, tmp_path, dump, ("a",))
 
     with node(database, tmp_path, accept_changed_store=True) as hsm:
@@ -236,7 +238,6 @@ def test_a_recovery_ends_blocks_of_encryptions(database: str, tmp_path: Path) ->
 
 
 def test_an_earlier_recovery_counts_no_more(
-    postgresql: PostgreSQL,
     database: str,
     tmp_path: Path,
     dump: Callable[[], Dump],
@@ -245,8 +246,7 @@ def test_an_earlier_recovery_counts_no_more(
     """
     A recovery that came back with an older database, or was altered, opens nothing.
     """
-    with node(database, tmp_path) as hsm:
-        session(hsm).create_key("ed25519", name="first")
+    create(database, tmp_path, "first")
     lose(database, tmp_path, dump, ("a", "b"))
     with node(database, tmp_path) as hsm:
         hsm.act_as(caller()).execute(RecoverStore(reason="restored"))
@@ -267,9 +267,9 @@ def test_an_earlier_recovery_counts_no_more(
             )
             assert not feed.find_recovery(seen)
         assert locked(hsm)
-        postgresql.execute(
+        sql(
+            database,
             "UPDATE changes SET generation = generation + 1 WHERE kind = 'recovery'",
-            database=urlsplit(database).path.strip("/"),
         )
         assert not feed.find_recovery(0)
 
@@ -280,11 +280,9 @@ def test_a_feed_that_was_lost_and_grew_again(
     """
     Another node without a mark makes other changes; who has seen the first ones locks.
     """
-    with node(database, tmp_path) as hsm:
-        session(hsm).create_key("ed25519", name="first")
+    create(database, tmp_path, "first")
     older = dump()
-    with node(database, tmp_path) as hsm:
-        session(hsm).create_key("ed25519", name="second")
+    create(database, tmp_path, "second")
     older.restore()
     with node(database, tmp_path, "b") as hsm:
         session(hsm).create_key("ed25519", name="third")
@@ -300,8 +298,7 @@ def test_a_node_that_runs(
     """
     A node whose database comes back older under it says so to whoever asks it.
     """
-    with node(database, tmp_path) as hsm:
-        session(hsm).create_key("ed25519", name="first")
+    create(database, tmp_path, "first")
     older = dump()
     hsm = open_node(database, tmp_path)
     session(hsm).create_key("ed25519", name="second")
@@ -322,8 +319,7 @@ def test_records_that_were_lost(
     """
     A database that lacks nothing but records of uses is older, too.
     """
-    with node(database, tmp_path) as hsm:
-        session(hsm).create_key("ed25519", name="first")
+    create(database, tmp_path, "first")
     older = dump()
     with node(database, tmp_path) as hsm:
         for _ in range(20):
@@ -345,8 +341,7 @@ def test_the_mark_names_no_log_of_a_node_that_is_gone(
         cluster: Any = hsm._cluster  # noqa: SLF001 (no other way to look)
         return {*cluster.seen.mark.seen.logs}
 
-    with node(database, tmp_path) as hsm:
-        session(hsm).create_key("ed25519", name="first")
+    create(database, tmp_path, "first")
     older = dump()
     with node(database, tmp_path) as hsm:
         with node(database, tmp_path, "b") as other:
@@ -364,7 +359,7 @@ def test_the_mark_names_no_log_of_a_node_that_is_gone(
     "change", ["DELETE FROM fence", "UPDATE fence SET epoch = epoch - 2"]
 )
 def test_a_fence_that_is_older(
-    postgresql: PostgreSQL, database: str, tmp_path: Path, change: str, has_mark: bool
+    database: str, tmp_path: Path, change: str, has_mark: bool
 ) -> None:
     """
     A node whose fence was removed or put back locks itself, and goes on above it.
@@ -373,11 +368,10 @@ def test_a_fence_that_is_older(
         pass
     with node(database, tmp_path) as hsm:
         before = epoch_of(hsm)
-    name = urlsplit(database).path.strip("/")
-    postgresql.execute(change, database=name)
+    sql(database, change)
     if not has_mark:
         (tmp_path / "a.mark").unlink()
-        postgresql.execute("DELETE FROM fence", database=name)
+        sql(database, "DELETE FROM fence")
 
     with node(database, tmp_path) as hsm:
         assert "fence of this node was removed" in locked(hsm)
@@ -388,15 +382,12 @@ def test_a_fence_that_is_older(
         assert not locked(hsm)
 
 
-def test_a_fence_that_is_removed_under_a_node(
-    postgresql: PostgreSQL, database: str, tmp_path: Path
-) -> None:
+def test_a_fence_that_is_removed_under_a_node(database: str, tmp_path: Path) -> None:
     """
     A node that runs without its fence stops, and says why.
     """
     hsm = open_node(database, tmp_path)
-    name = urlsplit(database).path.strip("/")
-    postgresql.execute("DELETE FROM fence", database=name)
+    sql(database, "DELETE FROM fence")
     with pytest.raises(UnavailableError):
         session(hsm).create_key("aes")
 
@@ -405,21 +396,17 @@ def test_a_fence_that_is_removed_under_a_node(
         hsm.close()
 
 
-def test_a_counter_that_is_older(
-    postgresql: PostgreSQL, database: str, tmp_path: Path
-) -> None:
+def test_a_counter_that_is_older(database: str, tmp_path: Path) -> None:
     """
     A node encrypts no more with a key whose counter is older than what it has seen.
     """
-    name = urlsplit(database).path.strip("/")
     with node(database, tmp_path) as hsm:
         key_id = session(hsm).create_key("aes", name="first").key_id
         session(hsm).encrypt("first", b"m")
-        ((older,),) = postgresql.execute("SELECT value FROM uses", database=name)
+        ((older,),) = sql(database, "SELECT value FROM uses")
         for _ in range(3):
             session(hsm).encrypt("first", bytes(600_000))
-        change = "UPDATE uses SET value = %s"
-        postgresql.execute(change, (bytes(older),), database=name)
+        sql(database, "UPDATE uses SET value = %s", older)
         hsm.act_as(caller()).execute(UpdateKey(key_id=key_id, owner="other"))
 
         with pytest.raises(KeyTamperedError, match=r"counter .* rotate"):
