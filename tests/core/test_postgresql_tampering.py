@@ -25,76 +25,40 @@ from hsm_core.testing import caller
 from tests.self_tests import open_tested
 
 Execute = Callable[..., None]
-Attack = tuple[str, tuple[object, ...]]
 
-KEY, OTHER = "<key>", "<other>"
 
-ATTACKS: dict[str, Attack] = {
-    "document-altered": (
-        "UPDATE keys SET document = set_byte(document, 40, "
-        "get_byte(document, 40) # 1) WHERE key_id = $1",
-        (KEY,),
-    ),
-    "document-of-another": (
-        "UPDATE keys SET document = (SELECT document FROM keys WHERE key_id = $2) "
-        "WHERE key_id = $1",
-        (KEY, OTHER),
-    ),
-    "document-gone": ("UPDATE keys SET document = NULL WHERE key_id = $1", (KEY,)),
-    "document-too-long": (
-        "UPDATE keys SET document = decode(repeat('00', 20000000), 'hex') "
-        "WHERE key_id = $1",
-        (KEY,),
-    ),
-    "document-empty": ("UPDATE keys SET document = '' WHERE key_id = $1", (KEY,)),
-    "key-unlisted": ("UPDATE keys SET created_at = NULL WHERE key_id = $1", (KEY,)),
-    "blob-altered": (
-        "UPDATE blobs SET blob = set_byte(blob, 40, get_byte(blob, 40) # 1) "
-        "WHERE key_id = $1",
-        (KEY,),
-    ),
-    "blob-of-another": (
-        "UPDATE blobs SET blob = (SELECT blob FROM blobs WHERE key_id = $2) "
-        "WHERE key_id = $1",
-        (KEY, OTHER),
-    ),
-    "blob-gone": ("DELETE FROM blobs WHERE key_id = $1", (KEY,)),
-    "name-altered": (
-        "UPDATE keys SET name = 'else', claim = 'else' WHERE key_id = $1",
-        (KEY,),
-    ),
-    "name-leads-nowhere": (
-        "UPDATE keys SET claim = NULL WHERE key_id = $1",
-        (KEY,),
-    ),
-    "name-of-another": (
-        "UPDATE keys SET claim = 'another' WHERE key_id = $1",
-        (KEY,),
-    ),
-    "state-altered": (
-        "UPDATE keys SET state = 'destroyed' WHERE key_id = $1",
-        (KEY,),
-    ),
-    "tags-altered": ("UPDATE keys SET tags = '[]' WHERE key_id = $1", (KEY,)),
-    "owner-altered": ("UPDATE keys SET owner = 'eve' WHERE key_id = $1", (KEY,)),
-    "tags-are-none": ("UPDATE keys SET tags = '{}' WHERE key_id = $1", (KEY,)),
-    "generation-altered": (
-        "UPDATE keys SET generation = 7 WHERE key_id = $1",
-        (KEY,),
-    ),
-    "generation-gone": (
-        "UPDATE keys SET generation = NULL WHERE key_id = $1",
-        (KEY,),
-    ),
-    "digest-altered": (
-        "UPDATE keys SET digest = repeat('a', 64) WHERE key_id = $1",
-        (KEY,),
-    ),
-    "operations-gone": ("DELETE FROM operations WHERE key_id = $1", (KEY,)),
-    "operations-of-another": (
-        "UPDATE operations SET key_id = $2 WHERE key_id = $1",
-        (KEY, OTHER),
-    ),
+def flipped(column: str) -> str:
+    """Return what a column becomes with one bit changed."""
+    return f"{column} = set_byte({column}, 40, get_byte({column}, 40) # 1)"
+
+
+KEYS = "UPDATE keys SET"
+BLOBS = "UPDATE blobs SET"
+OTHER_BLOB = "blob = (SELECT blob FROM blobs WHERE key_id = $2)"
+CHANGES: dict[str, str] = {
+    "document-altered": flipped("document"),
+    "document-of-another": "document = (SELECT document FROM keys WHERE key_id = $2)",
+    "document-gone": "document = NULL",
+    "document-too-long": "document = decode(repeat('00', 20000000), 'hex')",
+    "document-empty": "document = ''",
+    "key-unlisted": "created_at = NULL",
+    "name-altered": "name = 'else', claim = 'else'",
+    "name-leads-nowhere": "claim = NULL",
+    "name-of-another": "claim = 'another'",
+    "state-altered": "state = 'destroyed'",
+    "tags-altered": "tags = '[]'",
+    "owner-altered": "owner = 'eve'",
+    "tags-are-none": "tags = '{}'",
+    "generation-altered": "generation = 7",
+    "generation-gone": "generation = NULL",
+    "digest-altered": "digest = repeat('a', 64)",
+}
+ATTACKS = {name: f"{KEYS} {change}" for name, change in CHANGES.items()} | {
+    "blob-altered": f"{BLOBS} {flipped('blob')}",
+    "blob-of-another": f"{BLOBS} {OTHER_BLOB}",
+    "blob-gone": "DELETE FROM blobs",
+    "operations-gone": "DELETE FROM operations",
+    "operations-of-another": "UPDATE operations SET key_id = $2",
 }
 
 
@@ -127,10 +91,11 @@ def test_every_class_is_named(hsm: OpenHSM, execute: Execute) -> None:
     """
     session = Session(hsm.act_as(caller()))
     attacked: dict[str, str] = {}
-    for name, (statement, values) in ATTACKS.items():
+    for name, attack in ATTACKS.items():
         key_id = session.create_key("aes", name=name, tags=["t"]).key_id
         other = session.create_key("aes", name=f"not-{name}").key_id
-        execute(statement, tuple({KEY: key_id, OTHER: other}[str(v)] for v in values))
+        values = (key_id, other) if "$2" in attack else (key_id,)
+        execute(f"{attack} WHERE key_id = $1", values)
         attacked[key_id] = name
 
     found = hsm.act_as(caller()).execute(ops.VerifyStore()).findings
