@@ -10,6 +10,7 @@ of them on.
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import shutil
 import tempfile
@@ -115,6 +116,19 @@ def patched(fake: FaultyOS) -> Iterator[FaultyOS]:
 def struck(number: int, nth: int, *, sticky: bool) -> FaultyOS:
     """Return a fake whose n-th call fails with an error number, or all from it on."""
     return FaultyOS(raising(number), nth, 10**9 if sticky else nth)
+
+
+def each_call(number: int, *, sticky: bool) -> Iterator[tuple[int, FaultyOS]]:
+    """
+    Give fakes that fail at the first call, at the second, and so on, with its number.
+
+    The last of them fails at none, as what it was used for makes no more calls.
+    """
+    for nth in itertools.count(1):
+        fake = struck(number, nth, sticky=sticky)
+        yield nth, fake
+        if fake.count < nth:
+            return
 
 
 def failing_sync_of_directories() -> FaultyOS:

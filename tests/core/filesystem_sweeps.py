@@ -27,10 +27,10 @@ from tests.core.filesystem_support import (
     FaultyOS,
     Seen,
     copy,
+    each_call,
     leftovers,
     patched,
     seen,
-    struck,
 )
 from tests.core.key_support import operation_of
 from tests.support import REPOSITORY
@@ -121,19 +121,15 @@ def fail_every_call(
     """
     run = SCENARIOS[scenario]
     old, new = both_states(template, folder, run)
-    nth = 0
-    while True:
-        nth += 1
+    for nth, fake in each_call(number, sticky=sticky):
         directory = copy(template, folder / f"{scenario}-{number}-{sticky}-{nth}")
         store = FilesystemKeyStore(directory)
-        fake = struck(number, nth, sticky=sticky)
         error = attempt(store, run, fake)
         store.close()
         is_in = check_start(directory, old, new)
         _check_answer(error, is_in=is_in)
         shutil.rmtree(directory)
-        if fake.count < nth:
-            return nth
+    return nth
 
 
 def _check_answer(error: HSMError | None, *, is_in: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,9 +21,8 @@ from tests.core.filesystem_support import (
     SMALL_WRITES,
     FaultyOS,
     copy,
-    folder_in_memory,
+    each_call,
     leftovers,
-    make_template,
     patched,
     prepare_small,
     seen,
@@ -41,42 +40,33 @@ from tests.core.key_support import key_id_of
 COMMON = ("EIO", "ENOSPC", "EMFILE")
 
 
-@pytest.fixture
-def tmp_path() -> Iterator[Path]:
-    """Give a folder in memory, as this many syncs would take long elsewhere."""
-    with folder_in_memory() as folder:
-        yield folder
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a closed store to copy."""
-    return make_template(tmp_path_factory.mktemp("template") / "store")
-
-
 @pytest.mark.parametrize("sticky", [False, True], ids=["once", "from then on"])
 @pytest.mark.parametrize("name", COMMON)
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_fault_at_every_call(
-    template: Path, tmp_path: Path, scenario: str, name: str, *, sticky: bool
+    store_template: Path, memory_path: Path, scenario: str, name: str, *, sticky: bool
 ) -> None:
     """
     Whatever call fails, the answer is true: old or new state, wholly, after a start.
     """
     number = NUMBERS[name]
-    calls = fail_every_call(template, tmp_path, scenario, number, sticky=sticky)
+    calls = fail_every_call(
+        store_template, memory_path, scenario, number, sticky=sticky
+    )
 
     assert calls >= 10
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_full_disk_is_told(template: Path, tmp_path: Path, scenario: str) -> None:
+def test_full_disk_is_told(
+    store_template: Path, memory_path: Path, scenario: str
+) -> None:
     """
     Where a write finds no room, the answer says so, and works again when there is.
     """
     run = SCENARIOS[scenario]
-    _, new = both_states(template, tmp_path, run)
-    store = FilesystemKeyStore(copy(template, tmp_path / "full"))
+    _, new = both_states(store_template, memory_path, run)
+    store = FilesystemKeyStore(copy(store_template, memory_path / "full"))
     fake = FaultyOS(struck(errno.ENOSPC, 1, sticky=True).strike, 1, 10**9)
     fake.names = frozenset({"write", "mkdir"})
 
@@ -96,19 +86,17 @@ def test_full_disk_is_told(template: Path, tmp_path: Path, scenario: str) -> Non
     + [("first counter", 0)],
 )
 def test_small_writes(
-    template: Path, tmp_path: Path, name: str, number: int, sticky: int
+    store_template: Path, memory_path: Path, name: str, number: int, sticky: int
 ) -> None:
     """
     Abort marks, values and counters are old or new too, and never falsely answered.
     """
     write = SMALL_WRITES[name]
-    failures = nth = 0
-    while True:
-        nth += 1
-        directory = copy(template, tmp_path / str(nth))
+    failures = 0
+    for nth, fake in each_call(number, sticky=bool(sticky)):
+        directory = copy(store_template, memory_path / str(nth))
         store = FilesystemKeyStore(directory)
         prepare_small(store)
-        fake = struck(number, nth, sticky=bool(sticky))
         error = attempt(store, write.run, fake)
         store.reopen()
         found = write.read(store)
@@ -120,8 +108,6 @@ def test_small_writes(
         assert [] == leftovers(directory)
         store.close()
         failures += error is not None
-        if fake.count < nth:
-            break
     assert failures >= 3
 
 
@@ -129,21 +115,18 @@ def test_small_writes(
 @pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.EACCES])
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_fault_while_opening_after_a_crash(
-    template: Path, tmp_path: Path, scenario: str, number: int, *, sticky: bool
+    store_template: Path, memory_path: Path, scenario: str, number: int, *, sticky: bool
 ) -> None:
     """
     A start that meets a fault while it tidies fails or succeeds wholly, and harms none.
     """
-    old, new = both_states(template, tmp_path, SCENARIOS[scenario])
-    torn = copy(template, tmp_path / "torn")
+    old, new = both_states(store_template, memory_path, SCENARIOS[scenario])
+    torn = copy(store_template, memory_path / "torn")
     store = FilesystemKeyStore(torn)
     attempt(store, SCENARIOS[scenario], struck(errno.EIO, 9, sticky=True))
     store.close()
-    nth = 0
-    while True:
-        nth += 1
-        directory = copy(torn, tmp_path / str(nth))
-        fake = struck(number, nth, sticky=sticky)
+    for nth, fake in each_call(number, sticky=sticky):
+        directory = copy(torn, memory_path / str(nth))
         with patched(fake):
             try:
                 store = FilesystemKeyStore(directory)
@@ -154,19 +137,17 @@ def test_fault_while_opening_after_a_crash(
         found, is_in = reopened(directory)
 
         assert (new if is_in else old) == found
-        if fake.count < nth:
-            break
     assert nth > 20
 
 
 @pytest.mark.parametrize("number", NUMBERS.values(), ids=list(NUMBERS))
 def test_reading_is_never_not_found(
-    template: Path, tmp_path: Path, number: int
+    store_template: Path, memory_path: Path, number: int
 ) -> None:
     """
     A read that fails is "not available": never "no such key", never "tampered".
     """
-    store = FilesystemKeyStore(copy(template, tmp_path / "store"))
+    store = FilesystemKeyStore(copy(store_template, memory_path / "store"))
     reads: list[Callable[[], object]] = [
         lambda: store.get(key_id_of(2)),
         lambda: store.get_blob(key_id_of(2), 2),
@@ -197,13 +178,13 @@ def fake_calls(read: Callable[[], object]) -> int:
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_short_writes(template: Path, tmp_path: Path, scenario: str) -> None:
+def test_short_writes(store_template: Path, memory_path: Path, scenario: str) -> None:
     """
     A write that takes one byte at a time is repeated until all is written.
     """
     run = SCENARIOS[scenario]
-    _, new = both_states(template, tmp_path, run)
-    store = FilesystemKeyStore(copy(template, tmp_path / "short"))
+    _, new = both_states(store_template, memory_path, run)
+    store = FilesystemKeyStore(copy(store_template, memory_path / "short"))
     fake = FaultyOS(lambda name, args: os.write(args[0], args[1][:1]), 1, 10**9)
     fake.names = frozenset({"write"})
 
@@ -214,11 +195,11 @@ def test_short_writes(template: Path, tmp_path: Path, scenario: str) -> None:
     store.close()
 
 
-def test_write_that_takes_nothing(template: Path, tmp_path: Path) -> None:
+def test_write_that_takes_nothing(store_template: Path, memory_path: Path) -> None:
     """
     A write that makes no progress ends in an error, not in a loop.
     """
-    store = FilesystemKeyStore(copy(template, tmp_path / "store"))
+    store = FilesystemKeyStore(copy(store_template, memory_path / "store"))
     fake = FaultyOS(lambda name, args: 0, 1, 10**9, frozenset({"write"}))
 
     error = attempt(store, SCENARIOS["create"], fake)
@@ -228,13 +209,15 @@ def test_write_that_takes_nothing(template: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_order_of_durability(template: Path, tmp_path: Path, scenario: str) -> None:
+def test_order_of_durability(
+    store_template: Path, memory_path: Path, scenario: str
+) -> None:
     """
     Nothing is renamed before it is synced, nothing follows a name that is not.
 
     A power cut may keep any later change without an earlier one that was not synced.
     """
-    store = FilesystemKeyStore(copy(template, tmp_path / "store"))
+    store = FilesystemKeyStore(copy(store_template, memory_path / "store"))
     fake = FaultyOS(names=CHANGES)
     with patched(fake):
         SCENARIOS[scenario](store)
@@ -243,7 +226,7 @@ def test_order_of_durability(template: Path, tmp_path: Path, scenario: str) -> N
     contents: set[str] = set()
     names: set[str] = set()
     for name, what in fake.trace:
-        if "/index" in str(what) or what == str(tmp_path / "store"):
+        if "/index" in str(what) or what == str(memory_path / "store"):
             # The saved index is only a help, and its journal is never synced.
             continue
         match name:

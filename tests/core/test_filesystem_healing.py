@@ -33,16 +33,14 @@ from tests.core.filesystem_support import (
     as_directory,
     as_link,
     copy,
+    each_call,
     failing_sync_of_directories,
-    folder_in_memory,
     key_path,
     leftovers,
-    make_template,
     patched,
     path_of,
     prepare_small,
     seen,
-    struck,
 )
 from tests.core.filesystem_sweeps import attempt, both_states
 from tests.core.key_support import change_of, document_of, key_id_of, operation_of, page
@@ -50,22 +48,9 @@ from tests.support import REPOSITORY
 
 
 @pytest.fixture
-def tmp_path() -> Iterator[Path]:
-    """Give a folder in memory, as this many syncs would take long elsewhere."""
-    with folder_in_memory() as folder:
-        yield folder
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a closed store to copy."""
-    return make_template(tmp_path_factory.mktemp("template") / "store")
-
-
-@pytest.fixture
-def store(template: Path, tmp_path: Path) -> Iterator[FilesystemKeyStore]:
+def store(store_template: Path, memory_path: Path) -> Iterator[FilesystemKeyStore]:
     """Give an open copy of it."""
-    opened = FilesystemKeyStore(copy(template, tmp_path / "store"))
+    opened = FilesystemKeyStore(copy(store_template, memory_path / "store"))
     yield opened
     opened.close()
 
@@ -119,18 +104,16 @@ def unavailable(store: FilesystemKeyStore) -> None:
 @pytest.mark.parametrize("sticky", [False, True], ids=["once", "from then on"])
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_every_failure_is_healed(
-    template: Path, tmp_path: Path, scenario: str, *, sticky: bool
+    store_template: Path, memory_path: Path, scenario: str, *, sticky: bool
 ) -> None:
     """
     Whichever call failed, opening again gives the old or the new state, and works.
     """
-    old, new = both_states(template, tmp_path, SCENARIOS[scenario])
-    run, nth, healed = SCENARIOS[scenario], 0, 0
-    while True:
-        nth += 1
-        directory = copy(template, tmp_path / str(nth))
+    old, new = both_states(store_template, memory_path, SCENARIOS[scenario])
+    run, healed = SCENARIOS[scenario], 0
+    for nth, fake in each_call(errno.EIO, sticky=sticky):
+        directory = copy(store_template, memory_path / str(nth))
         store = FilesystemKeyStore(directory)
-        fake = struck(errno.EIO, nth, sticky=sticky)
         error = attempt(store, run, fake)
         if not store.available:
             healed += 1
@@ -145,8 +128,6 @@ def test_every_failure_is_healed(
             run(store)
         assert new == seen(store)
         check(store, directory, old, new)
-        if fake.count < nth:
-            break
     assert healed
 
 
@@ -154,38 +135,33 @@ def test_every_failure_is_healed(
 @pytest.mark.parametrize("sticky", [False, True], ids=["once", "from then on"])
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_fault_while_opening_again(
-    template: Path, tmp_path: Path, scenario: str, number: int, *, sticky: bool
+    store_template: Path, memory_path: Path, scenario: str, number: int, *, sticky: bool
 ) -> None:
     """
     A failure of the repair leaves the store unavailable, and the next one is whole.
     """
-    old, new = both_states(template, tmp_path, SCENARIOS[scenario])
-    nth = 0
-    while True:
-        nth += 1
-        directory = copy(template, tmp_path / str(nth))
+    old, new = both_states(store_template, memory_path, SCENARIOS[scenario])
+    for nth, fake in each_call(number, sticky=sticky):
+        directory = copy(store_template, memory_path / str(nth))
         store = FilesystemKeyStore(directory)
         attempt(store, SCENARIOS[scenario], failing_sync_of_directories())
-        fake = struck(number, nth, sticky=sticky)
         error = attempt(store, lambda s: s.reopen(), fake)
         if error is not None:
             assert isinstance(error, StoreUnavailableError)
             unavailable(store)
             store.reopen()
         check(store, directory, old, new)
-        if fake.count < nth:
-            break
     assert nth > 10
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_what_is_found_is_written_afresh(
-    template: Path, tmp_path: Path, scenario: str
+    store_template: Path, memory_path: Path, scenario: str
 ) -> None:
     """
     No sync is trusted that follows a failed one: new files, new names, new syncs.
     """
-    directory = copy(template, tmp_path / "store")
+    directory = copy(store_template, memory_path / "store")
     store = FilesystemKeyStore(directory)
     attempt(store, SCENARIOS[scenario], failing_sync_of_directories())
     numbers = {
@@ -220,7 +196,7 @@ def test_what_is_found_is_written_afresh(
 
 
 @pytest.mark.parametrize("name", list(SMALL_WRITES)[:-1])
-def test_small_writes(store: FilesystemKeyStore, tmp_path: Path, name: str) -> None:
+def test_small_writes(store: FilesystemKeyStore, memory_path: Path, name: str) -> None:
     """
     Marks, values, counters and deletes are settled too, to what a start would find.
     """
@@ -234,7 +210,7 @@ def test_small_writes(store: FilesystemKeyStore, tmp_path: Path, name: str) -> N
     store.reopen()
 
     assert write.new == write.read(store)
-    assert [] == leftovers(tmp_path)
+    assert [] == leftovers(memory_path)
 
 
 def test_blob_before_the_commit(store: FilesystemKeyStore) -> None:
@@ -322,13 +298,13 @@ def test_file_that_could_not_be_synced(
 
 @pytest.mark.parametrize("odd", [as_link, as_directory])
 def test_what_somebody_put_there_meanwhile(
-    store: FilesystemKeyStore, tmp_path: Path, odd: Callable[[Path], None]
+    store: FilesystemKeyStore, memory_path: Path, odd: Callable[[Path], None]
 ) -> None:
     """
     What lies at an unsettled path and is no file of ours is not copied; it is damage.
     """
     attempt(store, SCENARIOS["edit"], failing_sync_of_directories())
-    odd(key_path(tmp_path / "store", 3) / "key.json")
+    odd(key_path(memory_path / "store", 3) / "key.json")
 
     store.reopen()
 
@@ -337,13 +313,13 @@ def test_what_somebody_put_there_meanwhile(
 
 
 def test_new_key_that_somebody_changed_meanwhile(
-    store: FilesystemKeyStore, tmp_path: Path
+    store: FilesystemKeyStore, memory_path: Path
 ) -> None:
     """
     Nor is a new key's directory with foreign things in it, or without its document.
     """
     attempt(store, SCENARIOS["create"], failing_sync_of_directories())
-    folder = key_path(tmp_path / "store", 9)
+    folder = key_path(memory_path / "store", 9)
     (folder / "foreign").mkdir()
     (folder / "key.json").unlink()
 
@@ -354,12 +330,12 @@ def test_new_key_that_somebody_changed_meanwhile(
     assert (folder / "foreign").is_dir()
 
 
-def test_blob_whose_key_is_gone(store: FilesystemKeyStore, tmp_path: Path) -> None:
+def test_blob_whose_key_is_gone(store: FilesystemKeyStore, memory_path: Path) -> None:
     """
     A key that disappeared while a blob of it was unsettled stays away.
     """
     attempt(store, SCENARIOS["rotate"], failing_sync_of_directories())
-    shutil.rmtree(key_path(tmp_path / "store", 1))
+    shutil.rmtree(key_path(memory_path / "store", 1))
 
     store.reopen()
 
@@ -368,7 +344,7 @@ def test_blob_whose_key_is_gone(store: FilesystemKeyStore, tmp_path: Path) -> No
 
 
 def test_removal_that_was_done_after_all(
-    store: FilesystemKeyStore, tmp_path: Path
+    store: FilesystemKeyStore, memory_path: Path
 ) -> None:
     """
     A removal that failed and yet was done is not called "nothing changed".
@@ -424,19 +400,19 @@ def test_nothing_failed(store: FilesystemKeyStore) -> None:
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_kill_while_opening_again(
-    template: Path, tmp_path: Path, scenario: str
+    store_template: Path, memory_path: Path, scenario: str
 ) -> None:
     """
     SIGKILL before each changing call of the repair: old state or new, and tidy.
     """
-    old, new = both_states(template, tmp_path, SCENARIOS[scenario])
+    old, new = both_states(store_template, memory_path, SCENARIOS[scenario])
     answer = subprocess.run(
         [
             sys.executable,
             "-m",
             "tests.core.filesystem_child",
-            str(template),
-            str(tmp_path),
+            str(store_template),
+            str(memory_path),
             scenario,
             "heal",
         ],
@@ -445,7 +421,7 @@ def test_kill_while_opening_again(
         stdout=subprocess.PIPE,
         text=True,
     )
-    directories = sorted(tmp_path.glob("call-*"))
+    directories = sorted(memory_path.glob("call-*"))
     assert int(answer.stdout) == len(directories) > 4
     for directory in directories:
         check(FilesystemKeyStore(directory), directory, old, new)

@@ -16,9 +16,7 @@ from hsm_core.errors import StoreLockedError
 from tests.core.filesystem_support import (
     SCENARIOS,
     copy,
-    folder_in_memory,
     leftovers,
-    make_template,
     seen,
 )
 from tests.core.filesystem_sweeps import kill_before_every
@@ -26,22 +24,9 @@ from tests.core.key_support import key_id_of, operation_of
 from tests.support import REPOSITORY, require_program
 
 
-@pytest.fixture
-def tmp_path() -> Iterator[Path]:
-    """Give a folder in memory, as this many syncs would take long elsewhere."""
-    with folder_in_memory() as folder:
-        yield folder
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a closed store to copy."""
-    return make_template(tmp_path_factory.mktemp("template") / "store")
-
-
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_kill_before_every_change(
-    template: Path, tmp_path: Path, scenario: str
+    store_template: Path, memory_path: Path, scenario: str
 ) -> None:
     """
     SIGKILL before each changing call and at each failpoint: old or new, and tidy.
@@ -51,8 +36,8 @@ def test_kill_before_every_change(
             sys.executable,
             "-m",
             "tests.core.filesystem_child",
-            str(template),
-            str(tmp_path),
+            str(store_template),
+            str(memory_path),
             scenario,
         ],
         cwd=REPOSITORY,
@@ -60,13 +45,13 @@ def test_kill_before_every_change(
         stdout=subprocess.PIPE,
         text=True,
     )
-    store = FilesystemKeyStore(copy(template, tmp_path / "whole"))
+    store = FilesystemKeyStore(copy(store_template, memory_path / "whole"))
     old = seen(store)
     SCENARIOS[scenario](store)
     new = seen(store)
     store.close()
     kept = {}
-    for directory in sorted(tmp_path.glob("[cp][ao]*-*")):
+    for directory in sorted(memory_path.glob("[cp][ao]*-*")):
         store = FilesystemKeyStore(directory)
         mark = store.find_operation(operation_of(90))
         assert (new if mark else old) == seen(store)
@@ -87,14 +72,14 @@ def test_kill_before_every_change(
     ("scenario", "call"), [("rotate", "rename"), ("snapshot", "unlink")]
 )
 def test_kill_by_the_system(
-    template: Path, tmp_path: Path, scenario: str, call: str
+    store_template: Path, memory_path: Path, scenario: str, call: str
 ) -> None:
     """
     The same where the system kills, before each call of a kind; others take minutes.
     """
     require_program("strace")
 
-    assert kill_before_every(template, tmp_path, scenario, calls=(call,))
+    assert kill_before_every(store_template, memory_path, scenario, calls=(call,))
 
 
 @contextmanager
@@ -122,11 +107,11 @@ def holder(directory: Path) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def test_two_processes(template: Path, tmp_path: Path) -> None:
+def test_two_processes(store_template: Path, memory_path: Path) -> None:
     """
     A second process is refused, told which file is locked, and writes nothing.
     """
-    directory = copy(template, tmp_path / "store")
+    directory = copy(store_template, memory_path / "store")
     with holder(directory):
         before = sorted(directory.rglob("*"))
         with pytest.raises(StoreLockedError, match="lock is locked") as caught:
@@ -136,11 +121,11 @@ def test_two_processes(template: Path, tmp_path: Path) -> None:
         assert before == sorted(directory.rglob("*"))
 
 
-def test_lock_of_a_killed_process(template: Path, tmp_path: Path) -> None:
+def test_lock_of_a_killed_process(store_template: Path, memory_path: Path) -> None:
     """
     The lock of a killed process is free at once, though its file is still there.
     """
-    directory = copy(template, tmp_path / "store")
+    directory = copy(store_template, memory_path / "store")
     with holder(directory) as process:
         process.kill()
         process.wait()
@@ -151,11 +136,11 @@ def test_lock_of_a_killed_process(template: Path, tmp_path: Path) -> None:
     store.close()
 
 
-def test_same_process_twice(template: Path, tmp_path: Path) -> None:
+def test_same_process_twice(store_template: Path, memory_path: Path) -> None:
     """
     One process can't open a store twice at a time, but again after closing it.
     """
-    directory = copy(template, tmp_path / "store")
+    directory = copy(store_template, memory_path / "store")
     store = FilesystemKeyStore(directory)
 
     with pytest.raises(StoreLockedError):
@@ -165,11 +150,11 @@ def test_same_process_twice(template: Path, tmp_path: Path) -> None:
     FilesystemKeyStore(directory).close()
 
 
-def test_child_of_fork(template: Path, tmp_path: Path) -> None:
+def test_child_of_fork(store_template: Path, memory_path: Path) -> None:
     """
     A child made by fork can neither use the store nor take or free its lock.
     """
-    directory = copy(template, tmp_path / "store")
+    directory = copy(store_template, memory_path / "store")
     program = (
         "import os, sys, pathlib\n"
         "from hsm_core.errors import StoreLockedError, StoreUnavailableError\n"

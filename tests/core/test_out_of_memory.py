@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ from hsm_core.errors import KeyStateError
 from hsm_core.factory import OpenHSM
 from hsm_core.model import Caller, KeyState, Role
 from hsm_core.protocols import HSM
-from tests.core.filesystem_support import folder_in_memory
 from tests.support import REPOSITORY
 
 CHILDREN = 400 if os.environ.get("FERROHSM_FAULTS") == "1" else 10
@@ -30,15 +28,8 @@ SEED = os.environ.get("FERROHSM_MEMORY_SEED", "1")
 EVERYBODY = frozenset({Role.ADMINISTRATOR, Role.OPERATOR, Role.AUDITOR})
 
 
-@pytest.fixture
-def tmp_path() -> Iterator[Path]:
-    """Give a folder in memory, as this many syncs would take long elsewhere."""
-    with folder_in_memory() as folder:
-        yield folder
-
-
 @pytest.mark.parametrize("kind", ["filesystem", "sqlite"])
-def test_no_memory_at_any_moment(tmp_path: Path, kind: str) -> None:
+def test_no_memory_at_any_moment(memory_path: Path, kind: str) -> None:
     """
     A request fails, no other one hangs, and what is there afterwards is whole.
     """
@@ -46,7 +37,7 @@ def test_no_memory_at_any_moment(tmp_path: Path, kind: str) -> None:
     answer = subprocess.run(
         [
             *(sys.executable, "-m", "tests.core.memory_child"),
-            *(str(tmp_path), kind, SEED, str(CHILDREN)),
+            *(str(memory_path), kind, SEED, str(CHILDREN)),
         ],
         cwd=REPOSITORY,
         check=True,
@@ -56,7 +47,7 @@ def test_no_memory_at_any_moment(tmp_path: Path, kind: str) -> None:
     ends = Counter(int(line.split()[1]) for line in answer.stdout.splitlines())
     failed = 0
     for number in range(CHILDREN):
-        folder = tmp_path / str(number)
+        folder = memory_path / str(number)
         told = _told(folder)
         failed += any(code == "no memory" for code in told.values())
         with child.open_again(folder, kind) as hsm:
