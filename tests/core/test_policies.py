@@ -40,6 +40,16 @@ def match(text: str) -> str:
     return rule(f"effect: deny, match: {{{text}}}")
 
 
+def asking(demand: str) -> str:
+    """Return a policy with one rule that demands approval."""
+    return rule(f"effect: require-approval, approval: {{{demand}}}")
+
+
+def named(name: str) -> str:
+    """Return a policy with one rule of this name."""
+    return rule("effect: deny").replace("name: a", f"name: {name}")
+
+
 _KEYS: Final = (
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDyWpJvZ3PYr8ATNOG1fpt34Jz7kDaCa7ZrPu8wCyY44",
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIH95tTCuaDDRoGk+DSbslby0y7M7O5TCdCwKyvRfV3Gs",
@@ -100,38 +110,18 @@ REFUSED = {
         match("time: {not_before: 2030-01-01T00:00Z, not_after: 2029-01-01T00:00Z}"),
         "later than not_before",
     ),
-    "quorum 0": (rule("effect: require-approval, approval: {quorum: 0}"), "quorum"),
+    "quorum 0": (asking("quorum: 0"), "quorum"),
     "quorum too small": (
-        rule(
-            "effect: require-approval, "
-            "approval: {quorum: 1, distinct_roles: [Operator, Auditor]}"
-        ),
+        asking("quorum: 1, distinct_roles: [Operator, Auditor]"),
         "quorum must be at least",
     ),
-    "a role twice": (
-        rule(
-            "effect: require-approval, approval: {distinct_roles: [Auditor, Auditor]}"
-        ),
-        "Duplicate role",
-    ),
+    "a role twice": (asking("distinct_roles: [Auditor, Auditor]"), "Duplicate role"),
     "approval of a denial": (rule("effect: deny, approval: {}"), "require_approval"),
     "no effect": (rule("effect: maybe"), "maybe"),
-    "excepts everything": (
-        rule("effect: deny, except: {}"),
-        "would except everything",
-    ),
-    "name of a built-in": (
-        rule("effect: deny").replace("name: a", "name: pqc-restricted"),
-        "Duplicate rule",
-    ),
-    "name of a system": (
-        rule("effect: deny").replace("name: a", "name: system"),
-        "reserved",
-    ),
-    "name with a colon": (
-        rule("effect: deny").replace("name: a", "name: 'a:b'"),
-        "name",
-    ),
+    "excepts everything": (rule("effect: deny, except: {}"), "would except everything"),
+    "name of a built-in": (named("pqc-restricted"), "Duplicate rule"),
+    "name of a system": (named("system"), "reserved"),
+    "name with a colon": (named("'a:b'"), "name"),
     "group of a built-in": (
         "version: 1\nextends: default\ngroups: {use: [Sign]}",
         "Duplicate group",
@@ -290,7 +280,7 @@ WARNED = {
     "no key": match("operations: [Status], tags: [x]"),
     "excepted": rule("effect: deny, match: {tags: [x]}, except: {tags: [x, y]}"),
     "everything": rule("effect: deny"),
-    "signatures": rule("effect: require-approval, approval: {signed: true}"),
+    "signatures": asking("signed: true"),
     "nothing": "version: 1",
     "batches granted alone": "version: 1\ngrants: {Operator: [SignBatch]}",
     "batches allowed alone": (

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -56,12 +57,12 @@ def person(name: str = "bob", *roles: Role, **facts: Any) -> Caller:
     return Caller(principal=name, roles=frozenset(roles or {Role.OPERATOR}), **facts)
 
 
-def engine(*rules: str) -> RuleEngine:
+def engine(*rules: str, order: Sequence[int] | None = None) -> RuleEngine:
     """Return an engine of the default policy and these rules, each in flow style."""
-    lines = [f"  - {{name: r{n}, {text}}}\n" for n, text in enumerate(rules)]
-    return RuleEngine(
-        parse_policy("version: 1\nextends: default\nrules:\n" + "".join(lines))
-    )
+    places = range(len(rules)) if order is None else order
+    lines = [f"  - {{name: r{n}, {rules[n]}}}\n" for n in places]
+    text = "version: 1\nextends: default\n" + ("rules:\n" if lines else "")
+    return RuleEngine(parse_policy(text + "".join(lines)))
 
 
 def outcome(
@@ -445,23 +446,15 @@ _ASKED = st.sampled_from(
 )
 
 
-def named_rules(rules: list[str], order: list[int]) -> RuleEngine:
-    """Return an engine of the default policy and these rules, written in an order."""
-    lines = [f"  - {{name: r{n}, {rules[n]}}}\n" for n in order]
-    text = "version: 1\nextends: default\nrules:" + ("\n" + "".join(lines) or " []")
-    return RuleEngine(parse_policy(text if lines else text.replace("rules:\n", "")))
-
-
 @given(RULES, CALLERS, KEYS, _ASKED, st.randoms())
 def test_order_means_nothing(
     rules: list[str], who: Caller, facts: KeyFacts, operation: Any, random: Any
 ) -> None:
     """The same rules in any order are one policy, and say the same."""
-    order = list(range(len(rules)))
-    shuffled = order.copy()
+    shuffled = list(range(len(rules)))
     random.shuffle(shuffled)
 
-    one, other = named_rules(rules, order), named_rules(rules, shuffled)
+    one, other = engine(*rules), engine(*rules, order=shuffled)
 
     assert one.policy_hash == other.policy_hash
     assert one.decide(operation, who, facts, at=NOON) == other.decide(
@@ -475,14 +468,10 @@ def test_a_denial_more_allows_nothing(
 ) -> None:
     """Another deny rule takes away or changes nothing; an approval more only asks."""
     ranks = [O.DENY, O.APPROVAL, O.ALLOW]
-    before = ranks.index(
-        outcome(named_rules(rules, list(range(len(rules)))), who, facts, operation)
-    )
+    before = ranks.index(outcome(engine(*rules), who, facts, operation))
     for effect in ("deny", "require-approval"):
-        more = [*rules, f"effect: {effect}, match: {{{match}}}"]
-        after = outcome(
-            named_rules(more, list(range(len(more)))), who, facts, operation
-        )
+        more = engine(*rules, f"effect: {effect}, match: {{{match}}}")
+        after = outcome(more, who, facts, operation)
         assert ranks.index(after) <= before
 
 
@@ -491,7 +480,7 @@ def test_a_listing_shows_what_may_be_described(
     rules: list[str], who: Caller, facts: KeyFacts
 ) -> None:
     """The scope of a listing is what deciding on each key would come to."""
-    tried = named_rules(rules, list(range(len(rules))))
+    tried = engine(*rules)
     if tried.decide(ops.ListKeys(), who, None, at=NOON).rule.startswith(
         ("role:", "allow:")
     ):

@@ -31,7 +31,7 @@ from tests.core.test_policy_engine import (
     NOON,
     RULES,
     SIGN,
-    named_rules,
+    engine,
     person,
 )
 from tests.core.test_policy_engine import key as facts_of
@@ -172,26 +172,26 @@ def test_explained_is_decided(
     rules: list[str], who: Caller, keys: list[KeyFacts], operation: Operation[Any]
 ) -> None:
     """For any policy, caller, keys and operation, it is the pipeline's own decision."""
-    engine = named_rules(rules, list(range(len(rules))))
+    ruled = engine(*rules)
     about: list[KeyFacts | None] = [*keys] or [None]
 
-    said = explain(engine, asked_of(operation), who, about, NOON)
+    said = explain(ruled, asked_of(operation), who, about, NOON)
 
-    expected = _decided(engine, operation, who, about)
+    expected = _decided(ruled, operation, who, about)
     assert (expected.rule, expected.approvals) == (said.rule, said.demands)
     assert expected.allowed == (said.outcome.value != "deny")
     assert bool(said.needed) == (said.outcome.value != "allow")
 
 
 def _decided(
-    engine: RuleEngine,
+    ruled: RuleEngine,
     operation: Operation[Any],
     who: Caller,
     keys: list[KeyFacts | None],
 ) -> Decision:
     decisions = []
     for key in keys:
-        decisions.append(decide_on(engine, operation, who, key, NOON))
+        decisions.append(decide_on(ruled, operation, who, key, NOON))
         if not decisions[-1].allowed:
             return decisions[-1]
     return joined(decisions)
@@ -228,77 +228,57 @@ def test_an_update_that_frees_from_a_rule(opened: OpenHSM) -> None:
 
 
 KEM = "[describe, Decapsulate]"
-ON = "match: {{operations: [{}], tags: [prod]{}}}"
+DERIVE, IMPORT, EXPORT, SIGNING, LISTING = (
+    f"match: {{operations: [{kind}], tags: [prod]}}"
+    for kind in ("DeriveKey", "ImportKey", "ExportKey", "Sign", "ListKeys")
+)
+MATTERING = [
+    (f"deny, {DERIVE}", "DeriveKey", {}, "other"),
+    (f"deny, {IMPORT}", "ImportKey", {"algorithm": "Ed25519"}, "other"),
+    (f"require-approval, {EXPORT}", "UpdateKey", {"tags": ("prod",)}, "key_id"),
+    ("deny, match: {operations: [Open]}", "Decapsulate", {}, "key_id"),
+    ("deny, match: {families: [RSA]}", "CreateKey", {}, "algorithm"),
+    # No key is taken that a request doesn't name.
+    ("deny, match: {tags: [prod]}", "RecoverKey", {"key_id": "k"}, "k"),
+    ("deny, match: {tags: [x]}", "ListApprovals", {"key_id": "k"}, "k"),
+    ("deny, match: {tags: [x]}", "ListKeys", {"key_id": "k"}, "k"),
+    ("deny, match: {tags: [x]}", "Sign", {"other_key_ids": ("k",)}, "o"),
+]
+
+
+@pytest.mark.parametrize(("rule", "kind", "facts", "field"), MATTERING)
+def test_what_must_be_named(
+    rule: str, kind: str, facts: dict[str, Any], field: str
+) -> None:
+    """Facts that decide are asked for, and no others are taken."""
+    with pytest.raises(errors.InvalidInputError) as caught:
+        _asked(rule, kind, facts)
+
+    assert str(caught.value.facts["field"]).startswith(field)
 
 
 @pytest.mark.parametrize(
-    ("rule", "asked", "field"),
+    ("rule", "kind"),
     [
-        ("deny, " + ON.format("DeriveKey", ""), {"operation": "DeriveKey"}, "other"),
-        (
-            "deny, " + ON.format("ImportKey", ""),
-            {"operation": "ImportKey", "algorithm": "Ed25519"},
-            "other",
-        ),
-        (
-            "require-approval, " + ON.format("ExportKey", ""),
-            {"operation": "UpdateKey", "tags": ("prod",)},
-            "key_id",
-        ),
-        ("deny, match: {operations: [Open]}", {"operation": "Decapsulate"}, "key_id"),
-        (
-            "deny, match: {operations: [CreateKey], families: [RSA]}",
-            {"operation": "CreateKey"},
-            "algorithm",
-        ),
-        # What doesn't depend on the key needs none.
-        (
-            "deny, " + ON.format("Sign", "") + ", except: {principals: [bob]}",
-            {"operation": "Sign"},
-            "",
-        ),
-        ("allow, " + ON.format("Sign", ""), {"operation": "Sign"}, ""),
-        ("deny, " + ON.format("ListKeys", ""), {"operation": "ListKeys"}, ""),
-        ("deny, match: {tags: [prod]}", {"operation": "RecoverKey"}, ""),
-        (
-            "deny, " + ON.format("Sign", ", principals: [eve]"),
-            {"operation": "Sign"},
-            "",
-        ),
-        # Nor are keys taken that a request doesn't name.
-        (
-            "deny, match: {tags: [prod]}",
-            {"operation": "RecoverKey", "key_id": "k"},
-            "k",
-        ),
-        (
-            "deny, match: {tags: [x]}",
-            {"operation": "ListApprovals", "key_id": "k"},
-            "k",
-        ),
-        ("deny, match: {tags: [x]}", {"operation": "ListKeys", "key_id": "k"}, "k"),
-        (
-            "deny, match: {tags: [x]}",
-            {"operation": "Sign", "other_key_ids": ("k",)},
-            "o",
-        ),
+        (f"deny, {SIGNING}, except: {{principals: [bob]}}", "Sign"),
+        (f"allow, {SIGNING}", "Sign"),
+        (f"deny, {LISTING}", "ListKeys"),
+        ("deny, match: {tags: [prod]}", "RecoverKey"),
+        ("deny, match: {tags: [prod], principals: [eve]}", "Sign"),
     ],
 )
-def test_what_must_be_named(rule: str, asked: dict[str, Any], field: str) -> None:
-    """Facts that decide are asked for, and no others."""
-    policy = f"version: 1\nextends: default\nrules:\n  - {{name: r0, effect: {rule}}}\n"
-    question = ops.ExplainPolicy(
-        principal="bob", roles=(Role.ADMINISTRATOR, Role.OPERATOR), **asked
-    )
-    with memory_hsm(policy=parse_policy(policy)) as gateway:
-        hsm = gateway.act_as(caller())
-        if not field:
-            assert PolicyOutcome.ALLOW is hsm.execute(question).outcome
-            return
-        with pytest.raises(errors.InvalidInputError) as caught:
-            hsm.execute(question)
+def test_what_does_not_depend_on_the_key_needs_none(rule: str, kind: str) -> None:
+    """It is explained without one."""
+    assert PolicyOutcome.ALLOW is _asked(rule, kind, {}).outcome
 
-    assert str(caught.value.facts["field"]).startswith(field)
+
+def _asked(rule: str, kind: str, facts: dict[str, Any]) -> ops.PolicyExplanation:
+    policy = f"version: 1\nextends: default\nrules:\n  - {{name: r0, effect: {rule}}}\n"
+    roles = (Role.ADMINISTRATOR, Role.OPERATOR)
+    with memory_hsm(policy=parse_policy(policy)) as gateway:
+        return gateway.act_as(caller()).execute(
+            ops.ExplainPolicy(operation=kind, principal="bob", roles=roles, **facts)
+        )
 
 
 def test_a_grant_that_the_key_decides() -> None:
@@ -315,8 +295,7 @@ def test_a_grant_that_the_key_decides() -> None:
 def _explained(
     rules: list[str], who: Caller, asked: Operation[Any], *keys: KeyFacts
 ) -> ops.PolicyExplanation:
-    engine = named_rules(rules, list(range(len(rules))))
-    return explain(engine, asked_of(asked), who, keys or (None,), NOON)
+    return explain(engine(*rules), asked_of(asked), who, keys or (None,), NOON)
 
 
 @pytest.mark.parametrize(

@@ -161,11 +161,7 @@ EVE = next(line for line in FULL.splitlines(True) if "eve" in line)
         (LET, "", "rules"),
         ("principals: [ada]", "principals: [eve]", "rules"),
         ("Auditor: [describe, Sign]", "Auditor: [describe]", "grants"),
-        (
-            "  Auditor: [describe, Sign]\n",
-            "  Auditor: [describe, nonsense]\n",
-            "grants",
-        ),
+        ("Auditor: [describe, Sign]", "Auditor: [describe, nonsense]", "grants"),
         ("GetPublicKey, Verify", "GetPublicKey", "revoked_uses"),
         (EVE, "", "people"),
         ("CN=eve", "CN=mallory", "people"),
@@ -184,11 +180,7 @@ EVE = next(line for line in FULL.splitlines(True) if "eve" in line)
         # What can't be read says nothing.
         ("Auditor: [describe, Sign]", "Auditor: describe", ""),
         ("Auditor: [describe, Sign]", "Auditer: [describe, Sign]", ""),
-        (
-            "  Auditor: [describe, Sign]",
-            "  Auditor: [d, Sign]\ngroups: {d: x}",
-            "grants",
-        ),
+        ("Auditor: [describe, Sign]", "Auditor: [d, Sign]\ngroups: {d: x}", "grants"),
         ("extends: default\n", "extend: default\n", ""),
         ("extends: default\n", "extends: [default]\n", ""),
         (f"[{FIRST} olga@home, {SECOND}]", "oops", ""),

@@ -39,6 +39,11 @@ def events_of(gateway: object) -> list[AuditEvent]:
     return [entry.event for entry in page.items]
 
 
+def changes_of(events: list[AuditEvent], engine: RuleEngine) -> list[ops.PolicyChange]:
+    """Return which decisions another policy changes."""
+    return [change for event in events if (change := change_of(event, engine))]
+
+
 def test_every_kind_of_request() -> None:
     """What was decided is what a replay of its record decides, for every kind."""
     asked = [kind for kind in ops.OPERATIONS if kind is not ops.SelfTest]
@@ -71,52 +76,20 @@ def test_every_kind_of_request() -> None:
     # Reads are recorded where they are refused alone.
     kinds = {kind.__name__ for kind in asked if kind.effect is not ops.Effect.READ}
     assert kinds <= decided
-    assert [] == [c for c in (change_of(e, engine) for e in events) if c]
-
-
-def test_facts_of_the_certificate() -> None:
-    """A rule about the caller's certificate is replayed, for it is recorded."""
-    text = (
-        DEFAULT + "rules:\n  - {name: no, effect: deny, match: "
-        "{certificate_subjects: ['CN=o,*'], certificate_names: ['dns:o.example']}}\n"
-    )
-    with memory_hsm() as gateway:
-        for names in (("dns:o.example",), ("dns:p.example",), ()):
-            who = Caller(
-                principal="olga",
-                roles=frozenset({Role.ADMINISTRATOR}),
-                certificate_subject="CN=o,O=Example",
-                certificate_names=names,
-            )
-            gateway.act_as(who).execute(ops.CreateKey(algorithm="ed25519"))
-        events = events_of(gateway)
-
-    engine = RuleEngine(parse_policy(text))
-    changes = [c for c in (change_of(e, engine) for e in events) if c]
-    assert ["no"] == [change.after_rule for change in changes]
-
-
-def test_facts_of_further_keys() -> None:
-    """A rule about the key that wraps is replayed, for its facts are recorded."""
-    text = (
-        DEFAULT + "rules:\n  - {name: no, effect: deny, match: "
-        "{operations: [ExportKey], tags: [weak], algorithms: [aes256kw]}}\n"
-    )
-    with memory_hsm() as gateway:
-        session = Session(gateway.act_as(caller(Role.ADMINISTRATOR)))
-        hsm = gateway.act_as(caller(Role.ADMINISTRATOR))
-        wrapping = hsm.execute(
-            ops.CreateKey(algorithm="aes256kw", usages=("wrap",), tags=("weak",))  # type: ignore[arg-type]
-        )
-        key = hsm.execute(ops.CreateKey(algorithm="ed25519", exportable=True))
-        hsm.execute(ops.ExportKey(key_id=key.key_id, wrapping_key_id=wrapping.key_id))
-        found = session.test_policy(text)
-
-    assert ["ExportKey"] == [change.operation for change in found.changes]
+    assert [] == changes_of(events, engine)
 
 
 MADE = ["algorithms: [aes256gcm]", "owners: [olga]", "key_names: [made]", "tags: [t]"]
 WRAPPING = ["algorithms: [aes256kw]", "owners: [otto]", "key_names: [w]", "tags: [x]"]
+
+
+CERTIFIED = "certificate_subjects: ['CN=o,*'], certificate_names: ['dns:o.example']"
+_OLGA = Caller(
+    principal="olga",
+    roles=frozenset({Role.ADMINISTRATOR, Role.OPERATOR}),
+    certificate_subject="CN=o,O=Example",
+    certificate_names=("dns:o.example",),
+)
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +117,10 @@ def recorded() -> list[AuditEvent]:
         )
         key = hsm.execute(ops.CreateKey(algorithm="ed25519", exportable=True))
         hsm.execute(ops.ExportKey(key_id=key.key_id, wrapping_key_id=wrapping.key_id))
+        for names in ((), ("dns:p.example",)):
+            other = msgspec.structs.replace(_OLGA, certificate_names=names)
+            gateway.act_as(other).execute(ops.Sign(key_id=key.key_id, message=b""))
+        gateway.act_as(_OLGA).execute(ops.Sign(key_id=key.key_id, message=b""))
         return events_of(gateway)
 
 
@@ -152,15 +129,16 @@ def recorded() -> list[AuditEvent]:
     [
         *(("CreateKey", text) for text in [*MADE, "usages: [encrypt]"]),
         *(("ExportKey", text) for text in [*WRAPPING, "usages: [wrap]"]),
+        ("Sign", CERTIFIED),
     ],
 )
 def test_each_recorded_fact(recorded: list[AuditEvent], kind: str, match: str) -> None:
-    """A rule about any one fact of a key that was made or used is replayed."""
+    """A rule about any one fact of a key, or of a certificate, is replayed."""
     text = f"{{operations: [{kind}], {match}}}"
     rules = DEFAULT + f"rules:\n  - {{name: no, effect: deny, match: {text}}}\n"
     engine = RuleEngine(parse_policy(rules))
 
-    changes = [c for c in (change_of(e, engine) for e in recorded) if c]
+    changes = changes_of(recorded, engine)
 
     assert [kind] == [change.operation for change in changes]
 
@@ -247,8 +225,8 @@ def test_a_thousand_requests() -> None:
     )
     changed = RuleEngine(parse_policy(other))
 
-    same = [c for c in (change_of(e, engine) for e in events) if c]
-    found = [c for c in (change_of(e, changed) for e in events) if c]
+    same = changes_of(events, engine)
+    found = changes_of(events, changed)
 
     assert [] == same
     assert planted == [change.seq for change in found]
@@ -284,14 +262,14 @@ def test_another_demand_is_another_outcome(approval: str) -> None:
     other = RuleEngine(parse_policy(ASKING.replace("@", approval)))
     renamed = ASKING.replace("@", "quorum: 1").replace("asking", "as-before")
 
-    found = [c for c in (change_of(e, other) for e in events) if c]
+    found = changes_of(events, other)
     same = RuleEngine(parse_policy(renamed))
 
     assert 0 < len(asked)
     assert asked == [change.seq for change in found]
     assert {("approval", "approval")} == {(c.before, c.after) for c in found}
     assert all(c.before_demands != c.after_demands for c in found)
-    assert [] == [c for c in (change_of(e, same) for e in events) if c]
+    assert [] == changes_of(events, same)
 
 
 def test_the_trail_says_what_was_asked_for() -> None:
