@@ -45,15 +45,8 @@ class OpenSSL:
         """Return the content of a file."""
         return (self._folder / name).read_bytes()
 
-    def private_key(self, algorithm: Algorithm, form: str = "seed-only") -> bytes:
-        """
-        Make a key; return PKCS#8, DER.
-
-        Args:
-            algorithm: What to make a key of.
-
-            form: ML-KEM and ML-DSA: ``seed-only``, ``priv-only`` or ``seed-priv``.
-        """
+    def private_key(self, algorithm: Algorithm) -> bytes:
+        """Make a key; return PKCS#8, DER; of ML-KEM and ML-DSA, the seed alone."""
         row = spec(algorithm)
         if row.modulus_bits:
             option = f"rsa_keygen_bits:{row.modulus_bits}"
@@ -66,7 +59,7 @@ class OpenSSL:
             words[1] = algorithm.value if row.family is Family.SLH_DSA else words[1]
         if row.family in {Family.ML_KEM, Family.ML_DSA}:
             family = row.family.value.lower()
-            words += ["-provparam", f"{family}.output_formats={form}"]
+            words += ["-provparam", f"{family}.output_formats=seed-only"]
         self.run("genpkey", *words, "-outform", "DER", "-out", "made.der")
         if spec(algorithm).curve_oid:
             return self.run(

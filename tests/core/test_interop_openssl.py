@@ -21,11 +21,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hsm_core import primitives
-from hsm_core._internal.crypto.der import read_private_form
 from hsm_core._internal.crypto.libcrypto import LibcryptoProvider
 from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core.algorithms import (
@@ -180,31 +180,17 @@ class TestSignatures:
             context = some_bytes(rng, number, row.max_context_bytes)
             options = signing_options(scheme, hashed, context)
 
-            ours = primitives.sign(
-                *(algorithm, pair.private, message),
-                scheme=scheme,
-                hash=hashed,
-                context=context,
-            )
+            given: Any = {"scheme": scheme, "hash": hashed, "context": context}
+            ours = primitives.sign(algorithm, pair.private, message, **given)
             theirs = openssl.sign(pair.material, message, *options)
 
             assert openssl.verifies(pair.public_der, message, ours, *options)
-            primitives.verify(
-                *(algorithm, pair.public, theirs, message),
-                scheme=scheme,
-                hash=hashed,
-                context=context,
-            )
+            primitives.verify(algorithm, pair.public, theirs, message, **given)
             changed = flipped(message)
             if number < 2:
                 assert not openssl.verifies(pair.public_der, changed, ours, *options)
             with pytest.raises(SignatureMismatchError):
-                primitives.verify(
-                    *(algorithm, pair.public, theirs, changed),
-                    scheme=scheme,
-                    hash=hashed,
-                    context=context,
-                )
+                primitives.verify(algorithm, pair.public, theirs, changed, **given)
 
     @pytest.mark.parametrize("algorithm", of_family(Family.ML_DSA))
     def test_mu(self, openssl: OpenSSL, algorithm: Algorithm) -> None:
@@ -277,20 +263,13 @@ class TestSecrets:
             ]
             options += ["-pkeyopt", f"rsa_oaep_label:{label.hex()}"] if label else []
 
-            ours = primitives.oaep_encrypt(
-                *(algorithm, pair.public, message),
-                hash=hashed,
-                mgf_hash=mgf,
-                label=label,
-            )
+            given: Any = {"hash": hashed, "mgf_hash": mgf, "label": label}
+            ours = primitives.oaep_encrypt(algorithm, pair.public, message, **given)
             theirs = openssl.encrypt(pair.public_der, message, *options)
 
             assert message == openssl.decrypt(pair.material, ours, *options)
             assert message == primitives.oaep_decrypt(
-                *(algorithm, pair.private, theirs),
-                hash=hashed,
-                mgf_hash=mgf,
-                label=label,
+                algorithm, pair.private, theirs, **given
             )
 
 
@@ -375,47 +354,6 @@ class TestSymmetric:
 
 class TestPrivateForms:
     """PKCS#8 of RFC 9881 and RFC 9935 as OpenSSL writes it."""
-
-    @pytest.mark.parametrize("form", ["seed-only", "seed-priv"])
-    @pytest.mark.parametrize("algorithm", SEEDED)
-    def test_with_the_seed(
-        self, openssl: OpenSSL, algorithm: Algorithm, form: str
-    ) -> None:
-        """
-        A key with its seed, alone or beside the expanded key, is the same key here.
-        """
-        for _ in range(ROUNDS):
-            theirs = openssl.private_key(algorithm, form)
-            public = openssl.public_key(theirs)
-
-            assert public == primitives.public_key(algorithm, theirs)
-
-    @pytest.mark.parametrize("algorithm", SEEDED)
-    def test_expanded_key_alone(self, openssl: OpenSSL, algorithm: Algorithm) -> None:
-        """
-        A key without its seed is refused, with the reason.
-        """
-        theirs = openssl.private_key(algorithm, "priv-only")
-
-        with pytest.raises(InvalidInputError, match="expanded key without its seed"):
-            primitives.load_private_key(algorithm, theirs)
-
-    @pytest.mark.parametrize("algorithm", SEEDED)
-    def test_a_half_of_another(self, openssl: OpenSSL, algorithm: Algorithm) -> None:
-        """
-        A seed beside the expanded key of another is refused here as it is there.
-        """
-        first, second = (openssl.private_key(algorithm, "seed-priv") for _ in range(2))
-        # What was expanded stands last.
-        size = len(read_private_form(algorithm, first).expanded)
-        mixed = first[:-size] + second[-size:]
-
-        assert openssl.refuses(
-            *("pkey", "-in", openssl.file("mixed.der", mixed), "-inform", "DER"),
-            "-noout",
-        )
-        with pytest.raises(InvalidInputError, match="does not match its seed"):
-            primitives.load_private_key(algorithm, mixed)
 
     @pytest.mark.parametrize("algorithm", [*SEEDED, *of_family(Family.SLH_DSA)])
     def test_ours(self, openssl: OpenSSL, algorithm: Algorithm) -> None:

@@ -15,15 +15,12 @@ from msgspec import structs
 from hsm_core._internal.approvals.maintenance import prune_approvals
 from hsm_core._internal.background.maintenance import PeriodicMaintenance
 from hsm_core._internal.stores.filesystem.stores import FileApprovalStore
-from hsm_core._internal.stores.locations import open_approval_store
 from hsm_core._internal.stores.memory.records import MemoryApprovalStore
-from hsm_core.errors import ApprovalRequiredError, ConfigurationError, StoreLockedError
+from hsm_core.errors import ApprovalRequiredError, StoreLockedError
 from hsm_core.model import ApprovalState, Phase
 from hsm_core.operations import CreateKey, Status
 from hsm_core.protocols import ApprovalQuery, ApprovalStore, AuditDraft, AuditLog
 from hsm_core.settings import (
-    APPROVAL_DAYS,
-    TRAIL_DAYS,
     ApprovalStoreKind,
     AuditStoreKind,
     PolicyProfile,
@@ -67,18 +64,6 @@ class TestDefaults:
         settings = Settings(approval_store=ApprovalStoreKind.FILE)
 
         assert (0, 0) == (settings.trail_days, settings.approval_days)
-
-    def test_on_databases(self) -> None:
-        """In databases the original's times hold."""
-        settings = Settings(
-            audit_store=AuditStoreKind.SQLITE, approval_store=ApprovalStoreKind.SQLITE
-        )
-
-        assert (365, 90) == (TRAIL_DAYS, APPROVAL_DAYS)
-        assert (TRAIL_DAYS, APPROVAL_DAYS) == (
-            settings.trail_days,
-            settings.approval_days,
-        )
 
     def test_what_is_said_goes_first(self) -> None:
         """Any number of days, and 0 for ever, on any kind."""
@@ -408,32 +393,3 @@ def test_gone_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(register.store, "approval_ids", lambda: listed)
 
     assert (approval_id_of(1),) == prune_approvals(register, 90)
-
-
-@pytest.mark.parametrize(
-    "kind", [kind for kind in ApprovalStoreKind if kind != "postgresql"]
-)
-def test_opened_by_settings(tmp_path: Path, kind: ApprovalStoreKind) -> None:
-    """
-    The store that the settings name is opened where they say.
-    """
-    opened: ApprovalStore = open_approval_store(
-        Settings(
-            approval_store=kind,
-            approval_dir=tmp_path / "files",
-            approval_sqlite_path=tmp_path / "db" / "approvals.sqlite",
-        )
-    )
-    end(register_of(opened), 1)
-    opened.close()
-
-    wanted = {"file": "files", "sqlite": "db"}.get(kind)
-    assert ({wanted} if wanted else set()) == {p.name for p in tmp_path.iterdir()}
-
-
-def test_unknown_store() -> None:
-    """
-    A store that nobody offers is refused by name.
-    """
-    with pytest.raises(ConfigurationError, match="nowhere"):
-        open_approval_store(Settings(approval_store="nowhere:x"))

@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import socket
-import subprocess
-import sys
 import threading
 import time
 import traceback
@@ -37,6 +35,7 @@ from hsm_core.model import ApprovalState
 from hsm_core.protocols import KeyStore
 from tests.core import approval_support
 from tests.core.approval_support import approval_of
+from tests.core.cluster_nodes import sql
 from tests.core.key_support import change_of, document_of, key_id_of, operation_of
 from tests.postgresql import PostgreSQL
 
@@ -262,18 +261,12 @@ class TestSchema:
         """
         A database with the tables of another program is refused, and left alone.
         """
-        connection = connect(read_location(database))
-        connection.execute("CREATE TABLE invoices (id integer)")
+        sql(database, "CREATE TABLE invoices (id integer)")
 
         with pytest.raises(ConfigurationError, match="'invoices'"):
             store_at(database)
-        assert (
-            1
-            == connection.execute(
-                "SELECT * FROM pg_tables WHERE schemaname = current_schema()"
-            ).rowcount
-        )
-        connection.close()
+        tables = "SELECT tablename FROM pg_tables WHERE schemaname = current_schema()"
+        assert [("invoices",)] == sql(database, tables)
 
     @pytest.mark.parametrize(
         "statement",
@@ -292,7 +285,8 @@ class TestSchema:
         """
         Whatever runs code in the database, or hides rows of it, is refused.
         """
-        self.alter(database, statement)
+        store_at(database).close()
+        sql(database, statement)
 
         with pytest.raises(IntegrityError, match="unknown views, triggers"):
             store_at(database)
@@ -312,7 +306,8 @@ class TestSchema:
         """
         A database whose tables were changed is refused before it is used.
         """
-        self.alter(database, statement)
+        store_at(database).close()
+        sql(database, statement)
 
         with pytest.raises(IntegrityError, match="were changed since"):
             store_at(database)
@@ -326,13 +321,6 @@ class TestSchema:
 
         with pytest.raises(IntegrityError, match="damaged"):
             create(pair[1], 1)
-
-    def alter(self, database: str, statement: str) -> None:
-        """Make a database's tables, and change them."""
-        store_at(database).close()
-        connection = connect(read_location(database))
-        connection.execute(statement.encode())
-        connection.close()
 
 
 class TestServer:
@@ -440,15 +428,3 @@ class TestAddress:
         assert SECRET in location.conninfo
         shown = "".join(traceback.format_exception(caught.value))
         assert SECRET not in shown + repr(location) + str(location)
-
-    def test_driver_is_loaded_late(self) -> None:
-        """
-        A program with other stores never imports psycopg.
-        """
-        program = (
-            "import sys, hsm_core.factory; "
-            "sys.exit(any(name.startswith('psycopg') for name in sys.modules))"
-        )
-        done = subprocess.run([sys.executable, "-c", program], check=False)
-
-        assert 0 == done.returncode
