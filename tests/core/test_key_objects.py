@@ -30,6 +30,7 @@ SIGNERS = [
     *(A.ED25519, A.ED448, A.ML_DSA_44, A.ML_DSA_65, A.ML_DSA_87),
 ]
 SOME_DAY = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+SHA256, DIGEST_LENGTH = hashes.SHA256(), padding.PSS.DIGEST_LENGTH
 NAME = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "release")])
 
 
@@ -124,7 +125,7 @@ def test_cms(held: Held, algorithm: Algorithm) -> None:
 def test_certificate_by_pss(held: Held) -> None:
     """An RSA key signs a certificate by RSASSA-PSS."""
     key = held.key(A.RSA_2048)
-    pss = padding.PSS(padding.MGF1(hashes.SHA256()), padding.PSS.DIGEST_LENGTH)
+    pss = padding.PSS(padding.MGF1(SHA256), DIGEST_LENGTH)
 
     certificate = issue(key, hashes.SHA256(), rsa_padding=pss)
 
@@ -209,18 +210,9 @@ class TestRSA:
     @pytest.mark.parametrize(
         ("pad", "hash"),
         [
-            (
-                padding.PSS(padding.MGF1(hashes.SHA512()), padding.PSS.DIGEST_LENGTH),
-                hashes.SHA256(),
-            ),
-            (
-                padding.PSS(padding.MGF1(hashes.SHA256()), padding.PSS.MAX_LENGTH),
-                hashes.SHA256(),
-            ),
-            (
-                padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), None),
-                hashes.SHA256(),
-            ),
+            (padding.PSS(padding.MGF1(hashes.SHA512()), DIGEST_LENGTH), SHA256),
+            (padding.PSS(padding.MGF1(SHA256), padding.PSS.MAX_LENGTH), SHA256),
+            (padding.OAEP(padding.MGF1(SHA256), SHA256, None), SHA256),
             (padding.PKCS1v15(), hashes.SHA1()),  # noqa: S303 (it is refused)
             (padding.PKCS1v15(), hashes.SHA3_256()),
         ],

@@ -19,6 +19,8 @@ from hsm_core.policies import parse_policy
 from hsm_core.protocols import Request
 from hsm_core.session import Session
 from hsm_core.testing import caller, memory_hsm
+from tests.core.dual_support import approve
+from tests.core.dual_support import ask as ask_for
 from tests.core.hsm_support import session_of
 
 
@@ -103,15 +105,13 @@ def test_a_credential_that_ends_before_a_consent(
     """The consent is refused and recorded as refused; the approval is as it was."""
     ann, grace = caller(principal="ann"), caller(Role.AUDITOR, principal="grace")
     with memory_hsm(policy=parse_policy(_ASKING)) as gateway:
-        key = session_of(gateway).create_key("ed25519").key_id
-        with pytest.raises(errors.ApprovalRequiredError) as caught:
-            gateway.act_as(ann).execute(ops.RotateKey(key_id=key))
-        name = str(caught.value.facts["approval_id"])
-        look, hsm = ops.GetApproval(approval_id=name), gateway.act_as(grace)
-        digest = hsm.execute(look).digest
+        key, hsm = session_of(gateway).create_key("ed25519"), gateway.act_as(grace)
+        request = ask_for(gateway.act_as(ann), ops.RotateKey(key_id=key.key_id))
+        look = ops.GetApproval(approval_id=request.approval_id)
         if is_granted:
-            hsm.execute(ops.Approve(approval_id=name, digest=digest))
-        before, asked = hsm.execute(look), consent(name, digest)
+            approve(hsm, request)
+        before = hsm.execute(look)
+        asked = consent(request.approval_id, request.digest)
 
         with pytest.raises(errors.AuthenticationError, match="expired"):
             asyncio.run(_answer(gateway, Request(grace, asked, check=withdrawn)))
@@ -128,16 +128,14 @@ def test_a_credential_that_ends_before_a_request_is_cancelled() -> None:
     """The request stays open."""
     ann = caller(principal="ann")
     with memory_hsm(policy=parse_policy(_ASKING)) as gateway:
-        key = session_of(gateway).create_key("ed25519").key_id
-        with pytest.raises(errors.ApprovalRequiredError) as caught:
-            gateway.act_as(ann).execute(ops.RotateKey(key_id=key))
-        name = str(caught.value.facts["approval_id"])
+        key, hsm = session_of(gateway).create_key("ed25519"), gateway.act_as(ann)
+        name = ask_for(hsm, ops.RotateKey(key_id=key.key_id)).approval_id
         cancel = Request(ann, ops.CancelApproval(approval_id=name), check=withdrawn)
 
         with pytest.raises(errors.AuthenticationError, match="expired"):
             asyncio.run(_answer(gateway, cancel))
 
-        found = gateway.act_as(ann).execute(ops.GetApproval(approval_id=name))
+        found = hsm.execute(ops.GetApproval(approval_id=name))
         assert ApprovalState.PENDING is found.state
 
 

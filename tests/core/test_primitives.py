@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import hashlib
-from functools import cache
+from functools import cache, partial
 
 import pytest
 from hypothesis import given
@@ -167,27 +167,15 @@ class TestSignatures:
         """
         algorithm = Algorithm.EC_P256
         digest = hashlib.sha256(b"message").digest()
+        p1363 = SignatureEncoding.P1363
+
         signature = primitives.sign(
-            algorithm,
-            material(algorithm),
-            digest=digest,
-            encoding=SignatureEncoding.P1363,
+            algorithm, material(algorithm), digest=digest, encoding=p1363
         )
 
-        primitives.verify(
-            algorithm,
-            public_der(algorithm),
-            signature,
-            b"message",
-            encoding=SignatureEncoding.P1363,
-        )
-        primitives.verify(
-            algorithm,
-            public_der(algorithm),
-            signature,
-            digest=digest,
-            encoding=SignatureEncoding.P1363,
-        )
+        verify = partial(primitives.verify, algorithm, public_der(algorithm), signature)
+        verify(b"message", encoding=p1363)
+        verify(digest=digest, encoding=p1363)
 
     @given(
         pieces=st.lists(st.binary(max_size=300), max_size=5),
