@@ -13,6 +13,7 @@ from tests.server.support import API, open_api
 from tests.server.ui_support import Browser, open_browser
 
 if TYPE_CHECKING:
+    from tests.server.acme_hostile import HostileCA
     from tests.server.oidc_issuer import OIDCIssuer
 
 
@@ -45,3 +46,12 @@ def issuer(tmp_path: Path) -> Iterator[OIDCIssuer]:
 
     with OIDCIssuer(tmp_path / "issuer") as running:
         yield running
+
+
+@pytest.fixture
+def ca(tmp_path: Path) -> Iterator[HostileCA]:
+    """Give an ACME CA that does as it is told."""
+    from tests.server.acme_hostile import hostile_ca
+
+    with hostile_ca(tmp_path) as found:
+        yield found

@@ -2,7 +2,7 @@
 """A CA that issues what can't be shown: nothing of it is, and nothing is lost."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from hsm_server.tls.acme.cache import Stored, first_pair
 from tests.pki import CLIENT, SERVER, self_signed_root
-from tests.server.acme_hostile import HostileCA, hostile_ca
+from tests.server.acme_hostile import HostileCA
 from tests.server.acme_issuer import issue_by
 from tests.server.support import until
 from tests.server.test_acme_task import World, stored
@@ -80,13 +80,6 @@ BAD: dict[str, tuple[Callable[[Any], Chain], str]] = {
     "for clients": (for_clients, "is not a server certificate"),
     "another issuer": (of_another_issuer, "is not a chain"),
 }
-
-
-@pytest.fixture
-def ca(tmp_path: Path) -> Iterator[HostileCA]:
-    """Give a CA that does as it is told."""
-    with hostile_ca(tmp_path) as found:
-        yield found
 
 
 def leaf_of(certificate: Stored) -> bytes:

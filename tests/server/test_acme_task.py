@@ -8,7 +8,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -39,18 +39,11 @@ from hsm_server.tls.acme.task import ACMETask
 from hsm_server.tls.contexts import try_state
 from hsm_server.tls.state import ActiveState, Alarms, TLSState
 from tests.pki import SERVER, Issued, self_signed_root
-from tests.server.acme_hostile import HostileCA, Reply, hostile_ca
+from tests.server.acme_hostile import HostileCA, Reply
 from tests.server.support import until
 
 NAMES = ("localhost", "127.0.0.1")
 DAY = timedelta(days=1)
-
-
-@pytest.fixture
-def ca(tmp_path: Path) -> Iterator[HostileCA]:
-    """Give a CA that does as it is told."""
-    with hostile_ca(tmp_path) as found:
-        yield found
 
 
 class World:

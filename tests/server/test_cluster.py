@@ -178,28 +178,26 @@ def test_a_node_that_hung_joins_again(
     assert "was fenced" in ends[0]["reason"]
 
 
-def test_a_node_that_hung_leaves_its_name_to_another(tmp_path: Path) -> None:
+def test_a_node_that_hung_leaves_its_name_to_another(
+    postgresql: PostgreSQL, tmp_path: Path
+) -> None:
     """While a server lives under its name it answers 503, and then serves again."""
-    own = PostgreSQL.create()
-    try:
-        site = ClusterSite(tmp_path, own.url())
-        with site.serve(*site.node("a")) as hung:
-            key_id = new_key(hung, "shared")
-            family = Family(hung)
-            os.kill(family.supervisor, signal.SIGSTOP)
-            family.kill_vault(signal.SIGSTOP)
-            flags = ("--node-name", "a", "--node-mark", str(tmp_path / "other.mark"))
-            with site.serve(*flags) as successor:
-                family.kill_vault(signal.SIGCONT)
-                os.kill(family.supervisor, signal.SIGCONT)
-                wait_until(lambda: refusals(site) > 1)
+    site = ClusterSite(tmp_path, postgresql.url(postgresql.new_database()))
+    with site.serve(*site.node("a")) as hung:
+        key_id = new_key(hung, "shared")
+        family = Family(hung)
+        os.kill(family.supervisor, signal.SIGSTOP)
+        family.kill_vault(signal.SIGSTOP)
+        flags = ("--node-name", "a", "--node-mark", str(tmp_path / "other.mark"))
+        with site.serve(*flags) as successor:
+            family.kill_vault(signal.SIGCONT)
+            os.kill(family.supervisor, signal.SIGCONT)
+            wait_until(lambda: refusals(site) > 1)
 
-                assert 503 == signs(hung, key_id)
-                assert 200 == signs(successor, key_id)
-                assert 0 == successor.stop()
-            wait_until(lambda: signs(hung, key_id) == 200)
-    finally:
-        own.remove()
+            assert 503 == signs(hung, key_id)
+            assert 200 == signs(successor, key_id)
+            assert 0 == successor.stop()
+        wait_until(lambda: signs(hung, key_id) == 200)
 
 
 def refusals(site: ClusterSite) -> int:
@@ -213,23 +211,20 @@ def refusals(site: ClusterSite) -> int:
     [("process", False), ("process", True), ("inline", False)],
 )
 def test_an_outdated_node_drains_and_stops(
-    tmp_path: Path, isolation: str, is_fenced: bool
+    postgresql: PostgreSQL, tmp_path: Path, isolation: str, is_fenced: bool
 ) -> None:
     """A server stops once the cluster's level is above its own, also if fenced."""
-    own = PostgreSQL.create()
-    try:
-        site = ClusterSite(tmp_path, own.url())
-        options = (*site.node("a"), "--isolation", isolation)
-        with site.serve(*options) as server:
-            raising = "UPDATE cluster SET level = 99"
-            fencing = "UPDATE fence SET epoch = epoch + 1, instance = NULL"
-            own.execute(f"{raising}; {fencing}" if is_fenced else raising)
+    name = postgresql.new_database()
+    site = ClusterSite(tmp_path, postgresql.url(name))
+    with site.serve(*site.node("a"), "--isolation", isolation) as server:
+        raising = "UPDATE cluster SET level = 99"
+        fencing = "UPDATE fence SET epoch = epoch + 1, instance = NULL"
+        sql = f"{raising}; {fencing}" if is_fenced else raising
+        postgresql.execute(sql, database=name)
 
-            assert 2 == server.process.wait(PATIENCE)
-        assert "upgraded to level 99" in (tmp_path / "log").read_text("utf-8")
-        assert 2 == site.fails(*site.node("b"))[0]
-    finally:
-        own.remove()
+        assert 2 == server.process.wait(PATIENCE)
+    assert "upgraded to level 99" in (tmp_path / "log").read_text("utf-8")
+    assert 2 == site.fails(*site.node("b"))[0]
 
 
 def test_without_its_database_a_node_is_not_ready(tmp_path: Path) -> None:

@@ -9,28 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.pki import Issued, Issuer, self_signed_root
 from tests.server.family import wait_until
-from tests.server.pem_files import pem
 from tests.server.process import Running, Site, client_context, connect
+from tests.server.race_site import Clients
 from tests.server.support import mint
-
-
-class Clients:
-    """An authority of clients, with its list of those that are revoked."""
-
-    def __init__(self, folder: Path) -> None:
-        self.issuer: Issuer = self_signed_root("Clients")
-        self.folder = folder
-        self.ca, self.crl = folder / "clients.pem", folder / "clients.crl"
-        self.ca.write_bytes(pem(self.issuer.certificate))
-        self.revoke()
-
-    def revoke(self, *clients: Issued) -> None:
-        """Let the list name these clients."""
-        new = self.folder / "new.crl"
-        new.write_bytes(self.issuer.revocation_list(*(c.certificate for c in clients)))
-        new.replace(self.crl)
 
 
 @pytest.fixture
@@ -70,11 +52,8 @@ def test_a_revoked_client_is_let_in_no_more(
     site: Site, server: Running, clients: Clients
 ) -> None:
     """By no front end, nor over a connection that it has; others are let in."""
-    known, lost = (clients.issuer.issue(name) for name in ("known", "lost"))
-    contexts = [
-        client_context(site.authority, client.write(site.folder, name))
-        for name, client in {"known": known, "lost": lost}.items()
-    ]
+    (_, known), (lost, files) = (clients.issue(name) for name in ("known", "lost"))
+    contexts = [client_context(site.authority, pair) for pair in (known, files)]
     before = [is_let_in(server, context) for context in contexts]
     kept = http.client.HTTPSConnection(*server.address, context=contexts[1], timeout=20)
     kept.connect()

@@ -23,7 +23,7 @@ from hsm_server.identity.token_keys import (
     key_from_secret,
 )
 from hsm_server.identity.token_verifier import TokenVerifier
-from tests.server.support import b64url, claims, mint
+from tests.server.support import b64url, claims
 from tests.server.token_kit import ALGORITHMS, Signer, signer
 
 
@@ -117,30 +117,6 @@ def test_other_algorithms_are_none(alg: str) -> None:
     everybody = verifier(*every_key())
     for signature in signatures:
         assert refuses(everybody, f"{signed}.{b64url(signature)}")
-
-
-@pytest.mark.parametrize("algorithm", ["RS256", "ES256", "EdDSA"])
-def test_every_flipped_bit_is_refused(algorithm: str) -> None:
-    """Of the signature; header and payload are under it."""
-    head, _, _ = signer(algorithm).token().rpartition(".")
-    signature = signer(algorithm).sign(head.encode())
-    one = verifier(key(signer(algorithm)))
-    assert one.verify(f"{head}.{b64url(signature)}").principal
-    for bit in range(len(signature) * 8):
-        changed = bytearray(signature)
-        changed[bit // 8] ^= 1 << bit % 8
-        assert refuses(one, f"{head}.{b64url(bytes(changed))}")
-
-
-def test_a_public_key_is_no_secret() -> None:
-    """A token under the bytes of a public key is refused (RFC 8725, section 2.1)."""
-    everybody = verifier(*every_key())
-    for algorithm in ("RS256", "ES256", "EdDSA"):
-        text = signer(algorithm).pem()
-        for secret in (text.encode(), text.rstrip().encode()):
-            for kid in ("HS256", algorithm, None):
-                header = {"alg": "HS256"} | ({} if kid is None else {"kid": kid})
-                assert refuses(everybody, mint(header=header, secret=secret))
 
 
 @pytest.mark.parametrize("algorithm", ["RS256", "ES256", "EdDSA"])

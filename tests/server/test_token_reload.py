@@ -139,26 +139,3 @@ def test_a_signal_reads_it_at_once(tmp_path: Path) -> None:
         wait_until(lambda: status(server, signer("RS256").token("b")) == 200)
         assert 401 == status(server, signer("ES256").token("a"))
         assert 0 == server.stop()
-
-
-def test_a_bad_file_ends_the_start(tmp_path: Path) -> None:
-    """One message that names the field."""
-    folder = tmp_path / "site"
-    folder.mkdir()
-    config = write_config(tmp_path / "jwt.json", [])
-    code, message = Site(folder).fails("--auth-jwt-config", str(config))
-
-    assert 2 == code
-    assert "1 to 32 keys" in message
-
-
-def test_a_file_open_to_others_ends_the_start(tmp_path: Path) -> None:
-    """With the exit code of its kind."""
-    folder = tmp_path / "site"
-    folder.mkdir()
-    config = write_config(tmp_path / "jwt.json", [signer("HS256").section()])
-    config.chmod(0o644)
-    code, message = Site(folder).fails("--auth-jwt-config", str(config))
-
-    assert 3 == code
-    assert "holds a secret" in message
