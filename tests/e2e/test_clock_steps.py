@@ -72,24 +72,6 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Clocked]]:
         assert 0 == clocked.server.stop()
 
 
-def test_no_step_revives_a_token(start: Callable[..., Clocked]) -> None:
-    """
-    What has expired by a clock that was set forward stays so when it is set back.
-    """
-    clocked = start()
-    token = clocked.token("ada")
-    later = clocked.token("ada", ahead_seconds=DAY)
-    before = (clocked.ask(token), clocked.ask(later))
-    clocked.set(DAY)
-    forward = (clocked.ask(token), clocked.ask(later))
-    clocked.set(0)
-    back = (clocked.ask(token), clocked.ask(later))
-
-    assert (200, 401) == before
-    assert (401, 200) == forward
-    assert (401, 200) == back
-
-
 @pytest.mark.parametrize("step", [DAY, -DAY], ids=["forward", "back"])
 def test_no_step_gives_more(start: Callable[..., Clocked], step: int) -> None:
     """

@@ -13,7 +13,6 @@ from typing import Any
 
 from tests.e2e.processes import ServerProcess
 from tests.e2e.site import Site
-from tests.e2e.tokens import sign_token
 
 PATH = "/api/v1/audit/events"
 PATIENCE = 60.0
@@ -28,20 +27,16 @@ class View:
 
         server: It.
 
-        token: Another token than that of an auditor.
-
         last_id: Where to go on, or empty.
     """
 
-    def __init__(
-        self, site: Site, server: ServerProcess, *, token: str = "", last_id: str = ""
-    ) -> None:
+    def __init__(self, site: Site, server: ServerProcess, *, last_id: str = "") -> None:
         self._connection = http.client.HTTPSConnection(
             "127.0.0.1", server.port, context=site.context, timeout=PATIENCE
         )
         headers = {
             "Accept": "text/event-stream",
-            "Authorization": f"Bearer {token or site.token('vera', 'auditor')}",
+            "Authorization": f"Bearer {site.token('vera', 'auditor')}",
         }
         if last_id:
             headers["Last-Event-ID"] = last_id
@@ -96,44 +91,6 @@ def vault_of(server: ServerProcess) -> int:
     raise AssertionError("There is no vault.")
 
 
-def test_events_arrive_and_resume(
-    shared_site: Site, shared_server: ServerProcess
-) -> None:
-    """
-    What one connection does is seen by another, and a resumed view misses nothing.
-    """
-    site, server = shared_site, shared_server
-    first = View(site, server)
-    create(site, server, "one")
-    seqs = first.seqs_until("one")
-    first.close()
-    create(site, server, "two")
-    second = View(site, server, last_id=first.last_id)
-    create(site, server, "three")
-    seqs += second.seqs_until("three")
-    second.close()
-
-    assert list(range(seqs[0], seqs[0] + len(seqs))) == seqs
-
-
-def test_stop_ends_it(site: Site, server: ServerProcess) -> None:
-    """
-    SIGTERM does not wait for a view, which ends without an error.
-    """
-    view = View(site, server)
-    create(site, server, "one")
-    view.seqs_until("one")
-    began = time.monotonic()
-    status = server.stop()
-    seconds = time.monotonic() - began
-
-    assert 0 == status
-    assert 60 > seconds
-    assert [] == [kind for kind, _ in view.events() if kind == "problem"]
-    assert "cut off" not in server.output
-    view.close()
-
-
 def test_killed_vault(site: Site, server: ServerProcess) -> None:
     """
     The end of the vault is the view's last event, and the next one goes on from there.
@@ -158,20 +115,3 @@ def test_killed_vault(site: Site, server: ServerProcess) -> None:
     assert list(range(seqs[0], seqs[0] + len(seqs))) == seqs
     view.close()
     again.close()
-
-
-def test_expiry(shared_site: Site, shared_server: ServerProcess) -> None:
-    """
-    A view ends when its token does, though the front end can't read it.
-    """
-    site, server = shared_site, shared_server
-    now = int(time.time())
-    # With the leeway of a minute it is good for some seconds.
-    claims = {"sub": "vera", "roles": ["auditor"], "iat": now - 300, "exp": now - 55}
-    token = sign_token(site.secrets["jwt-secret"], {"alg": "HS256"}, claims)
-    view = View(site, server, token=token)
-    kinds = list(view.events())
-
-    assert "problem" == kinds[-1][0]
-    assert "authentication_failed" == kinds[-1][1]["code"]
-    view.close()
