@@ -146,7 +146,8 @@ class SqliteData(Data):
     kind = KeyStoreKind.SQLITE
     store = "keys.sqlite"
 
-    def _do(self, statement: str, *values: object) -> object:
+    def do(self, statement: str, *values: object) -> object:
+        """Execute a statement; return the first value of its first row."""
         connection = sqlite3.connect(self.folder / "keys.sqlite")
         try:
             with connection:
@@ -156,39 +157,39 @@ class SqliteData(Data):
         return found[0] if found else None
 
     def _number(self, key: str) -> int:
-        found = self._do("SELECT n FROM keys WHERE key_id = ?", key)
+        found = self.do("SELECT n FROM keys WHERE key_id = ?", key)
         assert isinstance(found, int)
         return found
 
     def document(self, key: str) -> bytes:
         """See `Data.document`."""
         n = self._number(key)
-        found = self._do("SELECT document FROM documents WHERE n = ?", n)
+        found = self.do("SELECT document FROM documents WHERE n = ?", n)
         assert isinstance(found, bytes)
         return found
 
     def write_document(self, key: str, document: bytes) -> None:
         """See `Data.write_document`."""
         n = self._number(key)
-        self._do("UPDATE documents SET document = ? WHERE n = ?", document, n)
+        self.do("UPDATE documents SET document = ? WHERE n = ?", document, n)
 
     def blob(self, key: str, version: int) -> bytes | None:
         """See `Data.blob`."""
         place = (self._number(key) << 27) | version
-        found = self._do("SELECT blob FROM blobs WHERE id = ?", place)
+        found = self.do("SELECT blob FROM blobs WHERE id = ?", place)
         assert found is None or isinstance(found, bytes)
         return found
 
     def write_blob(self, key: str, version: int, blob: bytes) -> None:
         """See `Data.write_blob`."""
         place = (self._number(key) << 27) | version
-        self._do("INSERT OR REPLACE INTO blobs VALUES (?, ?)", place, blob)
+        self.do("INSERT OR REPLACE INTO blobs VALUES (?, ?)", place, blob)
 
     def remove(self, key: str) -> None:
         """See `Data.remove`."""
         n = self._number(key)
-        self._do("DELETE FROM keys WHERE n = ?", n)
-        self._do("DELETE FROM documents WHERE n = ?", n)
+        self.do("DELETE FROM keys WHERE n = ?", n)
+        self.do("DELETE FROM documents WHERE n = ?", n)
 
     def bring_back(self, key: str, name: str) -> None:
         """See `Data.bring_back`."""

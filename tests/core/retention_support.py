@@ -329,6 +329,17 @@ class World:
             left -= every
             self.sweep()
 
+    def schedule(self) -> None:
+        """Let the purge of every old version be due, granted and scheduled."""
+        self.pass_time(31, every=15.5)
+        self.people.grant()
+        self.sweep()
+
+    def ripen(self) -> None:
+        """Let the next sweep purge every old version."""
+        self.schedule()
+        self.clock.advance(1.5 * DAY)
+
     def old_key(self, versions: int = 2, **facts: Any) -> str:
         """Make a key and rotate it, so that all but its last version are retired."""
         key = self.session.create_key("AES-256-GCM", **facts)

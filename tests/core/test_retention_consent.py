@@ -10,14 +10,8 @@ import pytest
 
 from hsm_core.errors import AccessDeniedError, HSMError
 from hsm_core.model import ApprovalState, Caller, KeyState, Role
-from hsm_core.operations import (
-    ApprovalInfo,
-    Approve,
-    Deny,
-    GetApproval,
-    ListApprovals,
-    Withdraw,
-)
+from hsm_core.operations import ApprovalInfo, Deny, ListApprovals, Withdraw
+from tests.core.dual_support import approve, person
 from tests.core.retention_support import DAY, World, keep_pipeline
 
 __all__ = ["keep_pipeline"]
@@ -50,9 +44,30 @@ def put_policy(world: World, content: bytes) -> None:
 
 def purges(world: World) -> list[ApprovalInfo]:
     """Return the approvals of purges, newest first."""
-    olga = Caller(principal="olga", roles=frozenset({Role.OPERATOR}))
-    page = world.hsm.act_as(olga).execute(ListApprovals())
+    page = person(world.hsm, "olga", Role.OPERATOR).execute(ListApprovals())
     return [a for a in page.items if a.operation.kind == "PurgeVersion"]
+
+
+def pending(world: World) -> list[ApprovalInfo]:
+    """Return those that wait for consent."""
+    return [a for a in purges(world) if a.state is ApprovalState.PENDING]
+
+
+def scheduled(world: World, *names: tuple[str, Role]) -> tuple[str, ApprovalInfo]:
+    """Make an old key whose purge people approve; return it with its approval."""
+    key = world.old_key()
+    world.pass_time(31, every=15.5)
+    (asked,) = purges(world)
+    for name, role in names:
+        approve(person(world.hsm, name, role), asked)
+    world.sweep()
+
+    assert [SCHEDULED, ACTIVE] == world.states(key)
+
+    return key, asked
+
+
+OLGA, ANTON = ("olga", Role.OPERATOR), ("anton", Role.AUDITOR)
 
 
 def ends_of(world: World) -> list[str]:
@@ -182,53 +197,11 @@ def test_consent_that_would_not_last_schedules_nothing(tmp_path: Path) -> None:
     world.close()
 
 
-def person(world: World, name: str, *roles: Role) -> Person:
-    """Return somebody who may be asked."""
-    return Person(world, Caller(principal=name, roles=frozenset(roles)))
-
-
-class Person:
-    """Somebody with a name and roles."""
-
-    def __init__(self, world: World, who: Caller) -> None:
-        self._world = world
-        self._who = who
-
-    def asked(self) -> list[ApprovalInfo]:
-        """Return the purges that wait for consent."""
-        hsm = self._world.hsm.act_as(self._who)
-        page = hsm.execute(ListApprovals(states=(ApprovalState.PENDING,)))
-        return list(page.items)
-
-    def approve(self, found: ApprovalInfo) -> None:
-        """Consent to what was shown."""
-        hsm = self._world.hsm.act_as(self._who)
-        hsm.execute(Approve(approval_id=found.approval_id, digest=found.digest))
-
-    def deny(self, found: ApprovalInfo) -> None:
-        """Refuse it."""
-        hsm = self._world.hsm.act_as(self._who)
-        hsm.execute(Deny(approval_id=found.approval_id, reason="not yet"))
-
-    def withdraw(self, found: ApprovalInfo) -> None:
-        """Withdraw their approval of it."""
-        hsm = self._world.hsm.act_as(self._who)
-        hsm.execute(Withdraw(approval_id=found.approval_id))
-
-    def state(self, found: ApprovalInfo) -> ApprovalState:
-        """Return where an approval stands."""
-        hsm = self._world.hsm.act_as(self._who)
-        return hsm.execute(GetApproval(approval_id=found.approval_id)).state
-
-
 def test_a_purge_completes_once_in_thirty_days(world: World) -> None:
     """Asked, granted by both, scheduled, after the grace period purged; once."""
-    olga = person(world, "olga", Role.OPERATOR)
-    anton = person(world, "anton", Role.AUDITOR)
-    oscar = person(world, "oscar", Role.OPERATOR)
     key = world.old_key()
     world.pass_time(31, every=15.5)
-    (asked,) = olga.asked()
+    (asked,) = purges(world)
 
     assert ("PurgeVersion", "system.retention", 1) == (
         asked.operation.kind,
@@ -236,13 +209,13 @@ def test_a_purge_completes_once_in_thirty_days(world: World) -> None:
         asked.operation.version,
     )
 
-    olga.approve(asked)
-    oscar.approve(asked)
+    for name in ("olga", "oscar"):
+        approve(person(world.hsm, name, Role.OPERATOR), asked)
     world.pass_time(3)
 
     assert [RETIRED, ACTIVE] == world.states(key)
 
-    anton.approve(asked)
+    approve(person(world.hsm, *ANTON), asked)
     world.sweep()
 
     assert [SCHEDULED, ACTIVE] == world.states(key)
@@ -250,30 +223,24 @@ def test_a_purge_completes_once_in_thirty_days(world: World) -> None:
     world.pass_time(30)
 
     assert [DESTROYED, ACTIVE] == world.states(key)
-    assert ApprovalState.CONSUMED is anton.state(asked)
+    assert [ApprovalState.CONSUMED] == [found.state for found in purges(world)]
     assert 1 == world.session.retention().completed_total
-    intent, outcome = world.attested()
-    agreed = intent.parameters["agreed"]
+    assert ["olga", "oscar", "anton"] == approvers(world)
+    assert ["ok"] == ends_of(world)
+
+
+def approvers(world: World) -> list[str]:
+    """Return who the ledger says agreed to the first purge."""
+    agreed = world.attested()[0].parameters["agreed"]
     assert isinstance(agreed, list)
-    assert ["olga", "oscar", "anton"] == [text.split()[0] for text in agreed]
-    assert "ok" == outcome.code
+    return [text.split()[0] for text in agreed]
 
 
 def test_who_denies_in_the_grace_period_stops_it(world: World) -> None:
     """The version is as before, and nobody is asked for 30 days, restarts included."""
-    olga = person(world, "olga", Role.OPERATOR)
-    anton = person(world, "anton", Role.AUDITOR)
-    oscar = person(world, "oscar", Role.OPERATOR)
-    key = world.old_key()
-    world.pass_time(31, every=15.5)
-    (asked,) = olga.asked()
-    olga.approve(asked)
-    anton.approve(asked)
-    world.sweep()
-
-    assert [SCHEDULED, ACTIVE] == world.states(key)
-
-    oscar.deny(asked)
+    key, asked = scheduled(world, OLGA, ANTON)
+    oscar = person(world.hsm, "oscar", Role.OPERATOR)
+    oscar.execute(Deny(approval_id=asked.approval_id, reason="not yet"))
     world.pass_time(0.2)
 
     assert [RETIRED, ACTIVE] == world.states(key)
@@ -282,43 +249,29 @@ def test_who_denies_in_the_grace_period_stops_it(world: World) -> None:
     world.open()
     world.pass_time(28, every=7)
 
-    assert [] == olga.asked()
+    assert [] == pending(world)
 
     world.pass_time(3)
 
-    assert 1 == len(olga.asked())
+    assert 1 == len(pending(world))
     assert [RETIRED, ACTIVE] == world.states(key)
     assert [] == world.attested()
 
 
 def test_who_withdraws_in_the_grace_period_stops_it(world: World) -> None:
     """The version is as before; once others agree, it is purged on their word alone."""
-    olga = person(world, "olga", Role.OPERATOR)
-    anton = person(world, "anton", Role.AUDITOR)
-    anna = person(world, "anna", Role.AUDITOR)
-    key = world.old_key()
-    world.pass_time(31, every=15.5)
-    (asked,) = olga.asked()
-    olga.approve(asked)
-    anton.approve(asked)
-    world.sweep()
-
-    assert [SCHEDULED, ACTIVE] == world.states(key)
-
-    anton.withdraw(asked)
+    key, asked = scheduled(world, OLGA, ANTON)
+    person(world.hsm, *ANTON).execute(Withdraw(approval_id=asked.approval_id))
     world.pass_time(0.2)
 
     assert [RETIRED, ACTIVE] == world.states(key)
-    assert ApprovalState.PENDING is olga.state(asked)
+    assert [asked.approval_id] == [found.approval_id for found in pending(world)]
 
-    anna.approve(asked)
+    approve(person(world.hsm, "anna", Role.AUDITOR), asked)
     world.pass_time(8, every=1)
 
     assert [DESTROYED, ACTIVE] == world.states(key)
-    intent = world.attested()[0]
-    agreed = intent.parameters["agreed"]
-    assert isinstance(agreed, list)
-    assert ["olga", "anna"] == [text.split()[0] for text in agreed]
+    assert ["olga", "anna"] == approvers(world)
 
 
 def test_nobody_speaks_for_the_scheduler(world: World) -> None:
@@ -326,9 +279,8 @@ def test_nobody_speaks_for_the_scheduler(world: World) -> None:
     for name in ("system.retention", "retention-scheduler", "System.Retention"):
         with pytest.raises(HSMError, match="principal"):
             world.hsm.act_as(Caller(principal=name, roles=frozenset(Role)))
-    service = person(world, "sam", Role.SERVICE)
     world.old_key()
     world.pass_time(31, every=15.5)
-    (asked,) = person(world, "olga", Role.OPERATOR).asked()
+    (asked,) = purges(world)
     with pytest.raises(AccessDeniedError):
-        service.approve(asked)
+        approve(person(world.hsm, "sam", Role.SERVICE), asked)

@@ -50,10 +50,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 def ripe(world: World, keys: int = 1) -> list[str]:
     """Make keys whose old versions are purged by the next sweep."""
     found = [world.old_key() for _ in range(keys)]
-    world.pass_time(31, every=15.5)
-    world.people.grant()
-    world.sweep()
-    world.clock.advance(1.5 * DAY)
+    world.ripen()
     return found
 
 
@@ -359,9 +356,7 @@ class TestClock:
         """The grace period is time that really passes."""
         world = World(tmp_path, retention_grace_seconds=5 * DAY)
         key = world.old_key()
-        world.pass_time(31, every=15.5)
-        world.people.grant()
-        world.sweep()
+        world.schedule()
         world.clock.step(6 * DAY)
         world.sweep()
 
@@ -381,9 +376,7 @@ class TestClock:
         """Forwards or backwards, in the window or in the grace period."""
         key = world.old_key()
         if when == "grace":
-            world.pass_time(31, every=15.5)
-            world.people.grant()
-            world.sweep()
+            world.schedule()
         tolerated = DAY if sign > 0 else 0
         began, passed = world.clock.monotonic(), 0.0
         world.clock.step(sign * seconds)
@@ -488,9 +481,7 @@ def test_a_purged_blob_that_comes_back_opens_nothing(tmp_path: Path) -> None:
     world.session.rotate(key)
     (blob,) = (p for p in (tmp_path / "keys").rglob("v00000001"))
     kept = blob.read_bytes()
-    world.pass_time(31, every=15.5)
-    world.people.grant()
-    world.sweep()
+    world.schedule()
     world.pass_time(2)
 
     assert not blob.exists()

@@ -71,10 +71,7 @@ def verified(folder: Path, *, with_trail: bool = True) -> LedgerVerification:
 def purge_one(world: World, key: str = "") -> str:
     """Let the old version of a key be purged; of a new one if none is given."""
     key = key or world.old_key()
-    world.pass_time(31, every=15.5)
-    world.people.grant()
-    world.sweep()
-    world.clock.advance(1.5 * DAY)
+    world.ripen()
     world.sweep()
     assert [DESTROYED, ACTIVE] == world.states(key)
     return key
@@ -251,10 +248,7 @@ def check_kept_back(world: World, seq: int, *, newest: int = 4) -> None:
         newest: The newest one that is remembered.
     """
     key = world.old_key()
-    world.pass_time(31, every=15.5)
-    world.people.grant()
-    world.sweep()
-    world.clock.advance(1.5 * DAY)
+    world.ripen()
     world.sweep()
     world.people.grant()
     world.sweep()
@@ -278,10 +272,7 @@ def test_what_was_remembered_can_not_simply_be_lost(folder: Path, trail: str) ->
     state.unlink()
     world = open_world(folder, trail, later())
     key = world.old_key()
-    world.pass_time(31, every=15.5)
-    world.people.grant()
-    world.sweep()
-    world.clock.advance(1.5 * DAY)
+    world.ripen()
     world.sweep()
 
     assert DESTROYED not in world.states(key)
@@ -394,10 +385,7 @@ def test_a_trail_that_was_changed_keeps_purges_back(tmp_path: Path) -> None:
     """The chain is verified before the first purge of a sweep."""
     world = World(tmp_path, memory=False)
     key = world.old_key()
-    world.pass_time(31, every=15.5)
-    world.people.grant()
-    world.sweep()
-    world.clock.advance(1.5 * DAY)
+    world.ripen()
     trail = tmp_path / "audit.log"
     whole = trail.read_bytes()
     trail.write_bytes(whole.replace(b"CreateKey", b"CreatekEy", 1))
@@ -431,10 +419,7 @@ def begin(world: World) -> LedgerBegun:
 def sweep_till_ripe(world: World) -> str:
     """Make a key whose old version would be purged by now, and sweep."""
     key = world.old_key()
-    world.pass_time(31, every=15.5)
-    world.people.grant()
-    world.sweep()
-    world.clock.advance(1.5 * DAY)
+    world.ripen()
     world.sweep()
     return key
 

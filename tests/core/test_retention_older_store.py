@@ -33,6 +33,15 @@ def put_back(kept: Path, folder: Path, kind: str) -> None:
         copy(path, folder / path.name)
 
 
+def make_kept(tmp_path: Path, kind: str) -> tuple[Path, Path, int]:
+    """Make a store with ripe material, and a copy; return both, and the time."""
+    live, kept = tmp_path / "live", tmp_path / "kept"
+    live.mkdir(mode=0o700)
+    now = make_template(live, kind)
+    shutil.copytree(live, kept)
+    return live, kept, now
+
+
 def decrypt_old(site: Site) -> bytes:
     """Decrypt what the purged version has encrypted."""
     old = (site.folder / "old-ciphertext").read_bytes()
@@ -45,10 +54,7 @@ def decrypt_old(site: Site) -> bytes:
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_older_store_opens_no_purged_version(tmp_path: Path, kind: str) -> None:
     """The HSM is locked and says why: after sweeps and another start too."""
-    live, kept = tmp_path / "live", tmp_path / "kept"
-    live.mkdir(mode=0o700)
-    now = make_template(live, kind)
-    shutil.copytree(live, kept)
+    live, kept, now = make_kept(tmp_path, kind)
     site = Site(live, kind, now)
     site.sweep()
 
@@ -77,10 +83,7 @@ def test_the_same_copy_before_the_purge_is_no_older_store(
     tmp_path: Path, kind: str
 ) -> None:
     """So it is the purge that the copy is refused for, and not the copying."""
-    live, kept = tmp_path / "live", tmp_path / "kept"
-    live.mkdir(mode=0o700)
-    now = make_template(live, kind)
-    shutil.copytree(live, kept)
+    live, kept, now = make_kept(tmp_path, kind)
     put_back(kept, live, kind)
     site = Site(live, kind, now)
     status = site.gateway.act_as(ANN).execute(ops.Status())
@@ -93,10 +96,7 @@ def test_the_same_copy_before_the_purge_is_no_older_store(
 
 def make_older(tmp_path: Path, kind: str) -> Site:
     """Purge a version, and open the HSM on the key store that lay there before."""
-    live, kept = tmp_path / "live", tmp_path / "kept"
-    live.mkdir(mode=0o700)
-    now = make_template(live, kind)
-    shutil.copytree(live, kept)
+    live, kept, now = make_kept(tmp_path, kind)
     site = Site(live, kind, now)
     site.sweep()
     site.gateway.close()
@@ -174,10 +174,7 @@ def test_a_kill_while_an_older_store_is_accepted(tmp_path: Path, kind: str) -> N
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_purge_whose_outcome_the_ledger_lacks(tmp_path: Path, kind: str) -> None:
     """The trail knows that it was done; the ledger gets its outcome afterwards."""
-    live, kept = tmp_path / "live", tmp_path / "kept"
-    live.mkdir(mode=0o700)
-    now = make_template(live, kind)
-    shutil.copytree(live, kept)
+    live, kept, now = make_kept(tmp_path, kind)
     killed = tmp_path / "killed"
 
     def keep(name: str) -> None:

@@ -364,9 +364,7 @@ def test_what_is_scheduled_waits_for_a_policy_after_a_restart(
     """A start knows no policy from before: ripe material is kept until there is one."""
     world = World(tmp_path, memory=False)
     key = world.old_key()
-    world.pass_time(31, every=15.5)
-    world.people.grant()
-    world.sweep()
+    world.schedule()
     world.close()
     spoil_file(world.policy_path, content)
     world.open()

@@ -22,7 +22,7 @@ from hsm_core.settings import KeyStoreKind
 from tests.core.audit_support import read_lines
 from tests.core.dual_disk import KINDS
 from tests.core.governance_steps import Site, make_template
-from tests.core.retention_support import DAY, World, events_of, keep_pipeline
+from tests.core.retention_support import World, events_of, keep_pipeline
 
 __all__ = ["keep_pipeline"]
 
@@ -345,10 +345,7 @@ def test_each_purge_is_attested_once(
     world = World(tmp_path, memory=False, retention_max_purges=PURGES)
     world.hsm.worker.stop(10)
     keys = [world.old_key(VERSIONS) for _ in range(KEYS)]
-    world.pass_time(31, every=15.5)
-    world.people.grant()
-    world.sweep()
-    world.clock.advance(1.5 * DAY)
+    world.ripen()
     while not world.session.retention().completed_total:
         world.retention.step()  # A part of a sweep, as the HSM's thread does it.
     reopen(world)
@@ -469,10 +466,7 @@ def test_in_memory_no_file_is_claimed(tmp_path: Path) -> None:
     """Nothing was overwritten, and nothing is said to have been."""
     world = World(tmp_path)
     world.old_key()
-    world.pass_time(31, every=15.5)
-    world.people.grant()
-    world.sweep()
-    world.clock.advance(1.5 * DAY)
+    world.ripen()
     world.sweep()
     events = world.attested()
     world.close()

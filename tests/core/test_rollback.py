@@ -437,26 +437,11 @@ class TestForgedIndex:
                 (tmp_path / name).write_text(key.key_id)
         return made
 
-    def do(self, data: SqliteData, statement: str, *values: object) -> None:
-        """Change the database."""
-        connection = sqlite3.connect(data.folder / "keys.sqlite")
-        with connection:
-            connection.execute(statement, values)
-        connection.close()
-
-    def ask(self, data: SqliteData, statement: str, *values: object) -> tuple[int, ...]:
-        """Return the first row that a statement finds."""
-        connection = sqlite3.connect(data.folder / "keys.sqlite")
-        found = connection.execute(statement, values).fetchone()
-        connection.close()
-        return tuple(found)
-
     def test_a_name_leads_to_no_other_key(self, data: SqliteData) -> None:
         """A name that was moved to another key does not lead there."""
         first, second = id_of(data, "first"), id_of(data, "second")
-        self.do(data, "UPDATE keys SET claim = NULL WHERE key_id = ?", first)
-        self.do(
-            data,
+        data.do("UPDATE keys SET claim = NULL WHERE key_id = ?", first)
+        data.do(
             "UPDATE keys SET name = 'first', claim = 'first' WHERE key_id = ?",
             second,
         )
@@ -481,7 +466,7 @@ class TestForgedIndex:
         statements, hidden = FORGERIES[forgery]
         first = id_of(data, "first")
         for statement in statements:
-            self.do(data, statement.format(first, first.replace("-", "").upper()))
+            data.do(statement.format(first, first.replace("-", "").upper()))
 
         with data.open() as gateway:
             session = session_on(gateway)
@@ -507,7 +492,7 @@ class TestForgedIndex:
 
     def test_a_hidden_name_is_not_free(self, data: SqliteData) -> None:
         """No second key gets a name that an editor took from the first."""
-        self.do(data, "UPDATE keys SET claim = NULL")
+        data.do("UPDATE keys SET claim = NULL")
 
         with data.open() as gateway:
             session = session_on(gateway)
@@ -529,7 +514,7 @@ class TestForgedIndex:
         """Its key is named, and is whole again once it is recovered."""
         first = id_of(data, "first")
         statement = f"UPDATE keys SET {column} = ? WHERE key_id = ?"  # noqa: S608
-        self.do(data, statement, value, first)
+        data.do(statement, value, first)
 
         with data.open() as gateway:
             session = session_on(gateway)
@@ -547,9 +532,9 @@ class TestForgedIndex:
     def test_what_a_removed_row_left(self, data: SqliteData, table: str) -> None:
         """No new key gets what still lies there of one whose row was removed."""
         second = id_of(data, "second")
-        (number,) = self.ask(data, "SELECT n FROM keys WHERE key_id = ?", second)
+        number = data.do("SELECT n FROM keys WHERE key_id = ?", second)
         for each in ("keys", "documents") if table == "both" else (table,):
-            self.do(data, f"DELETE FROM {each} WHERE n = ?", number)  # noqa: S608
+            data.do(f"DELETE FROM {each} WHERE n = ?", number)  # noqa: S608
 
         with data.open() as gateway:
             session = session_on(gateway)
@@ -561,12 +546,12 @@ class TestForgedIndex:
             assert (second,) == recover(gateway).forgotten
             session.create_key("ed25519", name="second")
             assert {} == problems(gateway)
-        assert number != self.ask(data, "SELECT n FROM keys WHERE name = ?", "new")[0]
+        assert number != data.do("SELECT n FROM keys WHERE name = ?", "new")
         assert new.key_id != second
 
     def test_digests_that_no_document_has(self, data: SqliteData) -> None:
         """Digests that were edited are read again from the documents."""
-        self.do(data, "UPDATE keys SET digest = ?", "0" * 64)
+        data.do("UPDATE keys SET digest = ?", "0" * 64)
 
         with data.open() as gateway:
             session_on(gateway).sign("first", b"m")
@@ -577,7 +562,7 @@ class TestForgedIndex:
         """Sums that were edited are counted again."""
         bucket = int(id_of(data, "first")[:3], 16)
         forged = b"\0" * 32
-        self.do(data, "UPDATE account SET value = ? WHERE bucket = ?", forged, bucket)
+        data.do("UPDATE account SET value = ? WHERE bucket = ?", forged, bucket)
 
         with data.open() as gateway:
             session_on(gateway).sign("first", b"m")
@@ -599,8 +584,7 @@ class TestForgedIndex:
             (first,),
         ).fetchone()
         connection.close()
-        self.do(
-            data,
+        data.do(
             "UPDATE keys SET generation = ?, state = ?, operations = ?, digest = ? "
             "WHERE key_id = ?",
             *row,

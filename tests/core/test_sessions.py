@@ -19,8 +19,7 @@ from hsm_core import _sessions, errors, operations
 from hsm_core.algorithms import CiphertextEncoding, HashAlgorithm, KeyUsage
 from hsm_core.errors import DecryptionError, HSMError
 from hsm_core.operations import OPERATIONS, Effect, Operation, result_type
-from hsm_core.testing import memory_hsm
-from tests.core.hsm_support import session_of
+from tests.core.hsm_support import memory_session
 
 
 def drawn_tree() -> set[tuple[str, str, str]]:
@@ -109,8 +108,7 @@ def test_oaep_by_a_session() -> None:
     A session encrypts and decrypts by RSAES-OAEP with the hashes that others use.
     """
     hashed, mask, raw = H.SHA_384, H.SHA_512, CiphertextEncoding.RAW
-    with memory_hsm() as gateway:
-        session = session_of(gateway)
+    with memory_session() as session:
         usages = (KeyUsage.ENCRYPT, KeyUsage.DECRYPT)
         key = session.create_key("rsa2048", usages=usages).key_id
         public = load_der_public_key(session.public_key(key).der)

@@ -28,6 +28,7 @@ from hsm_core.factory import open_verifier
 from hsm_core.model import Phase, PruneDetail, ResumeDetail
 from hsm_core.protocols import AuditDraft
 from hsm_core.settings import AuditSync
+from tests.core.audit_faults import until
 from tests.core.audit_support import (
     KEY,
     copy_of,
@@ -40,20 +41,11 @@ from tests.core.audit_support import (
 )
 from tests.core.sqlite_audit_support import edited, open_log, opened, rows_of
 
-PATIENCE = 60.0
-
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """Give the path of a trail that does not exist yet."""
     return tmp_path / "log" / "audit.sqlite"
-
-
-def _eventually(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end, "it did not come true"
-        time.sleep(0.01)
 
 
 def test_a_restart_goes_on_where_the_trail_ended(path: Path) -> None:
@@ -146,7 +138,7 @@ def test_a_full_database_takes_nothing_and_heals(path: Path) -> None:
         assert log.lines(0, 5)
 
         _connection(log).execute("PRAGMA max_page_count = 1000000").fetchall()
-        _eventually(lambda: log.available)
+        until(lambda: log.available)
         fill(log, 1)
         told = [e.detail for e in events(log) if e.kind == "system.resume"]
         assert 1 == len(told)
@@ -156,7 +148,7 @@ def test_a_full_database_takes_nothing_and_heals(path: Path) -> None:
     assert verified(path).clean
 
 
-def _fail_at(name: str, times: int) -> Callable[[str], None]:
+def _fail_at(name: str, times: int = 1) -> Callable[[str], None]:
     left = times
 
     def handler(reached: str) -> None:
@@ -178,7 +170,7 @@ def test_a_failure_around_a_commit_writes_every_record_once(
         fill(log, 3)
         with install(_fail_at(point, 2)), pytest.raises(AuditUnavailableError):
             log.append([draft(100), draft(101)], durable=True).wait()
-        _eventually(lambda: log.available)
+        until(lambda: log.available)
         fill(log, 2)
         kinds = [event.kind for event in events(log)]
         assert "system.log-begun" == kinds.pop(0)
@@ -199,7 +191,7 @@ def test_a_failure_while_healing_is_healed_too(path: Path) -> None:
         with install(handler):
             with pytest.raises(AuditUnavailableError):
                 fill(log, 3)
-            _eventually(lambda: log.available)
+            until(lambda: log.available)
         fill(log, 1)
         assert not failing
     assert 5 == verified(path).records
@@ -213,9 +205,9 @@ def test_a_database_that_is_moved_away_is_missed_and_taken_back(path: Path) -> N
         path.rename(aside)
         with pytest.raises(AuditUnavailableError):
             fill(log, 1)
-        _eventually(lambda: log.health.cause == "moved")
+        until(lambda: log.health.cause == "moved")
         aside.rename(path)
-        _eventually(lambda: log.available)
+        until(lambda: log.available)
         fill(log, 1)
     assert 8 == verified(path).records
 
@@ -259,7 +251,7 @@ def test_a_database_that_was_deleted_is_written_again(
             path.with_name(path.name + side).unlink()
         with pytest.raises(AuditUnavailableError):
             fill(log, 1)
-        _eventually(lambda: log.available)
+        until(lambda: log.available)
         fill(log, 1)
         assert 2 == log.first_seq
         told = [e.detail for e in events(log) if e.kind == "system.resume"]
@@ -277,7 +269,7 @@ def test_a_log_that_is_deleted_under_a_running_trail_costs_nothing(path: Path) -
         path.with_name(f"{path.name}-wal").unlink()
         with pytest.raises(AuditUnavailableError):
             fill(log, 1)
-        _eventually(lambda: log.available)
+        until(lambda: log.available)
         fill(log, 1)
     assert 8 == verified(path).records
 
@@ -371,22 +363,11 @@ def test_a_bad_record_is_not_washed_clean(path: Path) -> None:
     assert 20 == len(rows_of(path))
 
 
-def _fail_once(name: str) -> Callable[[str], None]:
-    left = [name]
-
-    def handler(reached: str) -> None:
-        if left and reached == left[0]:
-            left.clear()
-            raise OSError("made to fail")
-
-    return handler
-
-
 def test_a_prune_that_could_not_be_recorded_removes_nothing_yet(path: Path) -> None:
     """Its record is written when the trail heals, and the next prune removes."""
     with opened(path) as log:
         fill(log, 20)
-        with install(_fail_once("audit.before_write")):
+        with install(_fail_at("audit.before_write")):
             with pytest.raises(AuditUnavailableError):
                 log.prune(10, "test")
             assert 20 <= len(_all_rows(log))
@@ -460,7 +441,7 @@ def test_a_staged_baseline_can_not_be_made_to_count(path: Path) -> None:
     log = open_log(path)
     fill(log, 30)
     with (
-        install(_fail_once("audit.prune.after_stage")),
+        install(_fail_at("audit.prune.after_stage")),
         pytest.raises(OSError, match="made"),
     ):
         log.prune(10, "test")

@@ -289,18 +289,15 @@ def test_a_database_that_hangs(tmp_path: Path) -> None:
             rotation = pool.submit(session.rotate, key)
             assert is_hanging.wait(60)
             try:
-                began = time.monotonic()
                 status = session.status()
                 for _ in range(10):
                     with pytest.raises(errors.StoreUnavailableError):
                         session.describe("old")
-                took = time.monotonic() - began
             finally:
                 may_go_on.set()
             assert 2 == rotation.result(10).version
 
         assert ("error", 0) == (status.state, status.keys)
-        assert took < 3
         assert "operational" == session.status().state
         session.sign("old", b"m")
         assert {} == problems(gateway)

@@ -24,6 +24,7 @@ from hsm_core.session import Session
 from hsm_core.testing import FakeClock, FakeEntropy, caller, memory_hsm
 from hsm_core.testing.memory import AUDIT_KEY
 from tests.contract.hsm_ways import filesystem_hsm
+from tests.core.hsm_support import memory_session
 
 SECRET = b"attack at dawn, sentinel-4711-plaintext"
 
@@ -104,8 +105,7 @@ def test_nothing_of_a_broken_operation_is_written() -> None:
 
 def test_a_batch_is_recorded_by_its_number() -> None:
     """Of the items of a batch the record's parameters have how many there were."""
-    with memory_hsm() as gateway:
-        session = Session(gateway.act_as(caller()))
+    with memory_session() as session:
         key = session.create_key("p256").key_id
         session.sign_batch(key, [ops.SignItem(reference="invoice", message=SECRET)] * 3)
 
@@ -134,8 +134,7 @@ def test_a_tampered_key_is_recorded_once() -> None:
 
 def test_refused_reads_about_a_key_are_recorded() -> None:
     """A read that fails is recorded where it concerns a key."""
-    with memory_hsm() as gateway:
-        session = Session(gateway.act_as(caller()))
+    with memory_session() as session:
         key = session.create_key("aes").key_id
 
         with pytest.raises(errors.UnsupportedOperationError):
@@ -151,9 +150,7 @@ def test_refused_reads_about_a_key_are_recorded() -> None:
 
 def test_a_repeated_answer_is_recorded() -> None:
     """Who asks again under the same idempotency key leaves a record too."""
-    with memory_hsm() as gateway:
-        session = Session(gateway.act_as(caller()))
-
+    with memory_session() as session:
         for _ in range(2):
             session.create_key("aes", idempotency_key="once")
 
@@ -164,8 +161,7 @@ def test_a_repeated_answer_is_recorded() -> None:
 
 def test_events_are_found_by_name() -> None:
     """The filter by key takes a name as well as an id."""
-    with memory_hsm() as gateway:
-        session = Session(gateway.act_as(caller()))
+    with memory_session() as session:
         key = session.create_key("aes", name="k").key_id
 
         assert session.audit_events(key_id=key) == session.audit_events(key_id="k")

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,23 +11,9 @@ import pytest
 from hsm_core import errors, primitives
 from hsm_core.algorithms import Algorithm
 from hsm_core.session import Session
-from hsm_core.testing import memory_hsm
-from tests.core.hsm_support import WRAP, session_of
+from tests.core.hsm_support import WRAP
 
 Meddle = Callable[[str, Callable[[], object]], None]
-
-
-@pytest.fixture
-def gateway() -> Iterator[Any]:
-    """Give one HSM."""
-    with memory_hsm() as opened:
-        yield opened
-
-
-@pytest.fixture
-def session(gateway: Any) -> Session:
-    """Give a session of it."""
-    return session_of(gateway)
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from hsm_core.policies import parse_policy
 from hsm_core.session import Session
 from hsm_core.testing import Faults, caller, memory_hsm
 from tests.contract.hsm_ways import filesystem_hsm
+from tests.core.hsm_support import memory_session
 
 
 class TestFacts:
@@ -166,8 +167,7 @@ class TestNames:
         Where the store can't commit a rename, the old name stays.
         """
         faults = Faults()
-        with memory_hsm(faults=faults) as opened:
-            session = Session(opened.act_as(caller()))
+        with memory_session(faults=faults) as session:
             key = session.create_key("aes", name="box").key_id
             faults.plan("store.commit", errors.StorageFullError())
             with pytest.raises(errors.StorageFullError):

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,13 +23,6 @@ from tests.contract.hsm_ways import disk_session, filesystem_hsm
 from tests.core.hsm_support import memory_session
 
 NEAR = "system.use-limit-near"
-
-
-@pytest.fixture
-def session() -> Iterator[Session]:
-    """Give a session of an HSM in memory."""
-    with memory_session() as found:
-        yield found
 
 
 def used(session: Session, key_id: str) -> UseInfo:
