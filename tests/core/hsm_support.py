@@ -58,6 +58,14 @@ def facts_of(caught: pytest.ExceptionInfo[errors.HSMError]) -> tuple[Any, ...]:
     return facts.get("field"), facts.get("minimum"), facts.get("maximum")
 
 
+@contextmanager
+def refused(error: type[errors.HSMError], field: str) -> Iterator[None]:
+    """Expect an error about a field."""
+    with pytest.raises(error) as caught:
+        yield
+    assert field == caught.value.facts["field"]
+
+
 STRONG = [
     Algorithm.AES_256_KW,
     Algorithm.ML_KEM_1024,

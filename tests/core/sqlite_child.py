@@ -1,22 +1,18 @@
 # SPDX-License-Identifier: MIT
 """
-A program that makes keys in a SQLite store while its disk fails, or until it is killed.
+A program that makes keys in a SQLite store while its disk fails.
 
-Usage: ``python -m tests.core.sqlite_child PATH COUNT [POINT HITS]``. It kills itself
-when failpoint POINT is reached for the HITS-th time. Prints a line ``ack NUMBER`` for
+Usage: ``python -m tests.core.sqlite_child PATH COUNT``. Prints ``ack NUMBER`` for
 each key that was made, ``failed ERROR`` for each that was not, and after a failure that
 made the store unavailable ``reopened`` or ``unavailable``.
 """
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
-from contextlib import ExitStack
+from contextlib import closing
 from pathlib import Path
 
-from hsm_core._internal.lib.failpoints import install
 from hsm_core._internal.stores.sqlite.records import SqliteKeyStore
 from hsm_core.errors import HSMError, StoreUnavailableError
 from tests.core.key_support import change_of, document_of, key_id_of, operation_of
@@ -60,21 +56,9 @@ def _recover(store: SqliteKeyStore) -> None:
             return
 
 
-def main(arguments: list[str]) -> None:
+def main(path: str, count: str) -> None:
     """Make as many keys as were asked for."""
-    path, count, *point = arguments
-    left = int(point[1]) if point else 0
-
-    def reached(name: str) -> None:
-        nonlocal left
-        left -= bool(point) and name == point[0]
-        if point and not left:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    with ExitStack() as stack:
-        stack.enter_context(install(reached))
-        store = SqliteKeyStore(Path(path))
-        stack.callback(store.close)
+    with closing(SqliteKeyStore(Path(path))) as store:
         begin = sum(1 for _ in store.digests())
         _say("open")
         for number in range(begin, begin + int(count)):
@@ -82,4 +66,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(*sys.argv[1:])

@@ -273,33 +273,6 @@ def test_uses_during_rotations() -> None:
         assert session.verify_audit().verified > 400
 
 
-def test_a_revoke_is_final() -> None:
-    """After a revoke was acknowledged no use succeeds, whoever was under way."""
-    with memory_hsm() as gateway, ThreadPoolExecutor(4) as pool:
-        session = Session(gateway.act_as(caller()))
-        key = session.create_key("ed25519").key_id
-        revoked = threading.Event()
-        late: list[int] = []
-
-        def use() -> None:
-            while True:
-                was_revoked = revoked.is_set()
-                try:
-                    session.sign(key, b"m")
-                except errors.KeyStateError:
-                    return
-                if was_revoked:
-                    late.append(1)
-
-        users = [pool.submit(use) for _ in range(3)]
-        session.revoke(key)
-        revoked.set()
-        for user in users:
-            user.result()
-
-        assert [] == late
-
-
 def test_one_bad_item_does_not_spoil_a_batch() -> None:
     """What can't be written down fails alone."""
     with memory_hsm() as gateway:

@@ -72,6 +72,14 @@ def store(vault: MemoryVault, clock: FakeClock) -> Iterator[RemoteKeyStore]:
     opened.close()
 
 
+def leave_open(store: RemoteKeyStore, vault: MemoryVault) -> None:
+    """Send a change of the key, whose put may arrive at any time from then on."""
+    vault.hold("put", name=DOCUMENT, times=99)
+    with pytest.raises(OutcomeUnknownError):
+        store.commit(change(1, 2))
+    vault.clear()
+
+
 class TestLostAnswers:
     @pytest.mark.parametrize("times", [1, 2])
     @pytest.mark.parametrize("fate", ["lose_answers", "refuse"])
@@ -232,10 +240,7 @@ class TestTwoProcesses:
         """
         A process that slept over its lease can't change what the next one asked for.
         """
-        vault.hold("put", name=DOCUMENT, times=99)
-        with pytest.raises(OutcomeUnknownError):
-            store.commit(change(1, 2))
-        vault.clear()
+        leave_open(store, vault)
         clock.advance(31)
         second = open_remote(vault, clock=clock, holder="second")
 
@@ -329,10 +334,7 @@ class TestTwoProcesses:
         """
         Who closes with a put on its way keeps others out until its lease ends.
         """
-        vault.hold("put", name=DOCUMENT, times=99)
-        with pytest.raises(OutcomeUnknownError):
-            store.commit(change(1, 2))
-        vault.clear()
+        leave_open(store, vault)
 
         store.close()
 
@@ -493,10 +495,7 @@ class TestUntrusted:
         """
         A known key stays known, if what was in doubt is gone when it is looked for.
         """
-        vault.hold("put", name=DOCUMENT, times=99)
-        with pytest.raises(OutcomeUnknownError):
-            store.commit(change(1, 2))
-        vault.clear()
+        leave_open(store, vault)
         del vault.objects[DOCUMENT]
 
         store.reopen()

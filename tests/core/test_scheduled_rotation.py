@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -46,6 +47,11 @@ def session(gateway: OpenHSM) -> Session:
 def look(gateway: OpenHSM) -> None:
     """Let the scheduler look at every key once."""
     gateway.schedulers.rotation.run()
+
+
+def rotating(session: Session, **rule: Any) -> str:
+    """Return a new key that has a rule."""
+    return session.set_rotation(session.create_key("aes").key_id, **rule).key_id
 
 
 def recorded(gateway: OpenHSM, kind: str) -> list[AuditEvent]:
@@ -157,9 +163,7 @@ class TestAge:
         """
         A clock that leaps rotates nothing; setting it right does not either.
         """
-        keys = [session.create_key("aes").key_id for _ in range(10)]
-        for key in keys:
-            session.set_rotation(key, max_age_days=30)
+        keys = [rotating(session, max_age_days=30) for _ in range(10)]
         clock.step(days * DAY)
         look(gateway)
         assert {1} == {session.describe(key).version for key in keys}
@@ -178,8 +182,7 @@ class TestUses:
         """
         A version is rotated when its material has protected often enough.
         """
-        key = session.create_key("aes").key_id
-        session.set_rotation(key, max_uses=3)
+        key = rotating(session, max_uses=3)
         for uses in range(3):
             look(gateway)
             assert 1 == session.describe(key).version, uses
@@ -195,8 +198,7 @@ class TestUses:
         """
         Where both limits are given, one is enough.
         """
-        key = session.create_key("aes").key_id
-        session.set_rotation(key, max_age_days=30, max_uses=1)
+        key = rotating(session, max_age_days=30, max_uses=1)
         session.encrypt(key, b"m")
         look(gateway)
         assert 2 == session.describe(key).version
@@ -212,8 +214,7 @@ class TestNotRotated:
         """
         A key whose next version is staged counts as due, and waits for its activation.
         """
-        key = session.create_key("aes").key_id
-        session.set_rotation(key, max_age_days=1)
+        key = rotating(session, max_age_days=1)
         session.rotate(key, staged=True)
         clock.advance(DAY)
         records = session.status().audit.head_seq
@@ -233,8 +234,7 @@ class TestNotRotated:
         """
         Only an active version is renewed.
         """
-        key = session.create_key("aes").key_id
-        session.set_rotation(key, max_age_days=1)
+        key = rotating(session, max_age_days=1)
         clock.advance(DAY)
         if state == "suspended":
             session.suspend(key)
@@ -279,8 +279,7 @@ class TestRefused:
         with memory_hsm(clock=clock, policy=parse_policy(DUAL)) as gateway:
             hsm = gateway.act_as(caller())
             session = Session(hsm)
-            key = session.create_key("aes").key_id
-            session.set_rotation(key, max_age_days=1)
+            key = rotating(session, max_age_days=1)
             clock.advance(DAY)
             for _ in range(3):
                 look(gateway)
@@ -303,9 +302,7 @@ class TestRefused:
         """
         What can't be stored now is done later, and no other key waits for it.
         """
-        keys = [session.create_key("aes").key_id for _ in range(3)]
-        for key in keys:
-            session.set_rotation(key, max_age_days=1)
+        keys = [rotating(session, max_age_days=1) for _ in range(3)]
         clock.advance(DAY)
         faults.plan("store.commit", errors.StorageFullError())
         look_until_it_works(gateway)
@@ -316,8 +313,7 @@ class TestRefused:
         """
         A locked HSM does nothing by itself either.
         """
-        key = session.create_key("aes").key_id
-        session.set_rotation(key, max_age_days=1)
+        key = rotating(session, max_age_days=1)
         clock.advance(DAY)
         lock = gateway._services.inventory.lock  # noqa: SLF001 (no operation locks)
         lock.set("a test", {})
@@ -341,9 +337,7 @@ class TestBounded:
         """
         A step rotates 4 keys at most, and the next goes on where it stopped.
         """
-        keys = [session.create_key("aes").key_id for _ in range(10)]
-        for key in keys:
-            session.set_rotation(key, max_age_days=1)
+        keys = [rotating(session, max_age_days=1) for _ in range(10)]
         clock.advance(DAY)
         step, counts = gateway.schedulers.rotation.step, []
         while step() is not None:

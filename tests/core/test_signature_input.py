@@ -22,6 +22,7 @@ from hsm_core.testing import memory_hsm
 from tests.core.hsm_support import (
     NEW_SIGNERS,
     facts_of,
+    refused,
     require_algorithm,
     session_of,
 )
@@ -52,12 +53,10 @@ class TestContexts:
         made = session.sign(key, b"m", context=b"c" * 255)
 
         primitives.verify(algorithm, public, made.signature, b"m", context=b"c" * 255)
-        with pytest.raises(errors.InvalidInputError) as caught:
+        with refused(errors.InvalidInputError, "context"):
             session.sign(key, b"m", context=b"c" * 256)
-        assert "context" == facts_of(caught)[0]
-        with pytest.raises(errors.InvalidInputError) as caught:
+        with refused(errors.InvalidInputError, "context"):
             session.verify(key, b"m", made.signature, context=b"c" * 256)
-        assert "context" == facts_of(caught)[0]
 
     @pytest.mark.parametrize("algorithm", NEW_SIGNERS)
     def test_hedged(self, session: Session, algorithm: Algorithm) -> None:
@@ -76,10 +75,8 @@ class TestContexts:
         """Algorithms without contexts refuse one by name."""
         key = session.create_key(algorithm).key_id
 
-        with pytest.raises(errors.UnsupportedOperationError) as caught:
+        with refused(errors.UnsupportedOperationError, "context"):
             session.sign(key, b"m", context=b"c")
-
-        assert "context" == facts_of(caught)[0]
 
 
 class TestMu:
@@ -105,31 +102,25 @@ class TestMu:
         """Mu has 64 bytes."""
         key = session.create_key(A.ML_DSA_44).key_id
 
-        with pytest.raises(errors.InvalidInputError) as caught:
+        with refused(errors.InvalidInputError, "mu"):
             session.sign(key, mu=bytes(size))
-
-        assert "mu" == facts_of(caught)[0]
 
     @pytest.mark.parametrize("algorithm", [A.ED25519, A.EC_P256, *COMPOSITES])
     def test_others_have_none(self, session: Session, algorithm: Algorithm) -> None:
         """Only ML-DSA signs mu."""
         key = session.create_key(algorithm).key_id
 
-        with pytest.raises(errors.UnsupportedOperationError) as caught:
+        with refused(errors.UnsupportedOperationError, "mu"):
             session.sign(key, mu=bytes(64))
-
-        assert "mu" == facts_of(caught)[0]
 
     def test_not_with_others(self, session: Session) -> None:
         """Mu holds message and context, so neither is given with it."""
         key = session.create_key(A.ML_DSA_44).key_id
 
-        with pytest.raises(errors.UnsupportedOperationError) as caught:
+        with refused(errors.UnsupportedOperationError, "context"):
             session.sign(key, mu=bytes(64), context=b"c")
-        assert "context" == facts_of(caught)[0]
-        with pytest.raises(errors.InvalidInputError) as one:
+        with refused(errors.InvalidInputError, "message"):
             session.sign(key, b"m", mu=bytes(64))
-        assert "message" == facts_of(one)[0]
 
 
 class TestDigests:
@@ -153,9 +144,8 @@ class TestDigests:
             session.sign(key, digest=digest[1:])
         size = hashed.digest_bytes
         assert ("digest", size, size) == facts_of(caught)
-        with pytest.raises(errors.UnsupportedOperationError) as one:
+        with refused(errors.UnsupportedOperationError, "hash"):
             session.sign(key, b"m", hash=HashAlgorithm.SHA_384)
-        assert "hash" == facts_of(one)[0]
 
     @pytest.mark.parametrize("algorithm", [A.ML_DSA_44, A.SLH_DSA_SHA2_128F])
     def test_not_of_others(self, session: Session, algorithm: Algorithm) -> None:
@@ -163,10 +153,8 @@ class TestDigests:
         require_algorithm(session, algorithm)
         key = session.create_key(algorithm).key_id
 
-        with pytest.raises(errors.UnsupportedOperationError) as caught:
+        with refused(errors.UnsupportedOperationError, "digest"):
             session.sign(key, digest=bytes(32))
-
-        assert "digest" == facts_of(caught)[0]
 
     def test_all_three(self, session: Session) -> None:
         """Exactly one of message, digest and mu is given."""
@@ -191,12 +179,10 @@ class TestOtherParameters:
 
         assert row.schemes[0] is made.scheme
         assert len(made.signature) <= row.signature_bytes
-        with pytest.raises(errors.UnsupportedOperationError) as caught:
+        with refused(errors.UnsupportedOperationError, "scheme"):
             session.sign(key, b"m", scheme=SignatureScheme.ECDSA)
-        assert "scheme" == facts_of(caught)[0]
-        with pytest.raises(errors.UnsupportedOperationError) as caught:
+        with refused(errors.UnsupportedOperationError, "encoding"):
             session.sign(key, b"m", encoding=SignatureEncoding.P1363)
-        assert "encoding" == facts_of(caught)[0]
 
     @pytest.mark.parametrize("algorithm", NEW_SIGNERS)
     def test_signatures_of_other_lengths(

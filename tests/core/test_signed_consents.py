@@ -84,18 +84,19 @@ def check(tmp_path: Path, consents: ConsentAudit) -> None:
     open_verifier(path, HMAC).verify(None, consents.look)
 
 
-def people(opened: OpenHSM) -> tuple[Session, Session]:
-    """Return alice, who asks, and bob, who agrees."""
-    alice = opened.act_as(caller(principal="alice"))
-    bob = opened.act_as(caller(Role.AUDITOR, principal="bob"))
-    return Session(alice), Session(bob)
-
-
 def ask(alice: Session) -> str:
     """Ask for a destruction; return the approval's id."""
     with pytest.raises(ApprovalRequiredError) as caught:
         alice.destroy("k")
     return str(caught.value.facts["approval_id"])
+
+
+def asked(opened: OpenHSM) -> tuple[Session, Session, str]:
+    """Return alice, who has asked for a destruction, bob, who may agree, and its id."""
+    alice = Session(opened.act_as(caller(principal="alice")))
+    alice.create_key("AES-256-GCM", name="k")
+    bob = Session(opened.act_as(caller(Role.AUDITOR, principal="bob")))
+    return alice, bob, ask(alice)
 
 
 def sign(
@@ -119,9 +120,7 @@ def agree(bob: Session, approval_id: str, signature: bytes | None) -> None:
 
 def test_signed(opened: OpenHSM, tmp_path: Path) -> None:
     """What is signed serves, and whoever has the keys can check it later."""
-    alice, bob = people(opened)
-    alice.create_key("AES-256-GCM", name="k")
-    approval_id = ask(alice)
+    alice, bob, approval_id = asked(opened)
     agree(bob, approval_id, sign(bob, approval_id))
 
     assert bob.approval(approval_id).decisions[0].signed
@@ -137,9 +136,7 @@ def test_signed(opened: OpenHSM, tmp_path: Path) -> None:
 )
 def test_checked_with_other_keys(opened: OpenHSM, tmp_path: Path, keys: str) -> None:
     """A signature that no key of that person made ends the verification."""
-    alice, bob = people(opened)
-    alice.create_key("AES-256-GCM", name="k")
-    approval_id = ask(alice)
+    _, bob, approval_id = asked(opened)
     agree(bob, approval_id, sign(bob, approval_id))
     opened.close()
     consents = ConsentAudit(read_key_lines(keys))
@@ -158,9 +155,7 @@ def test_an_hsm_that_lies(
     def believe(signature: bytes, message: bytes, keys: list[ApproverKey]) -> Any:
         return keys[0]
 
-    alice, bob = people(opened)
-    alice.create_key("AES-256-GCM", name="k")
-    approval_id = ask(alice)
+    _, bob, approval_id = asked(opened)
     signature = bytearray(sign(bob, approval_id, granted=granted))
     signature[7] ^= 1
     with monkeypatch.context() as patch:
@@ -178,9 +173,7 @@ def test_an_hsm_that_lies(
 
 def test_a_signed_refusal(opened: OpenHSM, tmp_path: Path) -> None:
     """Whoever refuses may sign that; it stands in the trail and can be checked."""
-    alice, bob = people(opened)
-    alice.create_key("AES-256-GCM", name="k")
-    approval_id = ask(alice)
+    _, bob, approval_id = asked(opened)
     with pytest.raises(SignatureMismatchError):
         bob.deny(approval_id, reason="no", signature=sign(bob, approval_id))
     refusal = sign(bob, approval_id, granted=False)
@@ -198,17 +191,14 @@ def test_a_signed_refusal(opened: OpenHSM, tmp_path: Path) -> None:
 
 def test_a_refusal_need_not_be_signed(opened: OpenHSM) -> None:
     """Where a consent must be, a refusal goes without."""
-    alice, bob = people(opened)
-    alice.create_key("AES-256-GCM", name="k")
+    _, bob, approval_id = asked(opened)
 
-    assert ApprovalState.DENIED is bob.deny(ask(alice), reason="no").state
+    assert ApprovalState.DENIED is bob.deny(approval_id, reason="no").state
 
 
 def test_not_signed(opened: OpenHSM) -> None:
     """Where a signature is demanded, there is no consent without a good one."""
-    alice, bob = people(opened)
-    alice.create_key("AES-256-GCM", name="k")
-    approval_id = ask(alice)
+    alice, bob, approval_id = asked(opened)
     for signature, error in (
         (None, InvalidInputError),
         (sign(bob, approval_id, EVE), SignatureMismatchError),
@@ -224,10 +214,8 @@ def test_not_signed(opened: OpenHSM) -> None:
 
 def test_signature_of_another_approval(opened: OpenHSM) -> None:
     """A signature is for one approval: that for another key is refused."""
-    alice, bob = people(opened)
-    alice.create_key("AES-256-GCM", name="k")
+    alice, bob, first = asked(opened)
     alice.create_key("AES-256-GCM", name="other")
-    first = ask(alice)
     with pytest.raises(ApprovalRequiredError) as caught:
         alice.destroy("other")
     signature = sign(bob, str(caught.value.facts["approval_id"]))
@@ -238,10 +226,8 @@ def test_signature_of_another_approval(opened: OpenHSM) -> None:
 
 def test_nobody_signs_for_others(opened: OpenHSM) -> None:
     """A signature of bob's is no consent of another person."""
-    alice, bob = people(opened)
+    _, bob, approval_id = asked(opened)
     mary = Session(opened.act_as(caller(Role.AUDITOR, principal="mary")))
-    alice.create_key("AES-256-GCM", name="k")
-    approval_id = ask(alice)
     signature = sign(bob, approval_id)
 
     with pytest.raises(InvalidInputError, match="no such key for you"):
@@ -250,9 +236,7 @@ def test_nobody_signs_for_others(opened: OpenHSM) -> None:
 
 def test_key_taken_away(opened: OpenHSM) -> None:
     """A consent counts no more when the policy names its key no more."""
-    alice, bob = people(opened)
-    alice.create_key("AES-256-GCM", name="k")
-    approval_id = ask(alice)
+    alice, bob, approval_id = asked(opened)
     agree(bob, approval_id, sign(bob, approval_id))
     assert ApprovalState.GRANTED is bob.approval(approval_id).state
     later = parse_policy(policy(f"bob: ['{line(EVE)}']"))

@@ -22,7 +22,7 @@ from hsm_core._internal.handlers import key_creation
 from hsm_core.algorithms import ALGORITHMS, Algorithm, KeyFormat, KeyUsage
 from hsm_core.session import Session
 from hsm_core.testing import memory_hsm
-from tests.core.hsm_support import facts_of, session_of
+from tests.core.hsm_support import facts_of, refused, session_of
 
 A, U = Algorithm, KeyUsage
 E = 65537
@@ -122,13 +122,12 @@ class TestRSA:
     ) -> None:
         """Primes that are close, of unlike length or of ROCA's form are refused."""
         material = rsa_key(p, q)
-        with pytest.raises(errors.InvalidInputError) as caught:
+        with refused(errors.InvalidInputError, "material"):
             primitives.load_private_key(A.RSA_2048, material)
-        assert "material" == facts_of(caught)[0]
 
-        with pytest.raises(errors.InvalidInputError, match="neither close") as refused:
+        with pytest.raises(errors.InvalidInputError, match="neither close") as caught:
             import_key(session, A.RSA_2048, material)
-        assert "material" == facts_of(refused)[0]
+        assert "material" == facts_of(caught)[0]
 
     @pytest.mark.parametrize("q", [APART, FAR])
     def test_a_sound_modulus(self, q: int) -> None:
@@ -148,9 +147,8 @@ class TestRSA:
         modulus = BIG * FAR
         modulus -= modulus % (2 * factor) - (factor if factor > 2 else 0)
         assert (0, 2048) == (modulus % factor, modulus.bit_length())
-        with pytest.raises(errors.InvalidInputError) as caught:
+        with refused(errors.InvalidInputError, "public_key"):
             primitives.load_public_key(A.RSA_2048, rsa_public(modulus))
-        assert "public_key" == facts_of(caught)[0]
 
 
 class TestRepeatedByte:
@@ -248,9 +246,8 @@ class TestOnePurpose:
         self, session: Session, algorithm: str, signs: KeyUsage, other: KeyUsage
     ) -> None:
         """A key that signs or verifies can't be made for anything else."""
-        with pytest.raises(errors.InvalidInputError) as caught:
+        with refused(errors.InvalidInputError, "usages"):
             session.create_key(algorithm, usages=[signs, other])
-        assert "usages" == facts_of(caught)[0]
 
     def test_keys_of_earlier_releases(
         self, session: Session, monkeypatch: pytest.MonkeyPatch
@@ -270,6 +267,5 @@ class TestOnePurpose:
         """The same goes for a key that comes from elsewhere."""
         pair = primitives.private_key_from_seed(A.ML_KEM_768, bytes(64))
         usages = [U.UNWRAP, U.DECAPSULATE]
-        with pytest.raises(errors.InvalidInputError) as caught:
+        with refused(errors.InvalidInputError, "usages"):
             import_key(session, A.ML_KEM_768, pair.material, usages=usages)
-        assert "usages" == facts_of(caught)[0]

@@ -198,15 +198,6 @@ class TestFiles:
 
 
 class TestLock:
-    def test_second_opener(self, path: Path) -> None:
-        """
-        The same process can't open it twice at a time, but again after closing.
-        """
-        with opened(path), pytest.raises(StoreLockedError):
-            Database(path, SCHEMA)
-        with opened(path) as database:
-            assert 3 == count(database)
-
     def test_another_program(self, path: Path) -> None:
         """
         Nobody else can read or write it, nor keep us from committing.
@@ -382,17 +373,6 @@ class TestSchema:
 
 
 class TestTransactions:
-    def test_rollback(self, path: Path) -> None:
-        """
-        What a block raises comes through, and nothing that it did stays.
-        """
-        with opened(path) as database:
-            with pytest.raises(ZeroDivisionError), database.transaction() as changes:
-                assert changes.execute("DELETE FROM things").rowcount / 0
-
-            assert 3 == count(database)
-            assert database.available
-
     def test_nesting(self, path: Path) -> None:
         """
         A transaction within one is a mistake, and undoes the outer one.
@@ -414,25 +394,6 @@ class TestTransactions:
                     levels.append(database.rows("PRAGMA synchronous")[0][0])
 
         assert [2, 1, 1, 2] == levels
-
-    def test_many_threads(self, path: Path) -> None:
-        """
-        Threads read and write at once, and every write is there.
-        """
-        with opened(path) as database:
-
-            def work() -> None:
-                for _ in range(20):
-                    add(database)
-                    count(database)
-
-            threads = [threading.Thread(target=work) for _ in range(4)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-
-            assert 83 == count(database)
 
     def test_log_is_moved_now_and_then(self, path: Path) -> None:
         """

@@ -75,24 +75,6 @@ def test_an_unreadable_key_is_listed_as_tampered(data: Data, junk: bytes) -> Non
             session.encrypt(bad, b"m")
 
 
-def test_an_unreadable_blob_is_tampered_with(data: Data) -> None:
-    """A damaged blob is an error of its own, and other keys serve on."""
-    with data.open() as gateway:
-        session = session_on(gateway)
-        bad = session.create_key("aes", name="bad").key_id
-        session.create_key("aes", name="good")
-    blob = data.blob(bad, 1)
-    assert blob is not None
-    data.write_blob(bad, 1, blob[:-1] + bytes([blob[-1] ^ 1]))
-
-    with data.open() as gateway:
-        session = session_on(gateway)
-        with pytest.raises(KeyTamperedError):
-            session.encrypt("bad", b"m")
-        session.encrypt("good", b"m")
-        assert Integrity.TAMPERED is session.describe("bad").integrity
-
-
 def test_a_recovery_has_a_reason(data: Data) -> None:
     """Whoever accepts a changed store or key says why."""
     with data.open() as gateway:

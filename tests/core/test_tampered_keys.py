@@ -10,7 +10,7 @@ import pytest
 
 from hsm_core import errors
 from hsm_core import operations as ops
-from hsm_core.model import Integrity, KeyId, KeyState
+from hsm_core.model import Integrity, KeyId
 from hsm_core.session import Session
 from hsm_core.testing import caller
 from tests.contract.hsm_ways import disk_session, filesystem_hsm
@@ -130,18 +130,6 @@ def test_swapped_versions(folder: Path) -> None:
     check_shown_and_refused(folder, Integrity.TAMPERED)
 
 
-def test_a_revoked_state_can_not_be_edited_away(folder: Path) -> None:
-    """The state of a version stands under the document's MAC."""
-    with filesystem_hsm(folder / "data") as gateway:
-        Session(gateway.act_as(caller())).revoke((folder / "bad").read_text())
-    path = key_folder(folder, "bad") / "key.json"
-    text = path.read_text()
-    assert f'"state":"{KeyState.REVOKED}"' in text
-    path.write_text(text.replace('"revoked"', '"retired"'))
-
-    check_shown_and_refused(folder, Integrity.TAMPERED)
-
-
 def test_a_change_under_a_running_hsm(folder: Path) -> None:
     """A listing looks at the documents, a description at the blobs too."""
     good, bad = ((folder / name).read_text() for name in ("good", "bad"))
@@ -159,19 +147,6 @@ def test_a_change_under_a_running_hsm(folder: Path) -> None:
 
     assert Integrity.TAMPERED is described
     assert dict.fromkeys((good, bad), Integrity.TAMPERED) == listed
-
-
-def test_tampering_does_not_spread_to_the_next_start(folder: Path) -> None:
-    """A key that is put right again is whole at the next start."""
-    path = key_folder(folder, "bad") / "key.json"
-    original = path.read_bytes()
-    path.write_bytes(b"junk")
-    check_shown_and_refused(folder, Integrity.TAMPERED)
-
-    path.write_bytes(original)
-
-    with disk_session(folder / "data") as session:
-        assert {Integrity.OK} == {key.integrity for key in session.keys()}
 
 
 def test_the_key_ring(folder: Path) -> None:

@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +17,6 @@ from hsm_core.model import ApprovalState
 from hsm_core.policies import parse_policy
 from hsm_core.session import Session
 from hsm_core.testing import Faults, caller, memory_hsm
-from tests.contract.hsm_ways import filesystem_hsm
 from tests.core.hsm_support import memory_session
 
 
@@ -118,49 +115,6 @@ class TestNames:
         session.create_key("aes", name="box")
 
         assert "box" == session.update("box", name="box").name
-
-    def test_like_an_id(self, session: Session) -> None:
-        """
-        A name that could be taken for an id is refused.
-        """
-        key = session.create_key("aes").key_id
-
-        with pytest.raises(errors.InvalidInputError, match="look like a UUID"):
-            session.update(key, name=key)
-
-    def test_wanted_by_many(self, gateway: OpenHSM, session: Session) -> None:
-        """
-        Of many who want one name at once, one gets it.
-        """
-        keys = [session.create_key("aes").key_id for _ in range(8)]
-
-        def rename(key: str) -> bool:
-            try:
-                Session(gateway.act_as(caller())).update(key, name="pay")
-            except errors.NameTakenError:
-                return False
-            return True
-
-        with ThreadPoolExecutor(8) as pool:
-            done = list(pool.map(rename, keys))
-
-        assert 1 == done.count(True)
-        assert keys[done.index(True)] == session.describe("pay").key_id
-
-    def test_after_a_restart(self, tmp_path: Path) -> None:
-        """
-        A name is where it went, in a later process too.
-        """
-        with filesystem_hsm(tmp_path) as opened:
-            session = Session(opened.act_as(caller()))
-            key = session.create_key("aes", name="box").key_id
-            session.update(key, name="chest")
-
-        with filesystem_hsm(tmp_path) as opened:
-            session = Session(opened.act_as(caller()))
-            assert key == session.describe("chest").key_id
-            with pytest.raises(errors.KeyNotFoundError):
-                session.describe("box")
 
     def test_store_that_refuses(self) -> None:
         """

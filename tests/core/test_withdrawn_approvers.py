@@ -28,6 +28,9 @@ OFFICE = (
 )
 
 
+ASKING_POLICY = parse_policy(ASKING)
+
+
 class Keys:
     """The keys that vouch for credentials, as a server would tell."""
 
@@ -126,8 +129,7 @@ class TestKeysOfCredentials:
     def test_replaced(self) -> None:
         """What was granted under a key that counts no more can be granted anew."""
         keys = Keys("first")
-        policy = parse_policy(ASKING)
-        with memory_hsm(policy=policy, credential_keys=keys) as gateway:
+        with memory_hsm(policy=ASKING_POLICY, credential_keys=keys) as gateway:
             key = made(gateway)
             approval_id = asked_by_ann(gateway, key)
             granted(gateway, grace(credential_key="first"), approval_id)
@@ -142,8 +144,7 @@ class TestKeysOfCredentials:
     def test_added(self) -> None:
         """A key beside another takes nothing away."""
         keys = Keys("first")
-        policy = parse_policy(ASKING)
-        with memory_hsm(policy=policy, credential_keys=keys) as gateway:
+        with memory_hsm(policy=ASKING_POLICY, credential_keys=keys) as gateway:
             key = made(gateway)
             granted(gateway, grace(credential_key="first"), asked_by_ann(gateway, key))
             keys.names = ("second", "first")
@@ -152,8 +153,7 @@ class TestKeysOfCredentials:
 
     def test_unknown(self) -> None:
         """Where keys vouch, a grant for which none does counts nothing."""
-        policy = parse_policy(ASKING)
-        with memory_hsm(policy=policy, credential_keys=Keys("k", "")) as gateway:
+        with memory_hsm(policy=ASKING_POLICY, credential_keys=Keys("k", "")) as gateway:
             key = made(gateway)
             approval_id = asked_by_ann(gateway, key)
             granted(gateway, grace(), approval_id)
@@ -162,7 +162,7 @@ class TestKeysOfCredentials:
 
     def test_embedded(self) -> None:
         """Whoever calls the library knows whom to trust; nothing is asked then."""
-        with memory_hsm(policy=parse_policy(ASKING)) as gateway:
+        with memory_hsm(policy=ASKING_POLICY) as gateway:
             key = made(gateway)
             granted(gateway, grace(), asked_by_ann(gateway, key))
 
@@ -170,8 +170,7 @@ class TestKeysOfCredentials:
 
     def test_the_name_is_not_kept(self) -> None:
         """The store holds a keyed digest: it tells nobody whether a guess is right."""
-        policy = parse_policy(ASKING)
-        with memory_hsm(policy=policy, credential_keys=Keys("first")) as gateway:
+        with memory_hsm(policy=ASKING_POLICY, credential_keys=Keys("first")) as gateway:
             key = made(gateway)
             approval_id = asked_by_ann(gateway, key)
             granted(gateway, grace(credential_key="first"), approval_id)
