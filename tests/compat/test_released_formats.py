@@ -210,9 +210,7 @@ def test_newer_key_ring_is_refused(closed: Site) -> None:
     assert closed.contents() == before
 
 
-@pytest.mark.parametrize(
-    "database", ["sqlite/keys", "trail/audit", "approvals/approvals"]
-)
+@pytest.mark.parametrize("database", DATABASES)
 def test_newer_schema_is_refused(tmp_path: Path, database: str) -> None:
     """
     A database of a newer schema is named as such, and nothing is written.

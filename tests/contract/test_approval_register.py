@@ -55,7 +55,6 @@ from tests.core.approval_support import (
 
 S = ApprovalState
 ONE = approval_id_of(1)
-HOUR = 3600.0
 
 
 @pytest.fixture(params=ROWS, ids=str)

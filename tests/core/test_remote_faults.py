@@ -27,8 +27,6 @@ from tests.core.key_support import key_id_of
 from tests.core.remote_support import change, create, no_pauses, open_remote
 from tests.core.s3_server import ObjectStorage, object_storage
 
-ONE = key_id_of(1)
-
 
 @pytest.fixture(scope="module")
 def storage() -> Iterator[ObjectStorage]:

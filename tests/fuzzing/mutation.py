@@ -59,18 +59,3 @@ def _change(data: bytearray, seeds: Sequence[bytes], chance: random.Random) -> N
             other = chance.choice(seeds)
             begin = chance.randrange(len(other) + 1)
             data[at:end] = other[begin : begin + chance.choice((4, 32, 256))]
-
-
-def grown(seeds: Sequence[bytes], longest: int) -> Iterator[bytes]:
-    """
-    Give long inputs: a piece of a seed again and again, in its place.
-
-    What takes a time that grows with the square of a length shows by them.
-    """
-    chance = random.Random(len(seeds))
-    for seed in seeds:
-        for _ in range(4):
-            begin = chance.randrange(len(seed) + 1)
-            piece = seed[begin : begin + chance.choice((1, 2, 8, 40))] or b" "
-            repeated = piece * (max(0, longest - len(seed)) // len(piece))
-            yield seed[:begin] + repeated + seed[begin:]

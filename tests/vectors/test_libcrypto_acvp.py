@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from hsm_core._internal.crypto.libcrypto import LibcryptoProvider
 from hsm_core._internal.crypto.libcrypto.library import (
     Libcrypto,
     find_libcrypto,
@@ -29,8 +28,6 @@ from hsm_core._internal.crypto.parameters import signature_parameters
 from hsm_core.algorithms import Algorithm
 from tests.support import require_service, vectors_folder
 from tests.vectors.deterministic import sign_deterministic
-
-PROVIDER = LibcryptoProvider()
 
 
 @pytest.fixture
