@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import heapq
 import itertools
+import ssl
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -222,6 +223,11 @@ class Web:
     """
     A web server on loopback that answers with any bytes.
 
+    Args:
+        reply: Gives the bytes.
+
+        tls: Its certificate; None serves HTTP.
+
     Attributes:
         reply: Gives the bytes.
         is_trickling: Whether a byte of garbage follows twice in a second, for ever.
@@ -229,8 +235,9 @@ class Web:
         asked: What has come.
     """
 
-    def __init__(self, reply: Reply) -> None:
+    def __init__(self, reply: Reply, tls: ssl.SSLContext | None = None) -> None:
         self.reply = reply
+        self._tls = tls
         self.is_trickling = False
         self.asked: list[Asked] = []
         self.port = 0
@@ -240,12 +247,14 @@ class Web:
     @property
     def url(self) -> str:
         """Where it is."""
-        return f"http://127.0.0.1:{self.port}/"
+        return f"http{'s' if self._tls else ''}://127.0.0.1:{self.port}/"
 
     @contextlib.asynccontextmanager
     async def serve(self) -> AsyncIterator["Web"]:
         """Answer, until the context ends."""
-        server = await asyncio.start_server(self._answer, "127.0.0.1", self.port)
+        server = await asyncio.start_server(
+            self._answer, "127.0.0.1", self.port, ssl=self._tls
+        )
         self.port = server.sockets[0].getsockname()[1]
         self.is_up = True
         try:

@@ -3,8 +3,10 @@
 
 import asyncio
 import base64
+import ssl
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
 
@@ -21,7 +23,7 @@ from hsm_server.tls.ocsp.fetch import (
 from hsm_server.tls.ocsp.request import Fault, UnusableError
 from hsm_server.tls.ocsp.response import MAX_RESPONSE_BYTES, Status
 from hsm_server.tls.state import SystemClock
-from tests.pki import Issued
+from tests.pki import SERVER, Issued, self_signed_root
 from tests.server.ocsp_support import CA, Asked, Reply, Web, failure, http
 
 CA_: Final = CA()
@@ -65,6 +67,20 @@ class TestResponders:
         assert "application/ocsp-request" in asked.headers
         assert 32 == len(asked.nonce)
         assert asked.nonce != again.nonce
+
+    async def test_responder_with_https(
+        self, responders: Responders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The CAs of the system are trusted, which the process has not loaded yet."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        issued = self_signed_root("Web").issue("web", use=SERVER)
+        context.load_cert_chain(*issued.write(tmp_path, "web"))
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "web.pem"))
+        async with Web(lambda asked: b"", context).serve() as web:
+            server = CA_.issue(urls=(web.url,))
+            web.reply = good(server)
+
+            assert Status.GOOD is await ask(responders, server)
 
     @pytest.mark.parametrize("status", ["405 No", "404 No", "501 No", "malformed"])
     async def test_responder_without_post(

@@ -74,7 +74,7 @@ def _no_system_cas() -> Iterator[None]:
     """
     Let aiohttp load no CA: it does at its import, for requests without a TLS context.
 
-    There are no such requests here, and the CAs take more memory than aiohttp.
+    Requests over HTTPS have one here, and the CAs take more memory than aiohttp.
     """
     nothing = dict.fromkeys(("SSL_CERT_FILE", "SSL_CERT_DIR"), os.devnull)
     os.environ.update(nothing)

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
+from functools import cached_property
 from http import HTTPStatus
 from ipaddress import IPv6Address, ip_address
 from typing import Final, Protocol
@@ -152,6 +154,11 @@ class ResponderClient(Protocol):
     async def ask(self, subject: Subject, seconds: float) -> VerifiedResponse:
         """Return a checked answer, or raise `UnusableError`."""
 
+    @cached_property
+    def _trust(self) -> ssl.SSLContext:
+        """Trusts the CAs of the system; only a few responders use HTTPS."""
+        return ssl.create_default_context()
+
     async def close(self) -> None:
         """Cancel queries in progress."""
 
@@ -182,6 +189,11 @@ class Responders:
             trust_env=False,
             timeout=aiohttp.ClientTimeout(total=None),
         )
+
+    @cached_property
+    def _trust(self) -> ssl.SSLContext:
+        """Trusts the CAs of the system; only a few responders use HTTPS."""
+        return ssl.create_default_context()
 
     async def close(self) -> None:
         """Cancel queries in progress."""
@@ -258,6 +270,7 @@ class Responders:
                 data=None if request is None else request.der,
                 headers={"Content-Type": "application/ocsp-request"} if request else {},
                 allow_redirects=False,
+                ssl=self._trust if url.scheme == "https" else True,
             ) as response:
                 if response.status == HTTPStatus.OK:
                     return await _bounded_body(response)
