@@ -154,11 +154,6 @@ class ResponderClient(Protocol):
     async def ask(self, subject: Subject, seconds: float) -> VerifiedResponse:
         """Return a checked answer, or raise `UnusableError`."""
 
-    @cached_property
-    def _trust(self) -> ssl.SSLContext:
-        """Trusts the CAs of the system; only a few responders use HTTPS."""
-        return ssl.create_default_context()
-
     async def close(self) -> None:
         """Cancel queries in progress."""
 
