@@ -52,7 +52,7 @@ _ENDINGS = {
 }
 
 _WATCH = """
-import os, sys, time
+import os, sys
 seen = []
 def watch(event, arguments):
     if event in ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn"):
@@ -66,14 +66,12 @@ import ctypes, ctypes.util
 {preparation}
 from hsm_core._providers.oqs.provider import OqsProvider
 del seen[:]
-began = time.monotonic()
 provider = OqsProvider()
 served = len(provider.algorithms())
-took = time.monotonic() - began
 again = OqsProvider()
 assert (len(again.algorithms()), again.absence) == (served, provider.absence)
 with open({marks!r} + "/report", "w") as report:
-    report.write("\\n".join([str(served), provider.absence, str(took), *seen]))
+    report.write("\\n".join([str(served), provider.absence, *seen]))
 {afterwards}
 """
 
@@ -96,7 +94,6 @@ class Run:
     Attributes:
         served: How many algorithms are served.
         absence: Why none is.
-        seconds: How long it took.
         events: Programs that were run, connections, and imports of ``oqs``.
         imports: How often the package was executed.
         programs: Which of ``git`` and ``cmake`` were run.
@@ -104,7 +101,6 @@ class Run:
 
     served: int
     absence: str
-    seconds: float
     events: list[str]
     imports: int
     programs: set[str]
@@ -183,12 +179,11 @@ class Place:
             check=False,
         )
         assert done.returncode == 0, done.stderr
-        served, absence, took, *events = (self.marks / "report").read_text().split("\n")
+        served, absence, *events = (self.marks / "report").read_text().split("\n")
         imported = self.marks / "imported"
         return Run(
             served=int(served),
             absence=absence,
-            seconds=float(took),
             events=events,
             imports=len(imported.read_text()) if imported.exists() else 0,
             programs={n for n in ("git", "cmake") if (self.marks / n).exists()},

