@@ -23,7 +23,7 @@ from hsm_core._internal.audit.chain import Chain
 from hsm_core._internal.audit.merkle import CompactRange
 from hsm_core._internal.audit.pruning import IDLE, RetentionRule, WatchedClock
 from hsm_core.errors import AuditTamperedError, MalformedError
-from hsm_core.model import AuditEvent, KeyId, Phase, PruneDetail
+from hsm_core.model import KeyId, Phase, PruneDetail
 from hsm_core.protocols import AuditDraft, KnownKey
 from hsm_core.testing import FakeClock, FakeEntropy
 
@@ -53,20 +53,6 @@ def _entry(detail: PruneDetail) -> bytes:
     )
     draft = AuditDraft(phase=Phase.SINGLE, kind="system.prune", detail=detail)
     return chain.extend([draft], 0)[1][:-1]
-
-
-def _event(seq: int = 0, **fields: object) -> AuditEvent:
-    given = {
-        "format": 2,
-        "seq": seq,
-        "prev": "0" * 64,
-        "time": 0,
-        "phase": Phase.OUTCOME,
-        "kind": "CreateKey",
-        "code": "ok",
-        "key_id": "k",
-    }
-    return AuditEvent(**(given | fields))  # type: ignore[arg-type]
 
 
 def _check(lines: list[bytes], key: bytes | None = KEY) -> Baseline:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hsm_core._internal.time.clock import SteadyTime, SystemClock, instant
+from hsm_core._internal.time.clock import SteadyTime, instant
 from hsm_core._internal.time.clock_guard import (
     OFF,
     SLACK,
@@ -40,14 +40,6 @@ def test_times_out_of_this_world(time: int, year: int) -> None:
 
     assert key.created_at is not None
     assert year == key.created_at.year
-
-
-def test_the_system_clock_moves() -> None:
-    """Both times go on."""
-    clock = SystemClock()
-
-    assert clock.now() <= clock.now()
-    assert clock.monotonic() <= clock.monotonic()
 
 
 DAY = 24 * 3600
@@ -335,12 +327,6 @@ class TestStoredForm:
         stored = encode_jumps((ClockJump(1, 2),), RING.jumps_mac)
 
         assert () == decode_jumps(stored.replace(b"[1,2]", b"[1,3]"), RING.jumps_mac)
-
-    def test_repr(self) -> None:
-        """
-        It says what it is.
-        """
-        assert "<ClockJumpGuard>" == repr(ClockJumpGuard(FakeClock()))
 
 
 @settings(max_examples=60, deadline=None)
