@@ -277,16 +277,21 @@ except AuditUnavailableError:
 """
 
 
-def test_a_write_cut_short_by_the_system_is_repaired(path: Path) -> None:
-    """A real short write fails the log; its fragment is set aside at the next start."""
+def _written(path: Path, size: int) -> int:
+    """Write until a file is as long as the system permits; return what was durable."""
     result = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(path), "10000"],
+        [sys.executable, "-c", FULL_DISK, str(path), str(size)],
         cwd=REPOSITORY,
         capture_output=True,
         check=True,
         timeout=60,
     )
-    done = int(result.stdout)
+    return int(result.stdout)
+
+
+def test_a_write_cut_short_by_the_system_is_repaired(path: Path) -> None:
+    """A real short write fails the log; its fragment is set aside at the next start."""
+    done = _written(path, 10_000)
     assert 10_000 == path.stat().st_size
     assert done + 1 == verified(path).records
     assert verified(path).torn_bytes > 0
@@ -299,14 +304,7 @@ def test_a_write_cut_short_by_the_system_is_repaired(path: Path) -> None:
 
 def test_a_head_mark_cut_short_by_the_system_fails_the_log(path: Path) -> None:
     """The slot that was written in part is not used; the one before it is."""
-    result = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(path), "1100"],
-        cwd=REPOSITORY,
-        capture_output=True,
-        check=True,
-        timeout=60,
-    )
-    assert 0 == int(result.stdout)
+    assert 0 == _written(path, 1100)
 
     with opened(path) as log:
         assert ["", "request-0"] == [event.request_id for event in events(log)]

@@ -49,19 +49,26 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def _do_to_each(
+    monkeypatch: pytest.MonkeyPatch, act: Callable[[subprocess.Popen[bytes]], object]
+) -> None:
+    """Do something to each worker that is started."""
+    start = audit_workers._started  # noqa: SLF001 (to see what is started)
+
+    def started(*args: Any) -> subprocess.Popen[bytes] | None:
+        worker: subprocess.Popen[bytes] | None = start(*args)
+        if worker is not None:
+            act(worker)
+        return worker
+
+    monkeypatch.setattr(audit_workers, "_started", started)
+
+
 @pytest.fixture
 def workers(monkeypatch: pytest.MonkeyPatch) -> Started:
     """Make every log worth two workers, and give those that were started."""
     found: Started = []
-    start = audit_workers._started  # noqa: SLF001 (to see what is started)
-
-    def started(*args: object) -> subprocess.Popen[bytes] | None:
-        worker: subprocess.Popen[bytes] | None = start(*args)  # type: ignore[arg-type]
-        if worker is not None:
-            found.append(worker)
-        return worker
-
-    monkeypatch.setattr(audit_workers, "_started", started)
+    _do_to_each(monkeypatch, found.append)
     monkeypatch.setattr(audit_workers, "PAYS_FROM", 0)
     monkeypatch.setattr(audit_workers, "processors", lambda: 3)
     return found
@@ -130,15 +137,7 @@ def test_a_worker_that_is_killed_is_not_needed(
     made: Path, workers: Started, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The process that verifies reads the segments of the worker itself."""
-    start = audit_workers._started  # noqa: SLF001 (to kill what is started)
-
-    def killed(*args: object) -> subprocess.Popen[bytes] | None:
-        worker: subprocess.Popen[bytes] | None = start(*args)  # type: ignore[arg-type]
-        if worker is not None:
-            worker.kill()
-        return worker
-
-    monkeypatch.setattr(audit_workers, "_started", killed)
+    _do_to_each(monkeypatch, subprocess.Popen.kill)
 
     assert RECORDS == audit_verify.AuditVerifier(made, KEY).verify().records
     assert 2 == len(workers)
