@@ -8,7 +8,6 @@ import gc
 import hashlib
 import hmac
 import os
-import re
 import ssl
 import subprocess
 import sys
@@ -40,7 +39,6 @@ from hsm_core._internal.crypto.parameters import signature_parameters
 from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core.algorithms import ALGORITHMS, Algorithm, Family
 from hsm_core.errors import (
-    AlgorithmUnavailableError,
     HSMError,
     InvalidInputError,
     SignatureMismatchError,
@@ -116,21 +114,6 @@ class TestAbsence:
         assert frozenset() == provider.algorithms()
         assert "" == provider.version
 
-    @pytest.mark.parametrize("algorithm", [*QUICK, Algorithm.AES_256_GCM])
-    def test_use_is_refused(self, algorithm: Algorithm) -> None:
-        """
-        An algorithm that is not served is refused by its name, in every way.
-        """
-        provider = LibcryptoProvider("/nowhere/libcrypto.so.3")
-        for attempt in (
-            lambda: provider.generate(algorithm, SystemEntropy()),
-            lambda: provider.load(algorithm, b""),
-            lambda: provider.load_foreign(algorithm, b""),
-            lambda: provider.load_public(algorithm, b""),
-        ):
-            with pytest.raises(AlgorithmUnavailableError, match=algorithm.value):
-                attempt()
-
     def test_a_build_without_the_algorithms(self, tmp_path: Path) -> None:
         """
         A configuration that takes the algorithms away is obeyed, not an error.
@@ -157,21 +140,6 @@ class TestAbsence:
 
 
 class TestLibrary:
-    def test_name_and_version(self) -> None:
-        """
-        The provider tells its name and the library's version.
-        """
-        assert "libcrypto" == PROVIDER.name
-        assert re.fullmatch(r"OpenSSL [34]\.\d+\.\d+\S*", PROVIDER.version)
-
-    def test_algorithms(self) -> None:
-        """
-        It serves ML-KEM, ML-DSA and SLH-DSA, every set of them, and nothing else.
-        """
-        assert {*ML_KEM, *ML_DSA, *SLH_DSA} == PROVIDER.algorithms()
-        with pytest.raises(AlgorithmUnavailableError, match="RSA-2048"):
-            PROVIDER.load(Algorithm.RSA_2048, b"")
-
     def test_opened_and_probed_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """
         The library is opened when first asked for, and each algorithm probed once.
@@ -220,14 +188,6 @@ class TestLibrary:
         monkeypatch.setattr(ctypes, "CDLL", lambda path: ledger)
 
         assert set(served) == LibcryptoProvider().algorithms()
-
-    def test_unknown_names(self, found: Libcrypto) -> None:
-        """
-        To ask for what isn't there leaves no error behind.
-        """
-        for probe in (found.has_key, found.has_kem, found.has_signature):
-            assert not probe("ML-KEM-2048")
-            assert 0 == found.functions.ERR_peek_last_error()
 
     def test_no_program_is_started(self) -> None:
         """
@@ -372,21 +332,6 @@ class TestOwnership:
             assert [] == ledger.held, name
         assert failed
 
-    def test_a_call_that_fails_is_no_answer(self, ledger: Ledger) -> None:
-        """
-        A library that can't start to verify has not judged the signature.
-        """
-        provider = LibcryptoProvider()
-        actions = key_actions()
-        provider.algorithms()
-
-        ledger.failing = {"EVP_PKEY_verify_message_init"}
-        with pytest.raises(LibcryptoError, match="EVP_PKEY_verify_message_init failed"):
-            actions["verify"](provider)
-        ledger.failing = {"EVP_PKEY_verify"}
-        with pytest.raises(SignatureMismatchError):
-            actions["verify"](provider)
-
 
 class TestBuffer:
     def test_overwritten(self, found: Libcrypto) -> None:
@@ -398,15 +343,6 @@ class TestBuffer:
             taken = buffer.taken()
 
         assert (b"a secret", bytes(8)) == (taken, buffer.memory.raw)
-
-    def test_short_answer(self, found: Libcrypto) -> None:
-        """
-        An answer shorter than it must be is never taken.
-        """
-        with Buffer(found, 8) as buffer:
-            buffer.size.value = 7
-            with pytest.raises(LibcryptoError, match="Expected 8 bytes, got 7"):
-                buffer.taken()
 
 
 @pytest.mark.parametrize("make", [key_from_seed, key_from_private, key_from_public])
@@ -436,21 +372,3 @@ class TestThreads:
 
         with ThreadPoolExecutor(8) as pool:
             assert 2 == len({*pool.map(work, range(32))})
-
-    def test_slow_work_stalls_nobody(self) -> None:
-        """
-        While one thread signs slowly, another goes on: the interpreter is not held.
-        """
-        slow = signing(Algorithm.SLH_DSA_SHA2_128S)
-        parameters = signature_parameters(Algorithm.SLH_DSA_SHA2_128S)
-        quick = decapsulating(Algorithm.ML_KEM_512)
-        done = 0
-
-        with ThreadPoolExecutor(1) as pool:
-            signature = pool.submit(slow.sign, MESSAGE, parameters)
-            while not signature.done():
-                quick.encapsulate()
-                done += 1
-
-        # Were it held, there would be one before the signature is begun, and one after.
-        assert done > 20

@@ -266,23 +266,6 @@ class TestLengths:
                 ask()
 
 
-class TestKEM:
-    @pytest.mark.parametrize("algorithm", ML_KEM)
-    def test_round_trip(self, algorithm: Algorithm) -> None:
-        """
-        Material is the seed, and what is encapsulated is decapsulated.
-        """
-        served = provider(FakeBinding())
-        material = served.generate(algorithm, ENTROPY)
-        private = served.load(algorithm, material)
-        secret, ciphertext = served.load_public(
-            algorithm, private.public_der()
-        ).encapsulate()
-
-        assert len(read_private_form(algorithm, material).seed) == 64
-        assert private.decapsulate(ciphertext) == secret
-
-
 class TestSignature:
     @pytest.mark.parametrize("algorithm", SIGNING)
     def test_booleans(self, algorithm: Algorithm) -> None:

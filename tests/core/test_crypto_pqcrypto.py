@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import threading
-import time
 from functools import cache
 
 import pytest
@@ -164,24 +162,6 @@ class TestSLHDSA:
             handle.sign(message, parameters)
         with pytest.raises(InputSizeError, match="3080192"):
             handle.verify(message, signature(SIGNER), parameters)
-
-    def test_others_go_on(self) -> None:
-        """
-        While a slow set signs, other threads of this process are not held up.
-        """
-        slow = Algorithm.SLH_DSA_SHAKE_128S
-        handle = PROVIDER.load(slow, material(slow))
-        parameters = signature_parameters(slow)
-        signing = threading.Thread(target=lambda: handle.sign(MESSAGE, parameters))
-        began = time.monotonic()
-        signing.start()
-        longest, last = 0.0, began
-        while signing.is_alive():
-            time.sleep(0.001)
-            longest, last = max(longest, time.monotonic() - last), time.monotonic()
-        signing.join()
-
-        assert longest < (last - began) / 2
 
 
 class Answering(WorkerPool):
