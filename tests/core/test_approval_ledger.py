@@ -68,30 +68,3 @@ def test_goes_on_from_what_was_recorded(known: dict[str, ApprovalAnchor]) -> Non
     assert digest_of(known) == ledger.digest
     assert known == {name: ledger.get(name) for name in ledger}
     assert len(known) == sum(map(ledger.count, S))
-
-
-def test_sums_wrap() -> None:
-    """
-    The digest keeps its 64 digits, however many approvals are adopted.
-    """
-    known = {
-        f"{number}": ApprovalAnchor(number, "aa", S.GRANTED) for number in range(1, 8)
-    }
-    ledger = ApprovalSetDigest(element)
-
-    ledger.adopt(known)
-
-    assert digest_of(known) == ledger.digest
-    assert 64 == len(ledger.digest)
-
-
-def test_removed_is_not_condemned() -> None:
-    """
-    What was condemned and is removed is condemned no more; the others still are.
-    """
-    ledger = ApprovalSetDigest(element)
-    ledger.condemned = {"one": "edited", "two": "edited"}
-
-    ledger.remove(["one", "three"])
-
-    assert {"two": "edited"} == ledger.condemned

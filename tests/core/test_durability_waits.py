@@ -58,24 +58,6 @@ def test_a_group_wakes_its_loop_once() -> None:
     assert "The disk is full." == str(told[3])
 
 
-def test_who_comes_after_the_group_was_told_is_told_too() -> None:
-    """A ticket that is done is asked again."""
-    told: list[AuditUnavailableError | None] = []
-    ticket = Ticket(60)
-
-    async def wait() -> None:
-        waits = DurabilityWaits(60)
-        _waiting(waits, ticket, told)
-        ticket.complete()
-        await _until(told, 1)
-        _waiting(waits, ticket, told)
-        await _until(told, 2)
-
-    asyncio.run(asyncio.wait_for(wait(), 60))
-
-    assert [None, None] == told
-
-
 def test_a_late_group_is_refused_and_who_joins_it_has_its_own_time() -> None:
     """Nobody waits longer than the time-out, and a late end changes nothing."""
     told: list[AuditUnavailableError | None] = []
