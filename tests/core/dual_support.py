@@ -91,6 +91,14 @@ def approve(hsm: HSM, asked: ApprovalInfo) -> ApprovalInfo:
     return hsm.execute(ops.Approve(approval_id=asked.approval_id, digest=asked.digest))
 
 
+def agreed(gateway: OpenHSM) -> tuple[HSM, str, ApprovalInfo]:
+    """Let ann ask to sign, and bob approve; return ann, the key and the approval."""
+    ann, key = person(gateway, "ann"), ed25519(gateway)
+    asked = ask(ann, sign(key))
+    approve(person(gateway, "bob"), asked)
+    return ann, key, asked
+
+
 def ed25519(gateway: OpenHSM, name: str = "signer") -> str:
     """Make a signing key under a policy that demands nothing for that."""
     made = person(gateway, "maker").execute(

@@ -21,6 +21,7 @@ from hsm_core.testing import Faults
 from tests.core.dual_support import (
     TWO_PEOPLE,
     DemandingPolicy,
+    agreed,
     approve,
     ask,
     dual_hsm,
@@ -77,9 +78,7 @@ def test_use_that_can_not_be_written(*, unknown: bool) -> None:
     """What was done is answered; until its use is written down nobody uses it again."""
     store, policy = FailingStore(), DemandingPolicy(Sign=TWO_PEOPLE)
     with dual_hsm(policy, approvals=store) as gateway:
-        ann, key = person(gateway, "ann"), ed25519(gateway)
-        asked = ask(ann, sign(key))
-        approve(person(gateway, "bob"), asked)
+        ann, key, asked = agreed(gateway)
         failing = store.unknown if unknown else store.refused
         failing.add(S.CONSUMED)
 
@@ -208,9 +207,7 @@ def test_trail_that_fails_while_it_is_used(point: str) -> None:
     """AP-08: whatever the trail can't take is made up for; it is used once, or kept."""
     faults, policy = Faults(), DemandingPolicy(Sign=TWO_PEOPLE)
     with dual_hsm(policy, faults=faults) as gateway:
-        ann, key = person(gateway, "ann"), ed25519(gateway)
-        asked = ask(ann, sign(key))
-        approve(person(gateway, "bob"), asked)
+        ann, key, asked = agreed(gateway)
 
         def fail(name: str) -> None:
             if name == point:
