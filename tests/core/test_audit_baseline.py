@@ -59,23 +59,6 @@ def _check(lines: list[bytes], key: bytes | None = KEY) -> Baseline:
     return check_baseline(lines, log_id=LOG_ID, hmac_key=key)
 
 
-def test_what_is_written_is_read() -> None:
-    """A baseline gives back its keys, its header and the digest of its bytes."""
-    written, lines = encode_baseline(_header(3), KEYS, KEY)
-
-    assert written == _check(lines) == _check(lines, None)
-    assert hashlib.sha256(b"".join(lines)).hexdigest() == written.sha256
-    assert list(known_keys(lines)) == KEYS
-    assert written.detail == PruneDetail(
-        first_seq=0,
-        next_seq=2,
-        last_leaf_hash="ab" * 32,
-        roots=("cd" * 32,),
-        policy="365 days",
-        baseline_sha256=written.sha256,
-    )
-
-
 def test_every_change_of_a_byte_is_found() -> None:
     """No byte of a baseline can be changed, and none cut off its end."""
     content = b"".join(encode_baseline(_header(3), KEYS, KEY)[1])
@@ -90,15 +73,6 @@ def test_every_change_of_a_byte_is_found() -> None:
             with pytest.raises(AuditTamperedError) as caught:
                 _check(changed.splitlines(keepends=True))
             assert "baseline" == caught.value.facts["reason"]
-
-
-def test_a_line_more_or_less_is_found_without_the_key() -> None:
-    """The header says how many keys there are."""
-    lines = encode_baseline(_header(3), KEYS, KEY)[1]
-
-    for changed in ([*lines[:1], *lines[2:]], [*lines, lines[-1]], [], lines[:1]):
-        with pytest.raises(AuditTamperedError):
-            _check(changed, None)
 
 
 def test_the_baseline_of_another_trail_or_key_is_refused() -> None:
@@ -119,16 +93,6 @@ def test_keys_cut_short_after_the_check_are_not_taken_for_all() -> None:
     for cut in (lines[:2], [], [lines[0], b"[]\n", *lines[2:]]):
         with pytest.raises(AuditTamperedError):
             list(known_keys(cut))
-
-
-def test_a_trail_may_begin_where_a_baseline_tells_or_before() -> None:
-    """The record before is the one pruned last, or what the first one names."""
-    baseline = encode_baseline(_header(3), KEYS, KEY)[0]
-
-    assert (1, "ab" * 32) == PrunedPrefix(2, baseline).start
-    assert (0, "") == PrunedPrefix(1, baseline).start
-    assert (-1, "0" * 64) == PrunedPrefix(0, baseline).start
-    assert (-1, "0" * 64) == PrunedPrefix(0, None).start
 
 
 @pytest.mark.parametrize(("first", "bad"), [(1, 0), (3, 2)])
@@ -168,32 +132,6 @@ def test_what_is_still_there_must_be_what_the_baseline_means() -> None:
     prefix.visit(b"", 1, "ab" * 32)
 
 
-# The leaves that Certificate Transparency's own tests use.
-LEAVES = [
-    bytes.fromhex(text)
-    for text in (
-        "",
-        "00",
-        "10",
-        "2021",
-        "3031",
-        "40414243",
-        "5051525354555657",
-        "606162636465666768696a6b6c6d6e6f",
-    )
-]
-ROOTS = [
-    "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d",
-    "fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125",
-    "aeb6bcfe274b70a14fb067a5e5578264db0fa9b51af5e0ba159158f329e06e77",
-    "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
-    "4e3bbb1f7b478dcfe71fb631631519a3bca12c9aefca1612bfce4c13a86264d4",
-    "76e67dadbcdf1e10e1b74ddc608abd2f98dfb16fbce75277b5232a127f2087ef",
-    "ddb89be403809e325750d3d263cd78929c2942b7942a34b77e122c9594a74c8c",
-    "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328",
-]
-
-
 def _tree_hash(leaves: list[bytes]) -> bytes:
     """Return MTH(D[n]) by the very words of RFC 6962, section 2.1."""
     if not leaves:
@@ -216,13 +154,6 @@ def _range_of(leaves: list[bytes]) -> CompactRange:
     return found
 
 
-def test_the_published_roots_come_out() -> None:
-    """Complete trees of one to eight leaves have the roots that are known of them."""
-    assert ROOTS == [_tree_hash(LEAVES[: n + 1]).hex() for n in range(len(LEAVES))]
-    for size in (1, 2, 4, 8):
-        assert (ROOTS[size - 1],) == _range_of(LEAVES[:size]).roots
-
-
 @given(st.lists(st.binary(max_size=8), max_size=70))
 def test_the_roots_are_those_of_complete_subtrees(leaves: list[bytes]) -> None:
     """There is one for each bit of the size, from the largest subtree on."""
@@ -235,29 +166,15 @@ def test_the_roots_are_those_of_complete_subtrees(leaves: list[bytes]) -> None:
     assert tuple(expected) == _range_of(leaves).roots
 
 
-@given(st.lists(st.binary(max_size=8), max_size=70), st.integers(0, 70))
-def test_a_range_goes_on_from_its_roots_alone(leaves: list[bytes], cut: int) -> None:
-    """Roots that were stored lead to the same tree as never having stopped."""
-    cut = min(cut, len(leaves))
-    stored = _range_of(leaves[:cut])
-    resumed = CompactRange(cut, stored.roots)
-    for leaf in leaves[cut:]:
-        resumed.append(_leaf_hash(leaf))
-
-    assert cut.bit_count() == len(stored.roots)
-    assert _range_of(leaves).roots == resumed.roots
-    assert len(leaves) == resumed.size
-
-
 @pytest.mark.parametrize(
     ("size", "roots"),
     [
         (1, ()),
-        (0, (ROOTS[0],)),
-        (3, (ROOTS[0],)),
-        (-1, (ROOTS[0],)),
-        (1, (ROOTS[0][:-2],)),
-        (1, (ROOTS[0].upper(),)),
+        (0, ("ab" * 32,)),
+        (3, ("ab" * 32,)),
+        (-1, ("ab" * 32,)),
+        (1, ("ab" * 31,)),
+        (1, ("AB" * 32,)),
         (1, ("g" * 64,)),
     ],
 )
@@ -308,48 +225,6 @@ class _Trail:
         return self.rule.prunable(0, len(self.times), head, before)
 
 
-def test_what_is_older_than_the_limit_may_go() -> None:
-    """Of 100 days with two records each, those of the first 70 are over 30 days old."""
-    trail = _Trail()
-    trail.days(100)
-
-    assert 139 == trail.prunable(30)
-    trail.reopen()
-    assert 139 == trail.prunable(30)
-    assert 0 == trail.prunable(100)
-
-
-def test_the_newest_record_always_stays() -> None:
-    """Even if every record is too old the last one is kept."""
-    trail = _Trail()
-    trail.days(3)
-    trail.clock.advance(400 * 24 * 3600)
-
-    assert 5 == trail.prunable(30)
-
-
-def test_nothing_goes_from_an_open_intent_on() -> None:
-    """The end that is given is a limit, and so is the beginning."""
-    trail = _Trail()
-    trail.days(100)
-    before = trail.clock.now() - 30 * DAY
-
-    assert 17 == trail.rule.prunable(0, 17, 199, before)
-    assert 5 == trail.rule.prunable(5, 3, 199, before)
-
-
-def test_a_time_of_the_future_keeps_all_that_follow() -> None:
-    """Records after one that seems younger stay: order is by sequence, not by time."""
-    trail = _Trail()
-    trail.days(10)
-    trail.clock.step(3600 * 24 * 365)
-    trail.days(1)
-    trail.clock.step(-3600 * 24 * 365)
-    trail.days(100)
-
-    assert 20 == trail.prunable(30)
-
-
 @pytest.mark.parametrize("restart", [False, True])
 @pytest.mark.parametrize("years", [1, 10])
 def test_a_clock_that_steps_forwards_removes_nothing_early(
@@ -378,16 +253,6 @@ def test_the_present_before_the_newest_record_removes_nothing() -> None:
     assert 0 == trail.prunable(30)
     trail.days(3)
     assert trail.prunable(30) > 0
-
-
-def test_silence_while_the_trail_is_open_counts_wholly() -> None:
-    """What the monotonic clock has counted has passed, records or not."""
-    trail = _Trail()
-    trail.days(10)
-    trail.clock.advance(60 * 24 * 3600)
-    trail.record()
-
-    assert 20 == trail.prunable(30)
 
 
 def test_silence_before_the_trail_was_opened_counts_for_a_week() -> None:
@@ -435,19 +300,3 @@ def test_nothing_goes_before_its_time_has_passed(seed: int, days: int) -> None:
         written.append(real + hidden)
         gone = trail.prunable(days)
         assert all(real + hidden - then >= days * DAY for then in written[:gone])
-
-
-def test_a_record_whose_time_went_back_goes_with_a_later_one() -> None:
-    """After a step back a record's time tells nothing of its age."""
-    trail = _Trail()
-    trail.days(10)
-    trail.clock.step(-400 * 24 * 3600)
-    trail.record()
-    trail.clock.step(400 * 24 * 3600)
-    trail.days(1)
-    trail.reopen()
-    trail.days(29)
-
-    assert 19 == trail.prunable(30)
-    trail.days(1)
-    assert 22 == trail.prunable(30)

@@ -14,29 +14,27 @@ import pytest
 
 from hsm_core._internal.audit.chain import Chain, Follower
 from hsm_core._internal.audit.facts import FactsTrack, entry_of, facts_line_of
-from hsm_core._internal.audit.head_mark import HeadMark
 from hsm_core._internal.audit.record import GENESIS, leaf_hash
 from hsm_core._internal.audit.uses import lines_of, uses_from
-from hsm_core._internal.audit.verify import follow, verify_range
+from hsm_core._internal.audit.verify import verify_range
 from hsm_core._internal.lib.failpoints import install
 from hsm_core._internal.stores.filesystem import audit_stored
 from hsm_core._internal.stores.filesystem.audit_stored import StoredSegments
 from hsm_core._internal.stores.filesystem.audit_verify import AuditVerifier
-from hsm_core.errors import AuditTamperedError, ConfigurationError, WrongAuditKeyError
+from hsm_core.errors import AuditTamperedError, ConfigurationError
 from hsm_core.factory import open_verifier
 from hsm_core.model import AuditedCaller
 from hsm_core.protocols import AuditHead, AuditLog
 from hsm_core.settings import AuditSync
-from hsm_core.testing import FakeEntropy
 from tests.core.audit_support import (
     KEY,
     copy_of,
     draft,
     fill,
     followed,
-    live_segment,
     open_log,
     opened,
+    torn_log,
     verified,
     verifier_of,
 )
@@ -60,15 +58,6 @@ def path(made: Path, tmp_path: Path) -> Path:
 def _lines(path: Path) -> tuple[str, list[bytes]]:
     with opened(path) as log:
         return log.log_id, log.lines(0, 1000)
-
-
-def test_without_a_log_id_the_first_record_names_it(path: Path) -> None:
-    """All later records must belong to the same trail."""
-    log_id, lines = _lines(path)
-    for key in (KEY, None):
-        done = followed(lines, log_id=None, hmac_key=key)
-
-        assert (log_id, 99) == (done.log_id, done.seq)
 
 
 def test_all_segments_are_verified(path: Path) -> None:
@@ -116,24 +105,6 @@ def test_a_line_that_becomes_whole_meanwhile_is_no_damage(
     monkeypatch.setattr(StoredSegments, "judge_end", ending)
     found = verified(copied, key)
     assert (5, 0) == (found.records, found.torn_bytes)
-
-
-def test_without_key_the_chain_alone_is_verified(path: Path) -> None:
-    """The answer says that neither MACs nor head mark were checked."""
-    answer = verified(path, None)
-
-    assert (100, False, False, False) == (
-        answer.records,
-        answer.macs_checked,
-        answer.mark_checked,
-        answer.clean,
-    )
-
-
-def test_a_wrong_key_is_said_to_be_one(path: Path) -> None:
-    """It is not taken for damage."""
-    with pytest.raises(WrongAuditKeyError):
-        verified(path, bytes(32))
 
 
 def test_a_missing_trail_is_a_mistake_of_the_caller(tmp_path: Path) -> None:
@@ -290,18 +261,6 @@ def test_an_endless_line_is_refused_in_little_memory(tmp_path: Path) -> None:
     assert peak < 150 * 1024 * 1024
 
 
-def test_a_segment_without_the_ones_before_is_refused(path: Path) -> None:
-    """A live segment alone does not show what came before it."""
-    with opened(path) as log:
-        fill(log, 2)
-    for closed in path.parent.glob("audit.log.0*"):
-        closed.unlink()
-
-    with pytest.raises(AuditTamperedError) as caught:
-        verified(path)
-    assert {"seq": 0, "reason": "pruned"} == caught.value.facts
-
-
 def test_another_trail_in_its_place_is_no_trail_that_was_pruned(
     path: Path, tmp_path: Path
 ) -> None:
@@ -318,123 +277,19 @@ def test_another_trail_in_its_place_is_no_trail_that_was_pruned(
     assert {"seq": 0, "reason": "mac"} == caught.value.facts
 
 
-LOG_ID = "00112233445566778899aabbccddeeff"
-FORGED_END = b'","mac":"' + b"0" * 64 + b'"}'
-
-
-def _first_lines(count: int = 6, log_id: str = LOG_ID) -> list[bytes]:
-    """Return the first records of a segment, each with its newline."""
-    chain = Chain(
-        log_id=log_id,
-        hmac_key=KEY,
-        node="node-1",
-        random=FakeEntropy(0).random_bytes,
-    )
-    facts = FactsTrack()
-    records = chain.extend([draft(number) for number in range(1, count)], 5)
-    return [facts.trimmed(record, seq) for seq, record in enumerate(records)]
-
-
-LINES = _first_lines()
-
-
-def _mark(seq: int, *, clean: bool = False) -> HeadMark:
-    """Return the mark of a trail that was synced up to this record."""
-    leaf = leaf_hash(LINES[seq][:-1])
-    return HeadMark(seq=seq, leaf_hash=leaf, floor=seq + 1, clean=clean)
-
-
-def _follower(mark: HeadMark | None = None) -> Follower:
-    return Follower(log_id=LOG_ID, hmac_key=KEY, mark=mark)
-
-
-def _reason(error: AuditTamperedError | None) -> tuple[object, object]:
-    assert error is not None
-    return error.facts["seq"], error.facts["reason"]
-
-
-def _judged(content: bytes, mark: HeadMark | None) -> int:
-    """Follow a live segment, and return how many of its bytes are torn."""
-    follower = _follower(mark)
-    stored = live_segment(content, follower)
-    follow(stored, follower, lambda event: None)
-    return stored.torn_bytes
-
-
-@pytest.mark.parametrize(
-    ("kept", "tail", "mark", "torn"),
-    [
-        (6, b"", None, 0),
-        (6, b"", _mark(5), 0),
-        (6, b"", _mark(5, clean=True), 0),
-        (6, b"", _mark(3), 0),
-        (5, LINES[5][:-2], None, len(LINES[5]) - 2),
-        (5, LINES[5][:-2], _mark(4), len(LINES[5]) - 2),
-        (5, LINES[5][:-2], _mark(3), len(LINES[5]) - 2),
-        (5, LINES[5].replace(b"request-", b"requesT-"), _mark(4), len(LINES[5])),
-        (5, LINES[5][:90] + b"\n" + LINES[5][:90], _mark(4), 181),
-    ],
-)
-def test_what_a_crash_may_leave(
-    kept: int, tail: bytes, mark: HeadMark | None, torn: int
-) -> None:
-    """Beyond the mark a tail may be torn, unless the trail was closed in order."""
-    assert torn == _judged(b"".join(LINES[:kept]) + tail, mark)
-
-
-@pytest.mark.parametrize(
-    ("kept", "tail", "mark", "bad", "reason"),
-    [
-        (5, b"", _mark(5), 5, "shorter"),
-        (0, b"", _mark(2), 0, "shorter"),
-        (5, b"", _mark(3, clean=True), 4, "after_clean"),
-        (5, LINES[5][:-2], _mark(5), 5, "torn"),
-        (5, LINES[5][:-2], _mark(4, clean=True), 5, "torn"),
-        (5, b"no record\n", _mark(4, clean=True), 5, "framing"),
-        (4, b"no record\n" + LINES[5], _mark(3), 4, "framing"),
-        (4, LINES[4][:-1] + b" " + LINES[5], _mark(3), 4, "mac"),
-        (4, LINES[4][:90] + LINES[5], _mark(3), 4, "framing"),
-        (4, LINES[4][:90] + FORGED_END + LINES[5], None, 4, "framing"),
-    ],
-)
-def test_what_no_crash_leaves(
-    kept: int, tail: bytes, mark: HeadMark | None, bad: int, reason: str
-) -> None:
-    """What was synced or closed is whole, and no whole record lies in a torn tail."""
-    with pytest.raises(AuditTamperedError) as caught:
-        _judged(b"".join(LINES[:kept]) + tail, mark)
-    assert (bad, reason) == _reason(caught.value)
-
-
-def test_records_of_another_trail_are_nothing_but_bytes() -> None:
-    """A tail that holds what others wrote is torn like any other."""
-    others = b"".join(_first_lines(2, log_id="f" * 32))
-
-    assert len(others) == _judged(b"".join(LINES) + others, _mark(5))
-
-
 def test_a_tail_is_only_as_long_as_what_waits_to_be_written(
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More than can be on its way to the disk at one time was not torn by a crash."""
     monkeypatch.setattr(audit_stored, "MAX_TORN_BYTES", 1000)
-    whole = b"".join(LINES)
+    killed = torn_log(tmp_path, b"x" * 1000)
 
-    assert 1000 == _judged(whole + b"x" * 1000, _mark(5))
+    assert 1000 == verifier_of(killed).verify().torn_bytes
+    with killed.open("ab") as file:
+        file.write(b"x")
     with pytest.raises(AuditTamperedError) as caught:
-        _judged(whole + b"x" * 1001, _mark(5))
-    assert (6, "torn") == _reason(caught.value)
-
-
-def test_a_lone_segment_begins_where_its_first_record_says() -> None:
-    """It is believed if that is a record of the trail; else it begins elsewhere."""
-    forged = LINES[3].replace(b"request-", b"requesT-")
-    other = _first_lines(4, log_id="f" * 32)[3]
-
-    assert 3 == live_segment(b"".join(LINES[3:]), _follower()).first_seq
-    assert 0 == live_segment(LINES[0], _follower()).first_seq
-    for content in (b"", forged, other, LINES[3][:-1], b"no record\n"):
-        assert 0 == live_segment(content, _follower()).first_seq
+        verifier_of(killed).verify()
+    assert {"seq": 3, "reason": "torn"} == caught.value.facts
 
 
 def test_the_end_of_a_log_with_facts() -> None:
