@@ -197,36 +197,6 @@ def _decided(
     return joined(decisions)
 
 
-def test_an_update_that_frees_from_a_rule(opened: OpenHSM) -> None:
-    """To take off the tag of a rule needs what the rule asks for; it is explained."""
-    session = Session(opened.act_as(caller()))
-    key = session.create_key("ed25519", tags=("dual",)).key_id
-    hsm = opened.act_as(caller())
-
-    kept = hsm.execute(
-        ops.ExplainPolicy(
-            operation="UpdateKey",
-            principal="bob",
-            roles=(Role.ADMINISTRATOR,),
-            key_id=key,
-            tags=("dual", "more"),
-        )
-    )
-    freed = hsm.execute(
-        ops.ExplainPolicy(
-            operation="UpdateKey",
-            principal="bob",
-            roles=(Role.ADMINISTRATOR,),
-            key_id=key,
-            tags=(),
-        )
-    )
-
-    assert ("allow", "role:Administrator") == (kept.outcome, kept.rule)
-    assert ("approval", "approval:dual-control") == (freed.outcome, freed.rule)
-    assert "another person" in freed.needed[0]
-
-
 KEM = "[describe, Decapsulate]"
 DERIVE, IMPORT, EXPORT, SIGNING, LISTING = (
     f"match: {{operations: [{kind}], tags: [prod]}}"
@@ -380,26 +350,3 @@ def test_what_keeps_a_rule_from_holding(rule: str, missing: list[str]) -> None:
 
     assert (tuple(missing), not missing) == (found.missing, found.holds)
     assert ("r0", "deny") == (found.name, found.effect)
-
-
-def test_a_rule_about_keys_without_one() -> None:
-    """Then it is the key that is missing, and nothing is said of its properties."""
-    rules = ["effect: deny, match: {tags: [x], roles: [Auditor]}"]
-
-    (found,) = _explained(rules, person(), SIGN).rules
-
-    assert ("roles", "key") == found.missing
-
-
-def test_every_key_of_an_allowance_counts() -> None:
-    """A rule that allows holds for all keys of a request, one that denies for any."""
-    export = ops.ExportKey(key_id="k", wrapping_key_id="w")
-    keys = facts_of(), facts_of(tags=("other",))
-    match = "match: {operations: [ExportKey], tags: [prod]}"
-
-    for effect, holds in (("allow", False), ("deny", True)):
-        *_, found = _explained(
-            [f"effect: {effect}, {match}"], person(), export, *keys
-        ).rules
-        assert holds == found.holds
-        assert (() if holds else ("tags",)) == found.missing

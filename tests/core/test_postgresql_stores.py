@@ -9,7 +9,6 @@ import time
 import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import count
 
 import pytest
 
@@ -18,23 +17,16 @@ from hsm_core._internal.stores.postgresql.connection import connect, read_locati
 from hsm_core._internal.stores.postgresql.database import ClusterDatabase
 from hsm_core._internal.stores.postgresql.migrations import steps
 from hsm_core._internal.stores.postgresql.records import (
-    ClusterApprovalStore,
     ClusterKeyStore,
 )
 from hsm_core.errors import (
     ConfigurationError,
     ConflictError,
-    GenerationConflictError,
     HSMError,
     IntegrityError,
-    NameTakenError,
-    OperationAbortedError,
     StoreUnavailableError,
 )
-from hsm_core.model import ApprovalState
 from hsm_core.protocols import KeyStore
-from tests.core import approval_support
-from tests.core.approval_support import approval_of
 from tests.core.cluster_nodes import sql
 from tests.core.key_support import change_of, document_of, key_id_of, operation_of
 from tests.postgresql import PostgreSQL
@@ -64,85 +56,6 @@ def create(store: KeyStore, number: int, **facts: object) -> None:
 
 
 class TestTwoNodes:
-    def test_all_is_shared(self, pair: Pair) -> None:
-        """
-        A node reads what another committed: documents, blobs, names, small values.
-        """
-        one, two = pair
-        create(one, 1, name="pay")
-        one.write_meta("ring", b"sealed")
-        one.abort(operation_of(9))
-        entry = two.entry("pay")
-
-        assert one.get(key_id_of(1)) == two.get(key_id_of(1))
-        assert b"blob-1" == two.get_blob(key_id_of(1), 1)
-        assert entry is not None
-        assert key_id_of(1) == entry.key_id
-        assert b"sealed" == two.read_meta("ring")
-        with pytest.raises(OperationAbortedError):
-            create(two, 9)
-
-    def test_one_change_of_a_generation(self, pair: Pair) -> None:
-        """
-        Of changes that both nodes prepare on one generation one is made.
-        """
-        create(pair[0], 1)
-        numbers = count(10)
-
-        def change(store: KeyStore, generation: int) -> bool:
-            operation_id = operation_of(next(numbers))
-            document = document_of(1, generation=generation, operations=(operation_id,))
-            try:
-                store.commit(change_of(document, operation_id))
-            except GenerationConflictError:
-                return False
-            return True
-
-        with ThreadPoolExecutor(8) as pool:
-            for generation in range(2, 12):
-                made = list(pool.map(change, pair * 4, [generation] * 8))
-                assert 1 == made.count(True)
-
-    def test_one_key_of_a_name(self, pair: Pair) -> None:
-        """
-        Of keys that both nodes create under one name one is made.
-        """
-
-        def name(store: KeyStore, number: int) -> bool:
-            try:
-                create(store, number, name="pay")
-            except NameTakenError:
-                return False
-            return True
-
-        with ThreadPoolExecutor(8) as pool:
-            made = list(pool.map(name, pair * 8, range(1, 17)))
-
-        assert 1 == made.count(True)
-        found = pair[0].entry("pay")
-        assert found is not None
-        assert key_id_of(made.index(True) + 1) == found.key_id
-        assert 1 == len(list(pair[1].scan()))
-
-    def test_one_change_of_an_operation(self, pair: Pair) -> None:
-        """
-        Of changes of different keys under one operation id one is made.
-        """
-
-        def change(store: KeyStore, number: int) -> str:
-            document = document_of(number, operations=(operation_of(77),))
-            try:
-                store.commit(change_of(document, operation_of(77)))
-            except OperationAbortedError:
-                return "used"
-            return "made"
-
-        with ThreadPoolExecutor(8) as pool:
-            made = list(pool.map(change, pair * 4, range(1, 9)))
-
-        assert ["made", *["used"] * 7] == sorted(made)
-        assert 1 == len(list(pair[0].scan()))
-
     def test_abort_waits_for_the_operation(self, pair: Pair) -> None:
         """
         An abort mark waits for a transaction that has the operation id; one has it.
@@ -176,29 +89,6 @@ class TestTwoNodes:
 
         assert b"first" == one.create_meta("ring", b"first")
         assert b"first" == two.create_meta("ring", b"second")
-
-    def test_approvals(self, database: str) -> None:
-        """
-        Of changes that both nodes make of an approval one is made.
-        """
-        databases = [ClusterDatabase(read_location(database)) for _ in range(2)]
-        stores = [ClusterApprovalStore(each) for each in databases]
-        stores[0].commit(approval_support.change_of(approval_of(1)))
-        granted = approval_of(1, generation=2, state=ApprovalState.GRANTED)
-
-        def grant(store: ClusterApprovalStore) -> bool:
-            try:
-                store.commit(approval_support.change_of(granted))
-            except GenerationConflictError:
-                return False
-            return True
-
-        with ThreadPoolExecutor(8) as pool:
-            made = list(pool.map(grant, stores * 4))
-        for each in databases:
-            each.close()
-
-        assert 1 == made.count(True)
 
 
 def _waits(database: ClusterDatabase) -> bool:
