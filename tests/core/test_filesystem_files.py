@@ -98,20 +98,6 @@ class TestAtomicWrite:
         assert not isinstance(caught.value, UnsettledError)
         assert [] == leftovers(tmp_path)
 
-    def test_staging(self, tmp_path: Path) -> None:
-        """
-        The temporary file lies where the caller wants it.
-        """
-        (tmp_path / "a").mkdir()
-        (tmp_path / "b").mkdir()
-        fake = FaultyOS()
-        with patched(fake):
-            atomic_write(tmp_path / "a" / "file", b"x", staging=tmp_path / "b")
-
-        opened = [what[0] for name, what in fake.trace if name == "open"]
-        assert opened[0].startswith(f"{tmp_path}/b/.tmp-")
-        assert b"x" == (tmp_path / "a" / "file").read_bytes()
-
     def test_rename_that_was_done_after_all(self, tmp_path: Path) -> None:
         """
         A rename that failed and yet was done is not called "nothing changed".
@@ -200,15 +186,6 @@ class TestStagedDirectory:
 
 
 class TestReadFile:
-    @pytest.mark.parametrize("length", [0, 1, 9, 10])
-    def test_content(self, tmp_path: Path, length: int) -> None:
-        """
-        Anything up to the limit, the limit included, is read.
-        """
-        (tmp_path / "file").write_bytes(b"x" * length)
-
-        assert b"x" * length == read_file(tmp_path / "file", 10)
-
     def test_too_long(self, tmp_path: Path) -> None:
         """
         A sparse file of a gigabyte is refused without reading a byte of it.
@@ -291,13 +268,6 @@ class TestCheckPrivate:
             owner = 0
             check_private(tmp_path)
 
-    def test_absent(self, tmp_path: Path) -> None:
-        """
-        What is not there can't be examined.
-        """
-        with pytest.raises(StoreUnavailableError):
-            check_private(tmp_path / "absent")
-
 
 def _owned_by(path: Path, owner: int) -> os.stat_result:
     found = os.lstat(path)
@@ -326,20 +296,6 @@ class TestMakePrivateDirectory:
 
         assert 0o777 == mode_of(tmp_path / "shared")
 
-    def test_there_already(self, tmp_path: Path) -> None:
-        """
-        A directory that is there is checked, and not changed.
-        """
-        path = tmp_path / "there"
-        make_private_directory(path)
-        make_private_directory(path)
-        path.chmod(0o750)
-
-        with pytest.raises(UnsafeFileModeError):
-            make_private_directory(path)
-
-        assert 0o750 == mode_of(path)
-
     @pytest.mark.parametrize("nth", range(1, 8))
     def test_faults(self, tmp_path: Path, nth: int) -> None:
         """
@@ -353,24 +309,6 @@ class TestMakePrivateDirectory:
         make_private_directory(path)
 
         assert 0o700 == mode_of(path)
-
-    def test_file_in_the_way(self, tmp_path: Path) -> None:
-        """
-        A file where a parent should be is an error of ours.
-        """
-        (tmp_path / "file").write_bytes(b"")
-
-        with pytest.raises(StoreUnavailableError):
-            make_private_directory(tmp_path / "file" / "below")
-
-    def test_parent_that_leads_nowhere(self, tmp_path: Path) -> None:
-        """
-        Where a parent is there and nothing can be made in it, the error is ours.
-        """
-        (tmp_path / "link").symlink_to("nowhere")
-
-        with pytest.raises(StoreUnavailableError):
-            make_private_directory(tmp_path / "link" / "below")
 
 
 class TestLockFile:

@@ -99,19 +99,6 @@ class TestEncapsulation:
 
 
 class TestSealing:
-    @pytest.mark.parametrize("algorithm", KEMS)
-    def test_here_and_outside(self, session: Session, algorithm: Algorithm) -> None:
-        """What is sealed, here or with the public key outside, is opened."""
-        require_algorithm(session, algorithm)
-        key = session.create_key(algorithm).key_id
-        der = session.public_key(key).der
-
-        inside = session.seal(key, b"plaintext", b"aad")
-        outside = primitives.seal(algorithm, der, key, 1, b"plaintext", b"aad")
-
-        for sealed in (inside, outside):
-            assert b"plaintext" == session.open(key, sealed, b"aad")
-
     def test_old_messages_open_after_rotations(self, session: Session) -> None:
         """A sealed message names its version."""
         key, sealed = session.create_key(HYBRID).key_id, []
@@ -229,17 +216,6 @@ class TestOtherKeys:
 
         with pytest.raises(errors.KeyUsageError):
             session.encapsulate(key)
-
-    def test_unknown_parameter_sets(self, session: Session) -> None:
-        """A set that doesn't exist is refused, and the real ones are named."""
-        for name, real in (
-            ("ML-DSA-135", ["ML-DSA-44", "ML-DSA-65", "ML-DSA-87"]),
-            ("ML-KEM-1025", ["ML-KEM-512", "ML-KEM-768", "ML-KEM-1024"]),
-        ):
-            with pytest.raises(errors.UnknownAlgorithmError) as caught:
-                session.create_key(name)
-            assert "algorithm" == caught.value.facts["field"]
-            assert all(known in str(caught.value) for known in real)
 
 
 class TestTrail:

@@ -19,7 +19,6 @@ from hsm_core._internal.policy.facts import (
     outcome_of_rule,
     system_caller,
 )
-from hsm_core.algorithms import KeyUsage
 from hsm_core.model import Caller, KeyState, PolicyOutcome, Role
 from hsm_core.operations import Operation
 from hsm_core.policies import parse_policy
@@ -307,26 +306,6 @@ def test_a_key_to_be_made_has_the_usual_facts(match: str) -> None:
     assert named.decide(create, person(), None, at=NOON).allowed
 
 
-@pytest.mark.parametrize(
-    "match",
-    ["owners: [olga]", "usages: [encrypt]", "tags: [t]", "key_names: [n]"],
-)
-def test_a_key_to_be_made_has_the_facts_that_are_asked_for(match: str) -> None:
-    """What the request says of it counts, instead of what is usual."""
-    create = ops.CreateKey(
-        algorithm="AES-256-GCM",
-        owner="olga",
-        usages=(KeyUsage.ENCRYPT,),
-        tags=("t",),
-        name="n",
-    )
-
-    for text in (match, "owners: [bob]", "usages: [decrypt]"):
-        rules = engine(f"effect: deny, match: {{{text}}}")
-        allowed = rules.decide(create, person(), None, at=NOON).allowed
-        assert (text != match) == allowed
-
-
 def test_a_revoked_version_serves_what_the_policy_lists() -> None:
     """And nothing else."""
     rules = RuleEngine(
@@ -335,16 +314,6 @@ def test_a_revoked_version_serves_what_the_policy_lists() -> None:
 
     assert rules.allows_revoked("Verify")
     assert not rules.allows_revoked("VerifyMac")
-
-
-def test_a_denial_needs_one_side() -> None:
-    """A rule about the key to be made and one about the key it comes from both hold."""
-    derive = ops.DeriveKey(
-        algorithm="AES-256-GCM", base_key_id="k", name="new", tags=("new",)
-    )
-    for tag in ("new", "prod"):
-        rules = engine(f"effect: deny, match: {{tags: [{tag}]}}")
-        assert O.DENY is outcome(rules, person(), key(), derive)
 
 
 def test_an_administrator_has_no_way_round() -> None:
@@ -465,20 +434,3 @@ def test_a_denial_more_allows_nothing(
         more = engine(*rules, f"effect: {effect}, match: {{{match}}}")
         after = outcome(more, who, facts, operation)
         assert ranks.index(after) <= before
-
-
-@given(RULES, CALLERS, KEYS)
-def test_a_listing_shows_what_may_be_described(
-    rules: list[str], who: Caller, facts: KeyFacts
-) -> None:
-    """The scope of a listing is what deciding on each key would come to."""
-    tried = engine(*rules)
-    if tried.decide(ops.ListKeys(), who, None, at=NOON).rule.startswith(
-        ("role:", "allow:")
-    ):
-        verdicts = [
-            tried.judge(kind, who, (facts,), NOON)
-            for kind in ("DescribeKey", "ListKeys")
-        ]
-        shown = all(v.allowed and not v.approvals for v in verdicts)
-        assert shown == tried.visible(who, at=NOON).shows(facts)
