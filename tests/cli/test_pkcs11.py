@@ -50,7 +50,6 @@ from hsm_cli.interfaces.pkcs11.constants import (
     CKO_SECRET_KEY,
     CKR_ATTRIBUTE_READ_ONLY,
     CKR_ATTRIBUTE_TYPE_INVALID,
-    CKR_ATTRIBUTE_VALUE_INVALID,
     CKR_DEVICE_MEMORY,
     CKR_KEY_FUNCTION_NOT_PERMITTED,
     CKR_KEY_HANDLE_INVALID,
@@ -638,7 +637,7 @@ def test_data_objects_live_in_a_session(token: Token) -> None:
         refused = refusal(client, 20, "uaA", ulong(session) + template(kept))
 
     assert (len(before), after) == (1, [])
-    assert refused == CKR_ATTRIBUTE_VALUE_INVALID
+    assert refused == CKR_TEMPLATE_INCONSISTENT
 
 
 def of_key(label: bytes) -> Attributes:

@@ -379,7 +379,7 @@ def session_object(template: Template) -> Object:
         )
     if template.get(ck.CKA_TOKEN) is True:
         raise CryptokiError(
-            ck.CKR_ATTRIBUTE_VALUE_INVALID,
+            ck.CKR_TEMPLATE_INCONSISTENT,
             "CKA_TOKEN of a data object must be false: it ends with its session.",
         )
     if not template.keys() <= _OF_SESSION_OBJECT | _OF_DATA:

@@ -58,7 +58,7 @@ def public_key_object(template: Template) -> KeyObject:
     """
     if template.get(ck.CKA_TOKEN) is True:
         raise CryptokiError(
-            ck.CKR_ATTRIBUTE_VALUE_INVALID,
+            ck.CKR_TEMPLATE_INCONSISTENT,
             "A public key given by its value ends with its session.",
         )
     require_short(template)
