@@ -116,6 +116,15 @@ class TestNames:
 
         assert "box" == session.update("box", name="box").name
 
+    def test_like_an_id(self, session: Session) -> None:
+        """
+        A name that could be taken for an id is refused.
+        """
+        key = session.create_key("aes").key_id
+
+        with pytest.raises(errors.InvalidInputError, match="look like a UUID"):
+            session.update(key, name=key)
+
     def test_store_that_refuses(self) -> None:
         """
         Where the store can't commit a rename, the old name stays.
