@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
@@ -13,7 +12,6 @@ from hsm_core import errors
 from hsm_core.model import KeyState
 from hsm_core.session import Session
 from hsm_core.testing import FakeClock, caller, memory_hsm
-from tests.contract.hsm_ways import disk_session
 
 STAGED, ACTIVE, RETIRED, SUSPENDED, REVOKED, SCHEDULED, DESTROYED = KeyState
 
@@ -88,17 +86,6 @@ class TestStaged:
         with pytest.raises(errors.KeyStateError):
             session.activate(key, version=2)
 
-    def test_in_place_of_a_revoked_version(self, session: Session) -> None:
-        """
-        A staged version takes the place of a current one that was revoked.
-        """
-        key = session.create_key("ed25519").key_id
-        session.rotate(key, staged=True)
-        session.revoke(key, version=1)
-        session.activate(key)
-
-        assert [REVOKED, ACTIVE] == states(session, key)
-
     def test_after_a_rollback(self, session: Session) -> None:
         """
         Whatever came into force meanwhile is retired by the activation.
@@ -135,20 +122,6 @@ class TestStaged:
 
         with pytest.raises(errors.KeyStateError, match="Resume or revoke"):
             session.activate(key)
-
-    def test_survives_a_restart(self, tmp_path: Path) -> None:
-        """
-        A staged version can be activated by a later process.
-        """
-        with disk_session(tmp_path) as session:
-            key = session.create_key("aes").key_id
-            sealed = session.encrypt(key, b"m")
-            session.rotate(key, staged=True)
-
-        with disk_session(tmp_path) as session:
-            session.activate(key)
-            assert b"m" == session.decrypt(key, sealed)
-            assert b"n" == session.decrypt(key, session.encrypt(key, b"n"))
 
 
 class TestSuspended:

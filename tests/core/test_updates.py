@@ -62,26 +62,6 @@ class TestFacts:
         with pytest.raises(errors.InvalidInputError, match="at least one"):
             session.update(key)
 
-    def test_listing_follows(self, session: Session) -> None:
-        """
-        A listing by tag shows what has it now.
-        """
-        first = session.create_key("aes", tags=["old"]).key_id
-        session.update(first, tags=["new"])
-
-        assert [] == [*session.keys(tags=["old"])]
-        assert [first] == [info.key_id for info in session.keys(tags=["new"])]
-
-    def test_what_was_made_is_still_processed(self, session: Session) -> None:
-        """
-        Ciphertexts are bound to the key's id, not to what is said of it.
-        """
-        session.create_key("aes", name="box", tags=["a"])
-        sealed = session.encrypt("box", b"m")
-        session.update("box", name="chest", owner="eve", tags=[])
-
-        assert b"m" == session.decrypt("chest", sealed)
-
     def test_repeated(self, session: Session) -> None:
         """
         A request that is sent again is answered again, by the old name too.
