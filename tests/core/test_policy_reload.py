@@ -17,7 +17,6 @@ from hsm_core._internal.policy.in_force import PolicyHolder, PolicyReloader
 from hsm_core.errors import AuditUnavailableError, ConfigurationError
 from hsm_core.factory import OpenHSM
 from hsm_core.model import Role
-from hsm_core.operations import ExplainPolicy
 from hsm_core.policies import (
     built_in_policy,
     load_policy,
@@ -109,24 +108,6 @@ class TestInUse:
         path.write_text(SHUT)
         assert "" == hsm.reload_policy()
         assert "operational" == session.execute(ops.Status()).state
-
-    def test_explained_by_what_is_in_force(self, hsm: OpenHSM, path: Path) -> None:
-        """Explanations go with the policy that is in force."""
-        session = hsm.act_as(caller())
-        asked = ExplainPolicy(
-            operation="CreateKey",
-            principal="x",
-            roles=(Role.OPERATOR,),
-            algorithm="Ed25519",
-        )
-        before = session.execute(asked)
-        path.write_text(SHUT)
-        hsm.reload_policy()
-        after = session.execute(asked)
-
-        assert ("role:Operator", "shut") == (before.rule, after.rule)
-        assert ["pqc-restricted", "shut"] == [rule.name for rule in after.rules]
-        assert [False, True] == [rule.holds for rule in after.rules]
 
 
 FIRST, SECOND = (
@@ -333,20 +314,6 @@ def test_what_was_seen_once_is_not_in_force(path: Path) -> None:
     assert [""] == told
 
 
-def test_a_bad_content_is_told_once(path: Path) -> None:
-    """However often it is looked at, it counts once, and is recorded once."""
-    made, holder, log, told = reloader(path)
-    path.write_text(BROKEN)
-    for _ in range(5):
-        made.poll()
-
-    assert (1, 1, 1) == (holder.failures, len(log.drafts), len(told))
-    (draft,) = log.drafts
-    assert isinstance(draft, AuditDraft)
-    assert ("system.policy-refused", "configuration") == (draft.kind, draft.code)
-    assert holder.policy_hash() == draft.policy
-
-
 def test_no_policy_without_its_record(path: Path) -> None:
     """While the trail can't be written, it only takes away; then it is tried anew."""
     made, holder, log, _ = reloader(path)
@@ -419,17 +386,6 @@ def test_a_built_in_policy_is_never_read_again() -> None:
     made.poll()
 
     assert ("", []) == (made.reload(), log.drafts)
-
-
-def test_one_operation_one_policy(path: Path) -> None:
-    """An operation that has begun ends under the policy that it began with."""
-    holder = PolicyHolder(RuleEngine(load_policy(path)), "file", 0)
-    engine = holder.engine
-    holder.replace(RuleEngine(parse_policy(SHUT)), 1)
-    create = ops.CreateKey(algorithm="ed25519")
-
-    assert engine.decide(create, caller(), None, at=0).allowed
-    assert not holder.engine.decide(create, caller(), None, at=0).allowed
 
 
 def test_a_folder_in_the_place_of_a_policy_is_not_kept_open(tmp_path: Path) -> None:
