@@ -267,25 +267,6 @@ def test_clock_steps_forwards(step: float, restart: bool) -> None:
     assert {1} == removed(register, 9)
 
 
-def test_step_while_somebody_writes() -> None:
-    """
-    Approvals made while the clock was ahead make the others no older.
-    """
-    clock = FakeClock()
-    store = MemoryApprovalStore()
-    register = register_of(store, clock)
-    end(register, 1)
-    clock.step(3650 * DAY)
-    end(register, 2)
-    clock.step(-3650 * DAY)
-    for _ in range(3):
-        register = register_of(store, clock)
-        assert set() == removed(register, 9)
-    clock.advance(10 * DAY)
-
-    assert {1, 2} == removed(register, 9)
-
-
 def test_long_silence() -> None:
     """
     Of a time in which the HSM was off a week counts, for nobody knows more.
@@ -299,22 +280,6 @@ def test_long_silence() -> None:
     assert set() == removed(register, 7)
     clock.advance(0.000_002)
     assert {1} == removed(register, 7)
-
-
-def test_quiet_restarts() -> None:
-    """
-    Where something happens every week, restarts keep nothing longer than it should be.
-    """
-    clock = FakeClock()
-    store = MemoryApprovalStore()
-    gone = set()
-    for number in range(1, 30):
-        register = register_of(store, clock)
-        end(register, number)
-        clock.advance(6 * DAY)
-        gone |= removed(register_of(store, clock), 90)
-
-    assert set(range(1, 15)) == gone
 
 
 @settings(max_examples=150, deadline=None)
