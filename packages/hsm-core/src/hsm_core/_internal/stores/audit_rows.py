@@ -10,18 +10,21 @@ names, and there is no torn tail.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final, NamedTuple, Protocol
 
 from hsm_core._internal.audit.baseline import Baseline, check_baseline
 from hsm_core._internal.audit.chain import Follower
 from hsm_core._internal.audit.facts import SPAN, FactsTrack, entry_of, named_by
 from hsm_core._internal.audit.head_mark import HeadCodec, HeadMark, StoredHead
-from hsm_core._internal.audit.medium import Tail
+from hsm_core._internal.audit.medium import Cause, MediumError, Tail
 from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.audit.record import RecordCodec, decode_entry
 from hsm_core._internal.audit.uses import NO_USE, Line, lines_of, uses_from
 from hsm_core._internal.audit.verify import UseFollower, check_end
+from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core.errors import AuditTamperedError
 
 HEADER_BYTES: Final = 64
@@ -124,6 +127,10 @@ class LogTables(Protocol):
     def baseline(self, next_seq: int, /) -> Iterable[tuple[int, object]]:
         """Return the lines of a baseline in order, each with its number."""
         ...
+
+
+CHUNK: Final = 4000
+"""Rows that a prune writes or removes in one transaction."""
 
 
 def head_row(codec: HeadCodec, counter: int, mark: HeadMark) -> bytes:
@@ -339,3 +346,116 @@ class StoredRows:
     def has_grown(self, _follower: Follower, /) -> bool:
         """Return False: what is read does not change meanwhile."""
         return False
+
+
+class _Adoption(NamedTuple):
+    """Baseline that counts as soon as the record of its prune is written."""
+
+    record_seq: int
+    next_seq: int
+    adopted: Callable[[], None]
+
+
+class DatabaseMedium(ABC):
+    """
+    What the audit media of databases share: head mark, facts lines and baselines.
+
+    Args:
+        hmac_key: Key of the log.
+
+        stored: The head mark as it is in the database.
+    """
+
+    def __init__(self, hmac_key: bytes, stored: StoredHead) -> None:
+        self._hmac_key = hmac_key
+        self._codec = HeadCodec(hmac_key, stored.log_id)
+        self._log_id = stored.log_id
+        self._counter = stored.counter
+        self._written = stored.mark
+        self._adoption: _Adoption | None = None
+        self._facts: FactsTrack | None = None
+
+    def _head(self, mark: HeadMark) -> bytes:
+        """Return the content of the next stored head mark."""
+        return head_row(self._codec, self._counter + 1, mark)
+
+    def _read_head(self, tables: LogTables, durable_seq: int) -> StoredHead:
+        """
+        Return the stored head mark.
+
+        Raises:
+            MediumError: The log is another one, or lacks what was durable.
+        """
+        stored = read_head(tables, self._hmac_key)
+        if stored.log_id != self._log_id or stored.mark.seq < durable_seq:
+            raise MediumError(Cause.MOVED)
+        return stored
+
+    def _track(self, tables: LogTables) -> FactsTrack:
+        """Return the facts lines that the database has."""
+        if self._facts is None:
+            self._facts = read_earlier(tables, self._written.seq + 1)
+        return self._facts
+
+    def _adopted_by(self, mark: HeadMark) -> tuple[int, int] | None:
+        """Return the row ``pruned`` if *mark* covers the record of a prune."""
+        adoption = self._adoption
+        if adoption is None or adoption.record_seq > mark.seq:
+            return None
+        return adoption.next_seq, adoption.record_seq
+
+    def _wrote(self, mark: HeadMark) -> None:
+        self._written = mark
+        adoption = self._adoption
+        if adoption is not None and adoption.record_seq <= mark.seq:
+            self._adoption = None
+            adoption.adopted()
+
+    def boundary(self, seq: int, /) -> int:
+        """Return *seq*: every record can be removed by itself."""
+        return seq
+
+    def stage(self, next_seq: int, lines: Sequence[bytes], /) -> None:
+        """
+        Store a baseline that does not count yet.
+
+        Raises:
+            AuditUnavailableError: It can't be written; what is there is removed later.
+        """
+        for start in range(0, len(lines), CHUNK):
+            self._add_baseline(next_seq, start, lines[start : start + CHUNK])
+        failpoint("audit.prune.after_stage")
+
+    @abstractmethod
+    def _add_baseline(self, next_seq: int, number: int, lines: Sequence[bytes]) -> None:
+        """Add lines of a baseline, the first of which has this number."""
+
+    def adopt_with(
+        self, record_seq: int, next_seq: int, adopted: Callable[[], None], /
+    ) -> None:
+        """Adopt the baseline in the transaction that writes the record of its prune."""
+        self._adoption = _Adoption(record_seq, next_seq, adopted)
+
+    def adopt(self) -> None:  # noqa: B027 (nothing is left to do)
+        """Do nothing: the record's transaction did it."""
+
+    def settle(self) -> None:  # noqa: B027 (nothing is left to do)
+        """Do nothing: the record's transaction was durable."""
+
+    @contextmanager
+    def open_baseline(
+        self, next_seq: int, /
+    ) -> Iterator[Callable[[], Iterable[bytes]]]:
+        """
+        Read the baseline that counts, before a prune removes it.
+
+        Raises:
+            AuditTamperedError: The database is damaged.
+            AuditUnavailableError: It can't be read.
+        """
+        lines = self._baseline(next_seq)
+        yield lambda: iter(lines)
+
+    @abstractmethod
+    def _baseline(self, next_seq: int) -> list[bytes]:
+        """Return the lines of a baseline."""

@@ -9,14 +9,14 @@ what stands is read before anything else is written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from msgspec.structs import replace
 
-from hsm_core._internal.audit.facts import SPAN, FactsTrack
-from hsm_core._internal.audit.head_mark import HeadCodec, HeadMark, StoredHead
+from hsm_core._internal.audit.facts import SPAN
+from hsm_core._internal.audit.head_mark import HeadMark, StoredHead
 from hsm_core._internal.audit.medium import (
     Cause,
     GroupCondition,
@@ -27,10 +27,10 @@ from hsm_core._internal.audit.medium import (
 from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.stores.audit_rows import (
-    head_row,
+    CHUNK,
+    DatabaseMedium,
     missing_lines,
     read_earlier,
-    read_head,
 )
 from hsm_core._internal.stores.postgresql.audit_rows import (
     DROP_BASELINES,
@@ -56,18 +56,9 @@ if TYPE_CHECKING:
     from hsm_core._internal.stores.postgresql.driver import ServerConnection
 
 _NEVER: Final = float("inf")
-_CHUNK: Final = 4000
 
 
-class _Adoption(NamedTuple):
-    """Baseline that counts as soon as the record of its prune is written."""
-
-    record_seq: int
-    next_seq: int
-    adopted: Callable[[], None]
-
-
-class PostgresMedium:
+class PostgresMedium(DatabaseMedium):
     """
     A `SharedMedium` in the database of a cluster.
 
@@ -93,18 +84,16 @@ class PostgresMedium:
         stored: StoredHead,
         patience_seconds: float,
     ) -> None:
+        super().__init__(hmac_key, stored)
         self._database = database
         self._connection = connection
         self._patience = patience_seconds
         connection.patience = patience_seconds
-        self._hmac_key = hmac_key
-        self._codec = HeadCodec(hmac_key, stored.log_id)
-        self._log_id = stored.log_id
-        self._counter = stored.counter
-        self._written = stored.mark
-        self._adoption: _Adoption | None = None
-        self._facts: FactsTrack | None = None
         self._reader = RecordReader(database, stored.log_id)
+
+    @property
+    def _tables(self) -> PostgresTables:
+        return PostgresTables(self._connection, self._log_id)
 
     def begin(self, mark: HeadMark) -> None:
         """
@@ -146,7 +135,7 @@ class PostgresMedium:
         failpoint("audit.before_write")
         first_seq = mark.seq + 1 - len(lines)
         with self._statement():
-            track = self._track(first_seq)
+            track = self._track(self._tables)
             entries, facts = track.split(lines, first_seq)
             is_written = insert_group(
                 self._connection,
@@ -154,7 +143,7 @@ class PostgresMedium:
                 first_seq,
                 entries,
                 facts,
-                head_row(self._codec, self._counter + 1, mark),
+                self._head(mark),
                 self._adopted_by(mark),
                 condition,
             )
@@ -184,31 +173,10 @@ class PostgresMedium:
             connection.abandon()
             raise MediumError(Cause.SYNC)
 
-    def _track(self, first_seq: int) -> FactsTrack:
-        """Return the facts lines that the database has."""
-        if self._facts is None:
-            tables = PostgresTables(self._connection, self._log_id)
-            self._facts = read_earlier(tables, first_seq)
-        return self._facts
-
-    def _adopted_by(self, mark: HeadMark) -> tuple[int, int] | None:
-        adoption = self._adoption
-        if adoption is None or adoption.record_seq > mark.seq:
-            return None
-        return adoption.next_seq, adoption.record_seq
-
-    def _wrote(self, mark: HeadMark) -> None:
-        self._written = mark
-        adoption = self._adoption
-        if adoption is not None and adoption.record_seq <= mark.seq:
-            self._adoption = None
-            adoption.adopted()
-
     def _note(self, mark: HeadMark) -> None:
         statement = "UPDATE logs SET head = $2 WHERE log_id = $1"
         with self._statement():
-            content = head_row(self._codec, self._counter + 1, mark)
-            run(self._connection, statement, (self._log_id, content))
+            run(self._connection, statement, (self._log_id, self._head(mark)))
         self._counter += 1
 
     def prepare_sync(self, _mark: HeadMark, /) -> None:
@@ -247,8 +215,8 @@ class PostgresMedium:
             AuditTamperedError: They are damaged.
         """
         with self._statement():
-            stored = self._read_head(first_seq - 1)
-            tables = PostgresTables(self._connection, self._log_id)
+            tables = self._tables
+            stored = self._read_head(tables, first_seq - 1)
             entries = [entry for _, entry in tables.rows(first_seq)]
             self._facts = read_earlier(tables, stored.mark.seq + 1)
         if stored.mark.seq != first_seq - 1 + len(entries):
@@ -271,22 +239,14 @@ class PostgresMedium:
         self.reconnect()
         failpoint("audit.heal.after_reopen")
         with self._statement():
-            stored = self._read_head(tail.first_seq - 1)
-            tables = PostgresTables(self._connection, self._log_id)
+            tables = self._tables
+            stored = self._read_head(tables, tail.first_seq - 1)
             missing = missing_lines(tables, tail)
             self._facts = read_earlier(tables, tail.mark.seq + 1 - len(missing))
         self._counter = max(self._counter, stored.counter)
         if missing:
             self._write(missing, tail.mark, None)
         self._wrote(tail.mark)
-
-    def _read_head(self, durable_seq: int) -> StoredHead:
-        """Return the stored head mark; what was durable must be there."""
-        tables = PostgresTables(self._connection, self._log_id)
-        stored = read_head(tables, self._hmac_key)
-        if stored.log_id != self._log_id or stored.mark.seq < durable_seq:
-            raise MediumError(Cause.MOVED)
-        return stored
 
     def finish(self, mark: HeadMark, /) -> None:
         """
@@ -311,47 +271,12 @@ class PostgresMedium:
         count = min(limit, self._written.seq + 1 - start_seq)
         return self._reader.read(start_seq, count)
 
-    def boundary(self, seq: int, /) -> int:
-        """Return *seq*: every record can be removed by itself."""
-        return seq
+    def _add_baseline(self, next_seq: int, number: int, lines: Sequence[bytes]) -> None:
+        values = (self._log_id, next_seq, number, list(lines))
+        self._change(INSERT_BASELINE, values)
 
-    def stage(self, next_seq: int, lines: Sequence[bytes], /) -> None:
-        """
-        Store a baseline that the log's row does not name yet.
-
-        Raises:
-            AuditUnavailableError: It can't be written; what is there is removed later.
-        """
-        for start in range(0, len(lines), _CHUNK):
-            chunk = list(lines[start : start + _CHUNK])
-            self._change(INSERT_BASELINE, (self._log_id, next_seq, start, chunk))
-        failpoint("audit.prune.after_stage")
-
-    def adopt_with(
-        self, record_seq: int, next_seq: int, adopted: Callable[[], None], /
-    ) -> None:
-        """Adopt the baseline in the statement that writes the record of its prune."""
-        self._adoption = _Adoption(record_seq, next_seq, adopted)
-
-    def adopt(self) -> None:
-        """Do nothing: the record's statement did it."""
-
-    def settle(self) -> None:
-        """Do nothing: the record's statement was durable."""
-
-    @contextmanager
-    def open_baseline(
-        self, next_seq: int, /
-    ) -> Iterator[Callable[[], Iterable[bytes]]]:
-        """
-        Read the baseline that counts, before a prune removes it.
-
-        Raises:
-            AuditTamperedError: The database is damaged.
-            AuditUnavailableError: It can't be read.
-        """
-        lines = self._reader.baseline(next_seq)
-        yield lambda: iter(lines)
+    def _baseline(self, next_seq: int) -> list[bytes]:
+        return self._reader.baseline(next_seq)
 
     def remove(self, first_seq: int, /) -> None:
         """
@@ -360,10 +285,10 @@ class PostgresMedium:
         Raises:
             AuditUnavailableError: It failed; to be tried again.
         """
-        while self._change(DROP_BASELINES, (self._log_id, first_seq, _CHUNK)):
+        while self._change(DROP_BASELINES, (self._log_id, first_seq, CHUNK)):
             failpoint("audit.prune.after_chunk")
         while (first := self._first()) is not None and first < first_seq:
-            reach = min(first + _CHUNK, first_seq)
+            reach = min(first + CHUNK, first_seq)
             statement = "DELETE FROM records WHERE log_id = $1 AND seq < $2"
             self._change(statement, (self._log_id, reach))
             statement = "DELETE FROM facts WHERE log_id = $1 AND first_seq <= $2"

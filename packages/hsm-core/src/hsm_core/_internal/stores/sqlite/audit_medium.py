@@ -5,24 +5,24 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, Final, NamedTuple
+from typing import ClassVar, Final
 
 from msgspec.structs import replace
 
-from hsm_core._internal.audit.facts import SPAN, FactsCache, FactsTrack
-from hsm_core._internal.audit.head_mark import HeadCodec, HeadMark, StoredHead
+from hsm_core._internal.audit.facts import SPAN, FactsCache
+from hsm_core._internal.audit.head_mark import HeadMark, StoredHead
 from hsm_core._internal.audit.medium import Cause, MediumError, Tail
 from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.stores.audit_rows import (
-    head_row,
+    CHUNK,
+    DatabaseMedium,
     missing_lines,
     read_earlier,
-    read_head,
 )
 from hsm_core._internal.stores.filesystem.audit_files import medium_errors
 from hsm_core._internal.stores.filesystem.audit_head import HeadFile
@@ -49,7 +49,6 @@ from hsm_core.errors import (
 _CHECKPOINT_BYTES: Final = 16 * 1024 * 1024
 _IDLE_SECONDS: Final = 5.0
 _NEVER: Final = float("inf")
-_CHUNK: Final = 4000
 _BLOCK: Final = 256
 _LINES: Final = (
     "SELECT line FROM baseline WHERE next_seq = ? AND number >= ? "
@@ -63,15 +62,7 @@ _SET_HEAD: Final = "INSERT OR REPLACE INTO head VALUES (0, ?)"
 _SET_PRUNED: Final = "INSERT OR REPLACE INTO pruned VALUES (0, ?, ?)"
 
 
-class _Adoption(NamedTuple):
-    """Baseline that counts as soon as the record of its prune is written."""
-
-    record_seq: int
-    next_seq: int
-    adopted: Callable[[], None]
-
-
-class SqliteMedium:
+class SqliteMedium(DatabaseMedium):
     """
     An `AuditMedium` in a database.
 
@@ -97,17 +88,12 @@ class SqliteMedium:
         stored: StoredHead,
         beside: HeadFile,
     ) -> None:
+        super().__init__(hmac_key, stored)
         self._database = database
         self._beside = beside
-        self._hmac_key = hmac_key
-        self._codec = HeadCodec(hmac_key, stored.log_id)
-        self._log_id = stored.log_id
-        self._counter = stored.counter
-        self._written = self._synced = self._prepared = stored.mark
+        self._synced = self._prepared = stored.mark
         self._unfolded = 0
         self._fold_at = _NEVER
-        self._adoption: _Adoption | None = None
-        self._facts: FactsTrack | None = None
         self._read_facts = FactsCache(partial(find_facts, database))
 
     def backup(self, to: Path, before_end: Callable[[], None]) -> None:
@@ -140,7 +126,8 @@ class SqliteMedium:
         try:
             with database.transaction(durable=False, folds=False) as connection:
                 first_seq = mark.seq + 1 - len(lines)
-                insert_records(connection, first_seq, lines, self._track(connection))
+                facts = self._track(SqliteTables(connection))
+                insert_records(connection, first_seq, lines, facts)
                 self._adopt_before(connection, mark)
                 self._note(connection, mark)
         except _FAILURES as error:
@@ -206,10 +193,12 @@ class SqliteMedium:
             self._database.reopen()
         failpoint("audit.heal.after_reopen")
         with self._transaction(durable=True) as connection:
-            self._counter = max(self._counter, self._agreed(connection, tail))
-            missing = missing_lines(SqliteTables(connection), tail)
+            tables = SqliteTables(connection)
+            stored = self._read_head(tables, tail.first_seq - 1)
+            self._counter = max(self._counter, stored.counter)
+            missing = missing_lines(tables, tail)
             first_seq = tail.mark.seq + 1 - len(missing)
-            self._facts = read_earlier(SqliteTables(connection), first_seq)
+            self._facts = read_earlier(tables, first_seq)
             insert_records(connection, first_seq, missing, self._facts)
             self._adopt_before(connection, tail.mark)
             self._note(connection, tail.mark)
@@ -248,57 +237,19 @@ class SqliteMedium:
             joined = self._read_facts.joined
             return [joined(entry, seq) for seq, entry in enumerate(entries, start_seq)]
 
-    def boundary(self, seq: int, /) -> int:
-        """Return *seq*: every record can be removed by itself."""
-        return seq
+    def _add_baseline(self, next_seq: int, number: int, lines: Sequence[bytes]) -> None:
+        with self._own_transaction() as connection:
+            insert_baseline(connection, next_seq, number, lines)
 
-    def stage(self, next_seq: int, lines: Sequence[bytes], /) -> None:
-        """
-        Store a baseline that the table ``pruned`` does not name yet.
-
-        Raises:
-            AuditUnavailableError: It can't be written; what is there is removed later.
-        """
-        for start in range(0, len(lines), _CHUNK):
-            with self._own_transaction() as connection:
-                chunk = lines[start : start + _CHUNK]
-                insert_baseline(connection, next_seq, start, chunk)
-        failpoint("audit.prune.after_stage")
-
-    def adopt_with(
-        self, record_seq: int, next_seq: int, adopted: Callable[[], None], /
-    ) -> None:
-        """Adopt the baseline in the transaction that writes the record of its prune."""
-        self._adoption = _Adoption(record_seq, next_seq, adopted)
-
-    def adopt(self) -> None:
-        """Do nothing: the record's transaction did it."""
-
-    def settle(self) -> None:
-        """Do nothing: the record's transaction was durable."""
-
-    @contextmanager
-    def open_baseline(
-        self, next_seq: int, /
-    ) -> Iterator[Callable[[], Iterable[bytes]]]:
-        """
-        Read the baseline that counts, before a prune removes it.
-
-        Raises:
-            AuditTamperedError: The database is damaged.
-            AuditUnavailableError: It can't be read.
-        """
-        lines = list(self._baseline_lines(next_seq))
-        yield lambda: iter(lines)
-
-    def _baseline_lines(self, next_seq: int) -> Iterator[bytes]:
-        number, found = 0, _BLOCK
+    def _baseline(self, next_seq: int) -> list[bytes]:
+        lines: list[bytes] = []
+        found = _BLOCK
         while found == _BLOCK:
             with _own_errors():
-                rows = self._database.rows(_LINES, (next_seq, number, _BLOCK))
-            yield from (line for (line,) in rows)
+                rows = self._database.rows(_LINES, (next_seq, len(lines), _BLOCK))
+            lines += [line for (line,) in rows]
             found = len(rows)
-            number += found
+        return lines
 
     def remove(self, first_seq: int, /) -> None:
         """
@@ -315,10 +266,10 @@ class SqliteMedium:
     def _remove_some(self, end: int) -> bool:
         # A power cut may bring rows back, which the next start removes again.
         with self._own_transaction() as connection:
-            dropped = connection.execute(_DROP_BASELINES, (end, _CHUNK)).rowcount
+            dropped = connection.execute(_DROP_BASELINES, (end, CHUNK)).rowcount
             first = SqliteTables(connection).first()
             if first is not None and first < end:
-                reach = min(first + _CHUNK, end)
+                reach = min(first + CHUNK, end)
                 connection.execute("DELETE FROM records WHERE seq < ?", (reach,))
                 served = (reach - SPAN,)
                 connection.execute("DELETE FROM facts WHERE first_seq <= ?", served)
@@ -342,25 +293,9 @@ class SqliteMedium:
             with opened as connection:
                 yield connection
 
-    def _track(self, connection: sqlite3.Connection) -> FactsTrack:
-        """Return the facts lines that the database has."""
-        if self._facts is None:
-            tables = SqliteTables(connection)
-            self._facts = read_earlier(tables, self._written.seq + 1)
-        return self._facts
-
     def _adopt_before(self, connection: sqlite3.Connection, mark: HeadMark) -> None:
-        adoption = self._adoption
-        if adoption is not None and adoption.record_seq <= mark.seq:
-            values = (adoption.next_seq, adoption.record_seq)
-            connection.execute(_SET_PRUNED, values)
-
-    def _wrote(self, mark: HeadMark) -> None:
-        self._written = mark
-        adoption = self._adoption
-        if adoption is not None and adoption.record_seq <= mark.seq:
-            self._adoption = None
-            adoption.adopted()
+        if adopted := self._adopted_by(mark):
+            connection.execute(_SET_PRUNED, adopted)
 
     def _note_beside(self, mark: HeadMark) -> None:
         # A database that is put back to an older state, for one by deleting its
@@ -372,8 +307,8 @@ class SqliteMedium:
             self._beside.write(mark)
 
     def _note(self, connection: sqlite3.Connection, mark: HeadMark) -> None:
+        connection.execute(_SET_HEAD, (self._head(mark),))
         self._counter += 1
-        connection.execute(_SET_HEAD, (head_row(self._codec, self._counter, mark),))
 
     def _fold(self) -> None:
         try:
@@ -387,13 +322,6 @@ class SqliteMedium:
         else:
             self._fold_at = _NEVER
         self._unfolded = 0
-
-    def _agreed(self, connection: sqlite3.Connection, tail: Tail) -> int:
-        """Check that what was durable is there; return the counter of the mark."""
-        stored = read_head(SqliteTables(connection), self._hmac_key)
-        if stored.log_id != self._log_id or stored.mark.seq < tail.first_seq - 1:
-            raise MediumError(Cause.MOVED)
-        return stored.counter
 
 
 _FAILURES: Final = (
