@@ -16,7 +16,7 @@ from hsm_core._internal.approvals.records import (
 from hsm_core._internal.keyring.key_ring import KeyRing, RootKey
 from hsm_core._internal.lib.encoding import join, length_prefixed, split
 from hsm_core._internal.stores.filesystem.stores import FileApprovalStore
-from hsm_core._internal.stores.sqlite.approval_rows import APPROVALS_SCHEMA
+from hsm_core._internal.stores.sqlite.records import APPROVALS_SCHEMA
 from hsm_core.errors import ApprovalTamperedError
 from hsm_core.model import Approval, ApprovalDemand, ApprovalState, Caller, Role
 from hsm_core.protocols import ApprovalEntry

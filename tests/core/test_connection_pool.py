@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from hsm_core._internal.stores.postgresql.connection import connect, read_location
+from hsm_core._internal.stores.postgresql.database import ConnectionPool
 from hsm_core._internal.stores.postgresql.driver import ServerConnection
-from hsm_core._internal.stores.postgresql.pool import ConnectionPool
 
 PATIENCE = 30.0
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import psycopg
 import pytest
 
-from hsm_core._internal.stores.postgresql.pool import ConnectionPool
+from hsm_core._internal.stores.postgresql.database import ConnectionPool
 from hsm_core.errors import AuthenticationError, StoreUnavailableError
 from hsm_core.factory import open_async, open_hsm
 from hsm_core.model import KeyId

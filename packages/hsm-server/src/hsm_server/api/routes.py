@@ -43,7 +43,7 @@ from hsm_server.http.requests import (
     is_known,
     key_tag,
 )
-from hsm_server.http.response_bodies import bytes_response
+from hsm_server.http.responses import bytes_response
 from hsm_server.http.state import (
     HEALTH,
     METRICS,

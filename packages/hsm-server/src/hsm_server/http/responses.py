@@ -11,6 +11,8 @@ from http import HTTPStatus
 from typing import Final, NamedTuple
 
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.payload import Payload
 
 from hsm_core.rest import REVISION_HEADER
 from hsm_server.http.state import Exchange
@@ -97,3 +99,44 @@ _CLOSING: Final = _lines({**_SERVER, "Connection": "close", **COMMON_HEADERS})
 def _date(second: int) -> str:
     """Return an instant as an HTTP date (RFC 9110, section 5.6.7)."""
     return formatdate(second, usegmt=True)
+
+
+SLICE_BYTES: Final = 64 * 1024
+"""As much as `TLSConnection` encrypts at once."""
+
+
+class SlicedBody(Payload):
+    """
+    Body of bytes that is written in slices, as fast as the client reads.
+
+    At once, TLS would keep an encrypted copy of all of it for a slow client.
+
+    Args:
+        data: The body.
+    """
+
+    _value: bytes
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self._size = len(data)
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        """Return the body as text."""
+        return self._value.decode(encoding, errors)
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        """Write all slices, each when there is room for it."""
+        view = memoryview(self._value)
+        for begin in range(0, len(view), SLICE_BYTES):
+            await writer.write(view[begin : begin + SLICE_BYTES])
+
+
+def bytes_response(
+    data: bytes, *, status: int, content_type: str, headers: dict[str, str]
+) -> web.Response:
+    """Return a response with a body of any length."""
+    body = data if len(data) <= SLICE_BYTES else SlicedBody(data)
+    return web.Response(
+        body=body, status=status, content_type=content_type, headers=headers
+    )

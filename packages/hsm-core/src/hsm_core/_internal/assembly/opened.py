@@ -10,9 +10,11 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
-from hsm_core._internal.background.maintenance import PeriodicMaintenance
+from hsm_core._internal.background.maintenance import (
+    EarlySelfTests,
+    PeriodicMaintenance,
+)
 from hsm_core._internal.background.schedulers import Schedulers
-from hsm_core._internal.background.self_tests import EarlySelfTests
 from hsm_core._internal.handlers import handler_table
 from hsm_core._internal.handlers.base import HandlerDependencies
 from hsm_core._internal.keyring.store_check import StoreCheck

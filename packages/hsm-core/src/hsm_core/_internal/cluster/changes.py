@@ -23,8 +23,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from msgspec.structs import replace
 
-from hsm_core._internal.cluster.feed_walk import FeedWalk, key_after, key_before
-from hsm_core._internal.cluster.following import FeedFollower
+from hsm_core._internal.cluster.following import (
+    FeedFollower,
+    FeedWalk,
+    key_after,
+    key_before,
+)
 from hsm_core._internal.keyring.repository import KeyRepository
 from hsm_core._internal.keyring.stored_keys import FollowedFeed
 from hsm_core._internal.lib import silence

@@ -10,7 +10,6 @@ from hsm_core._internal.handlers import (  # noqa: F401 (each registers its hand
     audit,
     batches,
     certificates,
-    cluster,
     destruction,
     encryption,
     inspection,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Status, algorithms, self-test, and verification and recovery of the store."""
+"""Status, algorithms, self-test, store, and nodes of a cluster."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from hsm_core import operations as ops
 from hsm_core.__about__ import __version__
 from hsm_core._internal.handlers.base import (
     Answer,
+    ClusterOperations,
     Handler,
     HandlerDependencies,
     Speed,
@@ -17,7 +18,7 @@ from hsm_core._internal.handlers.context import RequestContext
 from hsm_core._internal.handlers.power_up import own_self_test
 from hsm_core._internal.time.clock import instant
 from hsm_core.algorithms import ALGORITHMS, Cost, KeyUsage, spec
-from hsm_core.errors import HSMError
+from hsm_core.errors import HSMError, UnsupportedOperationError
 from hsm_core.model import KeyFilter
 from hsm_core.protocols import IndexQuery
 
@@ -225,3 +226,29 @@ def recover_key(
     """Accept one key as it is, and record what that means for it."""
     asked = context.operation
     return services.recover_key(asked.key_id, asked.reason)
+
+
+@answers(ops.ListNodes, Speed.POOLED)
+def list_nodes(
+    services: HandlerDependencies, context: RequestContext[ops.ListNodes]
+) -> ops.NodeList:
+    """Return all nodes."""
+    return _cluster_of(services).nodes()
+
+
+@answers(ops.RetireNode, Speed.POOLED)
+def retire_node(
+    services: HandlerDependencies, context: RequestContext[ops.RetireNode]
+) -> ops.NodeList:
+    """Remove a stopped node, and return the others."""
+    cluster = _cluster_of(services)
+    cluster.retire(context.operation.node)
+    return cluster.nodes()
+
+
+def _cluster_of(services: HandlerDependencies) -> ClusterOperations:
+    if services.cluster is None:
+        raise UnsupportedOperationError(
+            "This HSM has no nodes: its stores are not in a PostgreSQL database."
+        )
+    return services.cluster

@@ -12,11 +12,11 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from hsm_core._internal.keyring.documents import MAX_DOCUMENT_BYTES, is_key_id
 from hsm_core._internal.lib.failpoints import failpoint
-from hsm_core._internal.stores.approval_rows import values_of
+from hsm_core._internal.stores.approval_rows import ApprovalColumns, values_of
 from hsm_core._internal.stores.approvals import RecordApprovalStore
 from hsm_core._internal.stores.index_rows import ACCOUNT_SEAL, account_of
 from hsm_core._internal.stores.keys import RecordKeyStore
@@ -33,11 +33,7 @@ from hsm_core._internal.stores.records import (
     key_of,
     version_of,
 )
-from hsm_core._internal.stores.sqlite.approval_rows import (
-    APPROVALS_SCHEMA,
-    PUT_APPROVAL,
-    ApprovalRows,
-)
+from hsm_core._internal.stores.sqlite.connection import Schema
 from hsm_core._internal.stores.sqlite.database import Database
 from hsm_core._internal.stores.sqlite.key_index import KeyRows
 from hsm_core._internal.stores.sqlite.key_rows import KEYS_SCHEMA, VERSION_BITS
@@ -49,6 +45,9 @@ from hsm_core.protocols import (
     StoreAccount,
     StoredKey,
 )
+
+if TYPE_CHECKING:
+    import sqlite_utils
 
 _READ: Final = {
     USES: "SELECT value FROM uses WHERE material_id = ?",
@@ -301,3 +300,51 @@ class SqliteApprovalStore(RecordApprovalStore):
     def backup(self, to: Path, before_end: Callable[[], None]) -> None:
         """Copy it, in use, into a new file; see `Database.backup`."""
         self.database.backup(to, before_end)
+
+
+PUT_APPROVAL: Final = (
+    "INSERT INTO approvals (approval_id, generation, state, requester, digest, "
+    "created_at, closed_at, record) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) "
+    "ON CONFLICT (approval_id) DO UPDATE SET generation = ?2, state = ?3, "
+    "requester = ?4, digest = ?5, created_at = ?6, closed_at = ?7, record = ?8"
+)
+"""Creates or replaces a row: the values of its entry, and its record."""
+_SELECT: Final = (
+    "SELECT approval_id, generation, state, requester, digest, created_at, closed_at "
+    "FROM approvals WHERE typeof(created_at) = 'integer'"
+)
+
+_INDEXES: Final = {
+    "approvals_state": "state, created_at, approval_id",
+    "approvals_requester": "requester, state, created_at, approval_id",
+    "approvals_digest": "digest, created_at, approval_id",
+    "approvals_order": "created_at, approval_id",
+}
+
+
+def _first(tables: sqlite_utils.Database) -> None:
+    tables.execute(
+        "CREATE TABLE approvals (n INTEGER PRIMARY KEY, "
+        "approval_id TEXT NOT NULL UNIQUE, generation INTEGER NOT NULL, "
+        "state TEXT NOT NULL, requester TEXT NOT NULL, digest TEXT NOT NULL, "
+        "created_at INTEGER NOT NULL, closed_at INTEGER NOT NULL, "
+        "record BLOB NOT NULL) STRICT"
+    )
+    for name, columns in _INDEXES.items():
+        tables.execute(f"CREATE INDEX {name} ON approvals ({columns})")
+
+
+APPROVALS_SCHEMA: Final = Schema(application_id=0x46484150, steps=(_first,))
+"""Approvals: ``FHAP``."""
+
+
+class ApprovalRows(ApprovalColumns):
+    """
+    Columns in SQLite, where a place may hold a value of any type.
+
+    Args:
+        database: Of an open approval store.
+    """
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database, _SELECT)
