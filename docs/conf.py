@@ -39,9 +39,9 @@ nitpick_ignore_regex = [
         r"(msgspec|cryptography|datetime|os|pathlib|collections|typing|concurrent|_?asyncio)\..*",
     ),
     ("py:.*", r"(dict|tuple|list|frozenset)\[.*"),
-    ("py:.*", r"hsm_(core|client)\..*\.(T|P|R|R_co|Op|RecordT)"),
+    ("py:.*", r"hsm_(core|client)\..*\.(T|P|R|R_co|S|Op|RecordT)"),
     ("py:.*", r"hsm_core\._(internal|policies)\..*"),
-    ("py:.*", r"hsm_client\.waiting\..*"),
+    ("py:.*", r"hsm_client\.(aio_remote|remote|transport|waiting)\..*"),
     ("py:.*", r"ClusterVerifier"),  # its module is loaded on demand
 ]
 

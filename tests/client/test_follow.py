@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import pytest
 
-from hsm_client.aio_transport import AsyncTransport
+from hsm_client.aio_remote import AsyncTransport
 from hsm_client.messages import BlockReader, EventBlock
 from hsm_client.transport import Transport
 from hsm_core import errors

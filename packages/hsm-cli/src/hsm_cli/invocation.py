@@ -204,12 +204,12 @@ class Invocation:
     def _open(self) -> RemoteHSM:
         if self._opened is None:
             from hsm_client.profiles import DEV
-            from hsm_client.remote import open_remote
+            from hsm_client.remote import RemoteHSM, open_remote
 
             profile = self.settings.profile
             if profile is not None and profile.name == DEV:
                 print_note(f"dev server {profile.endpoint}")
-            self._opened = open_remote(self.settings, interface="cli")
+            self._opened = open_remote(RemoteHSM, self.settings, interface="cli")
         return self._opened
 
 

@@ -8,10 +8,11 @@ from collections.abc import AsyncGenerator, Callable
 from types import TracebackType
 from typing import Self, TypeVar
 
-from hsm_client.aio_remote import AsyncRemoteHSM, open_async_remote
+from hsm_client.aio_remote import AsyncRemoteHSM
 from hsm_client.choosing import StrPath, choose_settings
 from hsm_client.connection import approval_wait, attempt_key, shown_of
 from hsm_client.defaults import DEFAULT_TIMEOUT_SECONDS
+from hsm_client.remote import open_remote
 from hsm_client.steps import run_async_steps
 from hsm_client.waiting import ApprovalWait, Attempt, waiting
 from hsm_core.async_users import AsyncKey, AsyncUser
@@ -162,5 +163,6 @@ def connect(
         timeout_seconds=timeout_seconds,
     )
     wait = approval_wait(wait_seconds, notify)
-    remote = open_async_remote(settings, token=token if callable(token) else None)
+    given = token if callable(token) else None
+    remote = open_remote(AsyncRemoteHSM, settings, token=given)
     return AsyncConnection(remote, wait=wait, shown=shown_of(settings))

@@ -179,7 +179,8 @@ def connect(
         timeout_seconds=timeout_seconds,
     )
     wait = approval_wait(wait_seconds, notify)
-    remote = open_remote(settings, token=token if callable(token) else None)
+    given = token if callable(token) else None
+    remote = open_remote(RemoteHSM, settings, token=given)
     return Connection(remote, wait=wait, shown=shown_of(settings))
 
 

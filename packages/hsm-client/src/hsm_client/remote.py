@@ -6,10 +6,11 @@ from __future__ import annotations
 import contextlib
 import copy
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from hsm_client.defaults import DEFAULT_TIMEOUT_SECONDS
 from hsm_client.exchange import (
@@ -34,9 +35,61 @@ from hsm_core.model import AuditEntry
 from hsm_core.operations import ListAuditEvents, Operation
 
 R = TypeVar("R")
+T = TypeVar("T")
+S = TypeVar("S")
 
 
-class RemoteHSM:
+class RemoteBase(ABC, Generic[T, S]):
+    """What `RemoteHSM` and its asynchronous twin share: settings and credentials."""
+
+    def __init__(
+        self,
+        endpoint: str,
+        *,
+        token: Callable[[], str],
+        ca_bundle: Path | None = None,
+        client_cert: Path | None = None,
+        client_key: Path | None = None,
+        client_key_password: str = "",
+        insecure: bool = False,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        attempts: int = 3,
+        interface: str = "",
+        max_answer_bytes: int = MAX_ANSWER_BYTES,
+        pause: Callable[[float], S] | None = None,
+    ) -> None:
+        context = open_tls_context(
+            ca_bundle=ca_bundle,
+            client_cert=client_cert,
+            client_key=client_key,
+            client_key_password=client_key_password,
+            insecure=insecure,
+        )
+        self._transport = self._open_transport(
+            endpoint,
+            context=context,
+            timeout_seconds=timeout_seconds,
+            max_answer_bytes=max_answer_bytes,
+        )
+        self._token = token
+        self._attempts = attempts
+        self._interface = interface_header(interface)
+        self._pause = pause or self._sleep
+        self._seen = SeenRevision()
+
+    @abstractmethod
+    def _open_transport(self, endpoint: str, **options: Any) -> T:
+        """Return a pool of connections."""
+
+    @abstractmethod
+    def _sleep(self, seconds: float, /) -> S:
+        """Wait between two attempts."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
+
+class RemoteHSM(RemoteBase[Transport, None]):
     """
     HSM on a server, reached over HTTPS (TLS 1.3) with a bearer token.
 
@@ -72,47 +125,13 @@ class RemoteHSM:
 
         max_answer_bytes: Maximum length of a response.
 
-        pause: Sleeps between attempts, for a number of seconds.
+        pause: Sleeps between attempts, for a number of seconds; `time.sleep` by
+            default.
 
     Raises:
         ConfigurationError: The endpoint is invalid, the time-out is not between 0 and
             3600 seconds, or a file can't be used.
     """
-
-    def __init__(
-        self,
-        endpoint: str,
-        *,
-        token: Callable[[], str],
-        ca_bundle: Path | None = None,
-        client_cert: Path | None = None,
-        client_key: Path | None = None,
-        client_key_password: str = "",
-        insecure: bool = False,
-        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
-        attempts: int = 3,
-        interface: str = "",
-        max_answer_bytes: int = MAX_ANSWER_BYTES,
-        pause: Callable[[float], None] = time.sleep,
-    ) -> None:
-        context = open_tls_context(
-            ca_bundle=ca_bundle,
-            client_cert=client_cert,
-            client_key=client_key,
-            client_key_password=client_key_password,
-            insecure=insecure,
-        )
-        self._transport = Transport(
-            endpoint,
-            context=context,
-            timeout_seconds=timeout_seconds,
-            max_answer_bytes=max_answer_bytes,
-        )
-        self._token = token
-        self._attempts = attempts
-        self._interface = interface_header(interface)
-        self._pause = pause
-        self._seen = SeenRevision()
 
     def __enter__(self) -> Self:
         return self
@@ -124,9 +143,6 @@ class RemoteHSM:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__}>"
 
     def close(self) -> None:
         """Close all connections; the client can't be used after it."""
@@ -243,20 +259,32 @@ class RemoteHSM:
         with contextlib.closing(answer):
             yield from answer
 
+    def _open_transport(self, endpoint: str, **options: Any) -> Transport:
+        return Transport(endpoint, **options)
+
+    def _sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
     def _credentials(self) -> dict[str, str]:
         return authorization(self._token()) | self._interface
 
 
+Q = TypeVar("Q", bound=RemoteBase[Any, Any])
+
+
 def open_remote(
+    kind: type[Q],
     settings: ClientSettings,
     *,
     token: Callable[[], str] | None = None,
     interface: str = "",
-) -> RemoteHSM:
+) -> Q:
     """
     Return the remote HSM of the settings.
 
     Args:
+        kind: `RemoteHSM`, or its asynchronous twin.
+
         settings: Connection and credential.
 
         token: Returns the bearer token, in place of that of the settings.
@@ -266,7 +294,7 @@ def open_remote(
     Raises:
         ConfigurationError: A setting or a file can't be used.
     """
-    return RemoteHSM(
+    return kind(
         settings.endpoint,
         token=token
         or open_token(settings.token, has_certificate=settings.client_cert is not None),

@@ -407,7 +407,7 @@ class Server:
         """Connect; see `Connector.open`."""
         from msgspec.structs import replace
 
-        from hsm_client.remote import open_remote
+        from hsm_client.remote import RemoteHSM, open_remote
 
         settings = self._settings
         if self.takes_pin:
@@ -415,7 +415,7 @@ class Server:
             if not _opens(settings):
                 raise WrongPinError("The PIN is wrong.")
         if self._remote is None:
-            self._remote = open_remote(settings)
+            self._remote = open_remote(RemoteHSM, settings)
 
     def act_for(self, interface: str, program: str) -> HSM:
         """Return the server's HSM; see `Connector.act_for`."""
