@@ -19,7 +19,7 @@ from hsm_core._internal.handlers.context import RequestContext
 from hsm_core._internal.keyring.key_ring import RootKey
 from hsm_core._internal.lib.concurrency import BackgroundWorker
 from hsm_core._internal.lib.entropy import SystemEntropy
-from hsm_core._internal.pipeline.authorisation import Admission
+from hsm_core._internal.pipeline.authorisation import Admission, ApprovalDesk
 from hsm_core._internal.retention.service import LedgerFile, Retention
 from hsm_core._internal.stores.audit import open_audit_log, open_ledger
 from hsm_core._internal.stores.locations import open_approval_store, open_key_store
@@ -65,7 +65,7 @@ def keep_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(Admission, name, getattr(Admission, name))
 
 
-class People:
+class People(ApprovalDesk):
     """
     An approval desk that a test plays the people of.
 

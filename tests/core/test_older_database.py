@@ -418,7 +418,7 @@ def test_a_counter_that_is_older(database: str, tmp_path: Path) -> None:
 def epoch_of(hsm: OpenHSM) -> int:
     """Return the epoch of a node."""
     assert hsm._cluster is not None  # noqa: SLF001 (nobody shows it)
-    return hsm._cluster.membership.epoch  # type: ignore[attr-defined,no-any-return] # noqa: SLF001
+    return hsm._cluster.membership.epoch  # noqa: SLF001
 
 
 def test_a_mark_that_is_gone(database: str, tmp_path: Path) -> None:

@@ -34,13 +34,13 @@ from hsm_core._internal.keyring.store_check import StoreCheck
 from hsm_core._internal.keyring.use_counters import UseAccounts, UseRules
 from hsm_core._internal.lib.cache import RecentEvent
 from hsm_core._internal.lib.concurrency import BackgroundWorker
+from hsm_core._internal.pipeline.authorisation import ApprovalDesk
 from hsm_core._internal.pipeline.refusals import (
     SystemRecorder,
     record_system,
 )
 from hsm_core._internal.policy.engine import RuleEngine, policy_of
 from hsm_core._internal.policy.in_force import PolicyHolder
-from hsm_core._internal.retention.decisions import PurgeRequests
 from hsm_core._internal.retention.evidence import LedgerCheck
 from hsm_core._internal.retention.service import (
     LedgerFile,
@@ -124,7 +124,7 @@ class Parts:
     check_signature: SignatureCheck | None = None
     credential_keys: CredentialKeys | None = None
     purges: LedgerFile | None = None
-    desk: PurgeRequests | None = None
+    desk: ApprovalDesk | None = None
     new_worker: Callable[[], BackgroundWorker] = BackgroundWorker
     cluster: ClusterNode | None = None
 
@@ -411,11 +411,11 @@ class _Assembly:
 
     def _retention_over(
         self, log: AuditLog
-    ) -> Callable[[Callable[[Request], Any], PurgeRequests], Retention]:
+    ) -> Callable[[Callable[[Request], Any], ApprovalDesk], Retention]:
         return partial(self._retention, log)
 
     def _retention(
-        self, log: AuditLog, execute: Callable[[Request], Any], desk: PurgeRequests
+        self, log: AuditLog, execute: Callable[[Request], Any], desk: ApprovalDesk
     ) -> Retention:
         return Retention(
             self._ground,

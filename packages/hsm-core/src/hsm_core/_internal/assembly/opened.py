@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from hsm_core._internal.background.maintenance import (
     EarlySelfTests,
@@ -28,11 +28,9 @@ from hsm_core._internal.pipeline.refusals import (
     record_system,
 )
 from hsm_core._internal.policy.in_force import (
-    PolicyHolder,
     PolicyReloader,
     Recogniser,
 )
-from hsm_core._internal.retention.decisions import PurgeRequests
 from hsm_core._internal.retention.service import Retention, RetentionSlot
 from hsm_core.errors import AuditTamperedError, AuditUnavailableError
 from hsm_core.model import Caller, PolicyIdentity, TokenClaims
@@ -47,30 +45,11 @@ from hsm_core.protocols import (
 from hsm_core.settings import Settings
 
 if TYPE_CHECKING:
+    from hsm_core._internal.assembly.cluster import ClusterNode
     from hsm_core._internal.pipeline.asynchronous import AsyncGateway, Pools
 
 _PATIENCE: Final = 4
 """Multiple of the audit time-out that closing waits for running operations."""
-
-
-class RunningNode(Protocol):
-    """Node of a cluster, as its HSM uses it."""
-
-    def begin(self, log_id: str, policy: PolicyHolder) -> None:
-        """Begin to beat: the HSM is open."""
-        ...
-
-    def when_stopped(self, call: Callable[[str, bool], object]) -> None:
-        """Call a function once this process is a node no more."""
-        ...
-
-    def finish(self) -> None:
-        """Write the last records of the node's log."""
-        ...
-
-    def close(self) -> None:
-        """Leave the cluster."""
-        ...
 
 
 class OpenHSM:
@@ -94,9 +73,9 @@ class OpenHSM:
         store_check: StoreCheck,
         maintenance: PeriodicMaintenance,
         retention: RetentionSlot,
-        desk: PurgeRequests | None,
+        desk: ApprovalDesk | None,
         new_worker: Callable[[], BackgroundWorker] = BackgroundWorker,
-        cluster: RunningNode | None = None,
+        cluster: ClusterNode | None = None,
         shared: SharedState | None = None,
         trust: SharedTrust | None = None,
     ) -> None:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Set
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from hsm_core._internal.audit.head_mark import HeadMark
 from hsm_core._internal.cluster.changes import Changes
@@ -16,18 +16,12 @@ from hsm_core._internal.cluster.mark import (
 )
 from hsm_core._internal.stores.postgresql.database import ClusterDatabase
 from hsm_core.errors import AuditTamperedError, Fact, HSMLockedError
-from hsm_core.protocols import AuditHead
+
+if TYPE_CHECKING:
+    from hsm_core._internal.stores.postgresql.audit_logs import ReadableLog
 
 _REVISION: Final = "SELECT revision FROM cluster"
 _HEAD: Final = "SELECT head FROM changes WHERE revision = $1"
-
-
-class LogWithLeaves(Protocol):
-    """Audit log of any node."""
-
-    def leaf_at(self, seq: int) -> AuditHead | None:
-        """Return a record, or the one nearest to it that is there."""
-        ...
 
 
 class SeenDatabase:
@@ -55,7 +49,7 @@ class SeenDatabase:
         self,
         mark: LastSeenMark,
         database: ClusterDatabase,
-        log_of: Callable[[str], LogWithLeaves],
+        log_of: Callable[[str], ReadableLog],
         own_log: str,
         epoch: Callable[[], int],
         *,

@@ -12,28 +12,14 @@ dead one after its restart, comes to the same outcome.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from hsm_core._internal.approvals.maintenance import ReadableTrail
 from hsm_core._internal.keyring.journal import Journal, intent_of
-from hsm_core.model import AuditEvent
 from hsm_core.protocols import AuditDraft, OperationMark
 
-
-class DeadLogs(Protocol):
-    """Audit logs of the other nodes."""
-
-    def log_of(self, node: str) -> str:
-        """Return the ID of the log that a node writes; empty if there is none."""
-        ...
-
-    def ended_log(self, log_id: str) -> ReadableTrail:
-        """Return a log up to what is its newest record now."""
-        ...
-
-    def open_intents(self, log_id: str) -> Sequence[AuditEvent]:
-        """Return the intents of a log that have no outcome in it."""
-        ...
+if TYPE_CHECKING:
+    from hsm_core._internal.stores.postgresql.audit_logs import ClusterLogs
 
 
 class Settlement:
@@ -60,7 +46,7 @@ class Settlement:
 
     def __init__(
         self,
-        logs: DeadLogs,
+        logs: ClusterLogs,
         holds_job: Callable[[str], bool],
         is_fenced: Callable[[str, int], bool],
         note_settled: Callable[[str, int], None],

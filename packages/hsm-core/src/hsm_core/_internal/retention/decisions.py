@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -22,9 +22,12 @@ from hsm_core._internal.retention.state import (
 )
 from hsm_core._internal.time.clock_guard import ClockJumpGuard
 from hsm_core.errors import ApprovalNotFoundError
-from hsm_core.model import Approval, ApprovalState, Caller
+from hsm_core.model import Approval, ApprovalState
 from hsm_core.operations import Operation
 from hsm_core.protocols import Request
+
+if TYPE_CHECKING:
+    from hsm_core._internal.pipeline.authorisation import ApprovalDesk
 
 _MOST: Final = 2000
 _PACKED: Final = msgspec.msgpack.Encoder(order="deterministic")
@@ -44,55 +47,6 @@ _AGAIN: Final[dict[ApprovalState, int]] = {
 """Pause before the same request is opened again."""
 
 _ALLOWED_FOR: Final = 7 * DAY
-
-
-class PurgeRequests(Protocol):
-    """Opens approval requests for operations of the HSM itself."""
-
-    def request(
-        self,
-        caller: Caller,
-        operation: Operation[Any],
-        *,
-        minimum_seconds: int = 0,
-    ) -> Approval | None:
-        """
-        Return the open approval request for an operation; open one if there is none.
-
-        Args:
-            caller: The only caller that may execute it.
-
-            operation: As it will be sent; bound by all of its fields.
-
-            minimum_seconds: Minimum time until it expires.
-
-        Returns:
-            None if the policy asks for none.
-
-        Raises:
-            HSMError: It can't be asked now.
-        """
-        ...
-
-    def find(self, caller: Caller, operation: Operation[Any]) -> Approval | None:
-        """
-        Return the open approval of a caller for an operation, or None.
-
-        Raises:
-            HSMError: It can't be told now.
-        """
-        ...
-
-    def state_of(self, approval_id: str) -> Approval:
-        """
-        Return an approval as it is now.
-
-        Raises:
-            ApprovalNotFoundError: There is none of this id.
-            ApprovalTamperedError: The stored approval was altered.
-            HSMError: It can't be told now.
-        """
-        ...
 
 
 def granted_at(approval: Approval) -> int:
@@ -135,7 +89,7 @@ class PurgeDecisions:
 
     def __init__(
         self,
-        requests: PurgeRequests,
+        requests: ApprovalDesk,
         file: StateFile,
         grace_seconds: int,
         interval_seconds: int,

@@ -13,10 +13,10 @@ import msgspec
 
 from hsm_core._internal.keyring.dependencies import Dependencies
 from hsm_core._internal.lib.concurrency import BackgroundWorker
+from hsm_core._internal.pipeline.authorisation import ApprovalDesk
 from hsm_core._internal.retention.decisions import (
     Pauses,
     PurgeDecisions,
-    PurgeRequests,
 )
 from hsm_core._internal.retention.ledger import RetentionLedger, TrailCheck
 from hsm_core._internal.retention.purger import Purger
@@ -96,7 +96,7 @@ class Retention:
         *,
         ledger: AuditLog,
         hmac_key: bytes,
-        desk: PurgeRequests,
+        desk: ApprovalDesk,
         execute: Callable[[Request], Any],
         method: str,
     ) -> None:
@@ -125,7 +125,7 @@ class Retention:
         self._swept_at = 0
 
     def _sweeper_with(
-        self, desk: PurgeRequests, execute: Callable[[Request], Any], method: str
+        self, desk: ApprovalDesk, execute: Callable[[Request], Any], method: str
     ) -> Sweeper:
         ground, settings = self._ground, self._ground.settings
         inventory = ground.inventory
@@ -331,13 +331,13 @@ class RetentionSlot:
     def __init__(self, ledger: LedgerFile | None) -> None:
         self._ledger = ledger
         self._worker: BackgroundWorker | None = None
-        self.build: Callable[[Execute, PurgeRequests], Retention] | None = None
+        self.build: Callable[[Execute, ApprovalDesk], Retention] | None = None
         self.retention: Retention | None = None
 
     def begin(
         self,
         execute: Execute,
-        desk: PurgeRequests,
+        desk: ApprovalDesk,
         new_worker: Callable[[], BackgroundWorker] = BackgroundWorker,
     ) -> None:
         """Build and start retention, if there is one."""

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from hsm_core._internal.audit.reasons import damaged_ledger
 from hsm_core._internal.lib.concurrency import BackgroundWorker
-from hsm_core._internal.retention.decisions import PurgeRequests
+from hsm_core._internal.pipeline.authorisation import ApprovalDesk
 from hsm_core._internal.retention.service import (
     FIRST_SECONDS,
     Execute,
@@ -27,22 +27,13 @@ from hsm_core.errors import AuditTamperedError, ConflictError
 from hsm_core.operations import RetentionReport
 from hsm_core.protocols import AuditHead, AuditLog
 
+if TYPE_CHECKING:
+    from hsm_core._internal.cluster.jobs import JobLeases
+
 JOB: Final = "retention"
 """Name of the lease."""
 
 _RETRY_SECONDS: Final = 10.0
-
-
-class LeasesOfJobs(Protocol):
-    """Leases of background jobs."""
-
-    def holds(self, job: str, leave: Callable[[], None], /) -> bool:
-        """Return whether this node is to run a job now; see `JobLeases`."""
-        ...
-
-    def holder(self, job: str, /) -> str:
-        """Return the node that has the lease of a job, or empty."""
-        ...
 
 
 class SharedRetentionSlot(RetentionSlot):
@@ -62,7 +53,7 @@ class SharedRetentionSlot(RetentionSlot):
 
     def __init__(
         self,
-        leases: LeasesOfJobs,
+        leases: JobLeases,
         open_ledger: Callable[[], AuditLog],
         stored_head: Callable[[], AuditHead | None],
     ) -> None:
@@ -75,12 +66,12 @@ class SharedRetentionSlot(RetentionSlot):
         self._holder = ""
         self._stepping = threading.Lock()
         self._make: Callable[[AuditLog], Retention] | None = None
-        self.build_over: Callable[[AuditLog, Execute, PurgeRequests], Retention]
+        self.build_over: Callable[[AuditLog, Execute, ApprovalDesk], Retention]
 
     def begin(
         self,
         execute: Execute,
-        desk: PurgeRequests,
+        desk: ApprovalDesk,
         new_worker: Callable[[], BackgroundWorker] = BackgroundWorker,
     ) -> None:
         """Take part from now on."""
