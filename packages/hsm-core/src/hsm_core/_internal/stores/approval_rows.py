@@ -6,22 +6,14 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from typing import Final, Protocol
+from typing import Final
 
 from hsm_core._internal.keyring.documents import is_key_id
 from hsm_core._internal.stores.approvals import ApprovalEntries
-from hsm_core._internal.stores.index_rows import Row
+from hsm_core._internal.stores.index_rows import Row, Rows
 from hsm_core.errors import GenerationConflictError
 from hsm_core.model import ApprovalState
 from hsm_core.protocols import ApprovalChange, ApprovalEntry, ApprovalQuery
-
-
-class Rows(Protocol):
-    """Database as the columns need it; placeholders are question marks."""
-
-    def rows(self, statement: str, values: Sequence[object] = (), /) -> list[Row]:
-        """Return all rows that a statement finds."""
-        ...
 
 
 def values_of(entry: ApprovalEntry) -> tuple[object, ...]:

@@ -3,13 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cache
 from typing import Final
 
 from hsm_core._internal.stores.approval_rows import ApprovalColumns
-from hsm_core._internal.stores.index_rows import Row
-from hsm_core._internal.stores.postgresql.database import ClusterDatabase
+from hsm_core._internal.stores.postgresql.database import ClusterDatabase, NumberedRows
 
 PUT_APPROVAL: Final = (
     "INSERT INTO approvals (approval_id, generation, state, requester, digest, "
@@ -25,24 +22,6 @@ _SELECT: Final = (
 )
 
 
-@cache
-def numbered(statement: str) -> str:
-    """Return a statement with ``$1``, ``$2`` in place of its question marks."""
-    first, *others = statement.split("?")
-    return first + "".join(f"${n}{text}" for n, text in enumerate(others, 1))
-
-
-class _Numbered:
-    """Database whose statements have question marks."""
-
-    def __init__(self, database: ClusterDatabase) -> None:
-        self._database = database
-
-    def rows(self, statement: str, values: Sequence[object] = (), /) -> list[Row]:
-        """Return all rows that a statement finds."""
-        return self._database.rows(numbered(statement), values)
-
-
 class ClusterApprovalRows(ApprovalColumns):
     """
     Columns that all nodes change.
@@ -52,4 +31,4 @@ class ClusterApprovalRows(ApprovalColumns):
     """
 
     def __init__(self, database: ClusterDatabase) -> None:
-        super().__init__(_Numbered(database), _SELECT, " FOR UPDATE")
+        super().__init__(NumberedRows(database), _SELECT, " FOR UPDATE")

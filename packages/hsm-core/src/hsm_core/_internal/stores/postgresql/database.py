@@ -13,6 +13,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from hsm_core._internal.lib.process import OpeningProcess
@@ -365,3 +366,21 @@ class ConnectionPool:
         with self._lock:
             self._is_closed = True
         self.drain()
+
+
+@cache
+def numbered(statement: str) -> str:
+    """Return a statement with ``$1``, ``$2`` in place of its question marks."""
+    first, *others = statement.split("?")
+    return first + "".join(f"${n}{text}" for n, text in enumerate(others, 1))
+
+
+class NumberedRows:
+    """Database whose statements have question marks."""
+
+    def __init__(self, database: ClusterDatabase) -> None:
+        self._database = database
+
+    def rows(self, statement: str, values: Sequence[object] = (), /) -> list[Row]:
+        """Return all rows that a statement finds."""
+        return self._database.rows(numbered(statement), values)

@@ -19,26 +19,27 @@ from hsm_core._internal.keyring.documents import is_key_id
 from hsm_core._internal.stores.index_rows import (
     COLUMNS,
     LISTED,
+    ROWS_AT_ONCE,
     Row,
+    RowEntries,
+    has_its_name,
     is_listed,
     read_entry,
     read_listed,
+    readable,
     values_of,
 )
-from hsm_core._internal.stores.keys import KeyEntries, claimed
-from hsm_core._internal.stores.postgresql.database import ClusterDatabase
-from hsm_core.errors import IntegrityError, InvalidInputError, KeyTamperedError
+from hsm_core._internal.stores.keys import claimed
+from hsm_core._internal.stores.postgresql.database import ClusterDatabase, NumberedRows
+from hsm_core.errors import IntegrityError, InvalidInputError
 from hsm_core.model import KeyId, KeyState
 from hsm_core.protocols import (
-    BUCKETS,
     IndexEntry,
     IndexPage,
     IndexQuery,
-    KeyDigest,
     OperationMark,
 )
 
-_ROWS_AT_ONCE: Final = 256
 _INTEGER_LIMIT: Final = 2**63
 _LISTING_SECONDS: Final = 20.0
 _REBUILD_SECONDS: Final = 600.0
@@ -48,15 +49,6 @@ _SELECT: Final = f"SELECT n, claim, {COLUMNS} FROM keys "  # noqa: S608
 _BY_ID: Final = _SELECT + "WHERE key_id = $1"
 _BY_CLAIM: Final = _SELECT + "WHERE claim = $1"
 _NUMBERED: Final = "SELECT n, key_id FROM keys WHERE n > $1 ORDER BY n LIMIT $2"
-_KNOWS: Final = "SELECT 1 FROM keys WHERE key_id = $1 AND created_at IS NOT NULL"
-_GENERATION: Final = (
-    "SELECT generation FROM keys WHERE key_id = $1 AND created_at IS NOT NULL"
-)
-_DIGESTS: Final = (
-    "SELECT key_id, generation, digest FROM keys "
-    "WHERE key_id > $1 AND key_id < $2 AND created_at IS NOT NULL "
-    "ORDER BY key_id LIMIT $3"
-)
 _MARK: Final = "SELECT key_id, aborted FROM operations WHERE operation_id = $1"
 _NAMES: Final = COLUMNS.split(", ")
 _PUT: Final = (
@@ -98,7 +90,7 @@ _SEARCH: Final = (
 )
 
 
-class ClusterKeyRows(KeyEntries):
+class ClusterKeyRows(RowEntries):
     """
     Index in the database of a cluster: changed in the transaction of the document.
 
@@ -107,38 +99,27 @@ class ClusterKeyRows(KeyEntries):
     """
 
     def __init__(self, database: ClusterDatabase) -> None:
+        super().__init__(NumberedRows(database))
         self._database = database
-        self._unlisted: set[KeyId] = set()
-
-    def knows(self, key_id: KeyId, /) -> bool:
-        """Return whether a key has an entry."""
-        if not is_key_id(key_id):
-            return False
-        return self._database.row(_KNOWS, (key_id,)) is not None
 
     def leads_to(self, key_id: KeyId, /) -> bool:
         """Return whether all leads to a key that should by its entry."""
         found = self._database.row(_LEADING, (key_id,))
-        entry = _readable(found[:-1]) if found is not None else None
+        entry = readable(found[:-1]) if found is not None else None
         if found is not None and entry is not None:
             has_operations = set(entry.operations) <= set(found[-1] or ())
-            if not has_operations or not self._has_its_name(found[1], entry):
+            if not has_operations or not has_its_name(found[1], entry, self._named):
                 self._unlisted.add(key_id)
         return key_id not in self._unlisted
 
-    def _has_its_name(self, claim: object, entry: IndexEntry) -> bool:
-        name = claimed(entry) or None
-        if claim == name:
-            return True
-        # Another that says that it has this name, too, may have had it before.
-        other = _readable(self._database.row(_BY_CLAIM, (name,))) if name else None
-        return claim is None and other is not None and claimed(other) == name
+    def _named(self, name: str) -> Row | None:
+        return self._database.row(_BY_CLAIM, (name,))
 
     def key_ids(self) -> Iterator[KeyId]:
         """Return the ids of all keys that have a row, oldest row first."""
         self._unlisted.clear()
         last = -_INTEGER_LIMIT
-        while page := self._database.rows(_NUMBERED, (last, _ROWS_AT_ONCE)):
+        while page := self._database.rows(_NUMBERED, (last, ROWS_AT_ONCE)):
             last = page[-1][0]
             for _, key_id in page:
                 if is_key_id(key_id):
@@ -194,17 +175,6 @@ class ClusterKeyRows(KeyEntries):
         page = shown[query.offset : query.offset + query.limit]
         return IndexPage(keys=_keys_of(page), total=total)
 
-    def digests(self, bucket: int | None, /) -> Iterator[KeyDigest]:
-        """Return generation and digest of all keys, or of those of one bucket."""
-        last, end = ("", "g") if bucket is None else _bounds(bucket)
-        while page := self._database.rows(_DIGESTS, (last, end, _ROWS_AT_ONCE)):
-            last = page[-1][0]
-            for key_id, generation, digest in page:
-                if is_key_id(key_id):
-                    # What we don't write is no generation and no digest of any.
-                    known = -1 if generation is None else generation
-                    yield KeyDigest(KeyId(key_id), known, digest or "")
-
     def find_operation(self, operation_id: str, /) -> OperationMark | None:
         """Return where an operation id stands."""
         found = self._database.row(_MARK, (operation_id,))
@@ -214,22 +184,6 @@ class ClusterKeyRows(KeyEntries):
         return OperationMark(
             key_id=None if aborted else KeyId(key_id), aborted=bool(aborted)
         )
-
-    def generation(self, key_id: KeyId, /) -> int | None:
-        """Return the generation of a key, or what stands there; None without entry."""
-        found = self._database.row(_GENERATION, (key_id,))
-        return None if found is None else found[0]
-
-    def holder(self, name: str, /) -> KeyId | None:
-        """Return the key, not destroyed, that has a name."""
-        found = self._database.row("SELECT key_id FROM keys WHERE claim = $1", (name,))
-        return None if found is None else KeyId(found[0])
-
-    def mark(self, key_id: KeyId, /) -> None:
-        """Do nothing: a change that does not come about is rolled back."""
-
-    def abort(self, operation_id: str, /) -> None:
-        """Do nothing: the abort mark is a row that `find_operation` looks for."""
 
     def put(self, entry: IndexEntry, /) -> None:
         """
@@ -266,10 +220,6 @@ class ClusterKeyRows(KeyEntries):
                 connection.execute(_CLEAR)
                 for entry in entries:
                     self.put(entry)
-
-    def rebuild(self, entries: Iterable[IndexEntry], /) -> None:
-        """Replace all entries, in any order."""
-        self.replace(entries)
 
 
 class _Selection:
@@ -331,25 +281,12 @@ class _Selection:
         ), self._values
 
 
-def _readable(row: Row | None) -> IndexEntry | None:
-    if row is None or not is_listed(row):
-        return None
-    try:
-        return read_entry(row)
-    except KeyTamperedError:
-        return None
-
-
 def _is_text(value: str) -> bool:
     """Return whether the database can hold a text."""
     try:
         return b"\0" not in value.encode()
     except UnicodeEncodeError:
         return False
-
-
-def _bounds(bucket: int) -> tuple[str, str]:
-    return f"{bucket:03x}", f"{bucket + 1:03x}" if bucket + 1 < BUCKETS else "g"
 
 
 def _check_position(created_at: int, key_id: str) -> None:

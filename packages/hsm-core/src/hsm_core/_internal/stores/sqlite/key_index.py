@@ -11,16 +11,21 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Final
 
 from hsm_core._internal.keyring.documents import is_key_id
 from hsm_core._internal.stores.index_rows import (
+    ROWS_AT_ONCE,
     Row,
+    RowEntries,
+    has_its_name,
     is_listed,
     read_entry,
+    readable,
     values_of,
 )
-from hsm_core._internal.stores.keys import KeyEntries, claimed
+from hsm_core._internal.stores.keys import claimed
 from hsm_core._internal.stores.sqlite import places
 from hsm_core._internal.stores.sqlite.connection import UnreadableValueError, translate
 from hsm_core._internal.stores.sqlite.database import Database
@@ -37,11 +42,9 @@ from hsm_core.errors import (
 )
 from hsm_core.model import KeyId
 from hsm_core.protocols import (
-    BUCKETS,
     IndexEntry,
     IndexPage,
     IndexQuery,
-    KeyDigest,
     OperationMark,
 )
 
@@ -65,17 +68,9 @@ _UNREADABLE: Final = {
     BY_CLAIM: _BARE + "FROM keys WHERE claim = ?",
 }
 """Of a row with a value that can't be read: what is needed to replace it."""
-_PRESENT: Final = "SELECT generation FROM keys WHERE key_id = ? AND created_at NOT NULL"
-_ROWS_AT_ONCE: Final = 256
-_LISTED: Final = "SELECT 1 FROM keys WHERE key_id = ? AND created_at NOT NULL"
 _MARK: Final = (
     "SELECT k.key_id FROM operations AS o JOIN keys AS k ON k.n = o.n "
     "WHERE o.operation_id = ?"
-)
-_DIGESTS: Final = (
-    "SELECT key_id, generation, digest FROM keys "
-    "WHERE key_id > ? AND key_id < ? AND created_at NOT NULL "
-    "ORDER BY key_id LIMIT ?"
 )
 # A value with other characters is not one of ours, and may not be text.
 _READABLE_DIGESTS: Final = (
@@ -89,7 +84,7 @@ _CLAIM: Final = (
 )
 
 
-class KeyRows(KeyEntries):
+class KeyRows(RowEntries):
     """
     Index in the database of a key store: changed in the transaction of the document.
 
@@ -98,15 +93,9 @@ class KeyRows(KeyEntries):
     """
 
     def __init__(self, database: Database) -> None:
+        super().__init__(database)
         self._database = database
         self._listing = Listing()
-        self._unlisted: set[KeyId] = set()
-
-    def knows(self, key_id: KeyId, /) -> bool:
-        """Return whether a key has an entry."""
-        if not is_key_id(key_id):
-            return False
-        return self._database.row(_LISTED, (key_id,)) is not None
 
     def leads_to(self, key_id: KeyId, /) -> bool:
         """Return whether all leads to a key that should by its entry."""
@@ -119,7 +108,7 @@ class KeyRows(KeyEntries):
         """Return the ids of all keys that have a row, oldest row first."""
         self._listing = Listing()
         last = -(2**63)
-        while page := self._database.rows(NUMBERED, (last, _ROWS_AT_ONCE)):
+        while page := self._database.rows(NUMBERED, (last, ROWS_AT_ONCE)):
             last = page[-1][0]
             for _, key_id in page:
                 if isinstance(key_id, str) and is_key_id(key_id):
@@ -151,19 +140,9 @@ class KeyRows(KeyEntries):
         with self._database.reading() as connection:
             return places.find_page(connection, query)
 
-    def digests(self, bucket: int | None, /) -> Iterator[KeyDigest]:
-        """Return generation and digest of all keys, or of those of one bucket."""
-        last, end = ("", "g") if bucket is None else _bounds(bucket)
-        while page := self._digests_behind(last, end):
-            last = page[-1][0]
-            for key_id, generation, digest in page:
-                if is_key_id(key_id):
-                    yield _digest_of(KeyId(key_id), generation, digest)
-
-    def _digests_behind(self, last: str, end: str) -> list[Row]:
-        values = (last, end, _ROWS_AT_ONCE)
+    def _digests_behind(self, statement: str, values: Row) -> list[Row]:
         try:
-            return self._database.rows(_DIGESTS, values)
+            return self._database.rows(statement, values)
         except UnreadableValueError:
             return self._database.rows(_READABLE_DIGESTS, values)
 
@@ -175,23 +154,6 @@ class KeyRows(KeyEntries):
         if self._database.row(_ABORTED, (operation_id,)) is not None:
             return OperationMark(key_id=None, aborted=True)
         return None
-
-    def generation(self, key_id: KeyId, /) -> int | None:
-        """Return the generation of a key, or what stands there; None without entry."""
-        found = self._database.row(_PRESENT, (key_id,))
-        return None if found is None else found[0]
-
-    def holder(self, name: str, /) -> KeyId | None:
-        """Return the key, not destroyed, that has a name."""
-        with self._database.reading() as connection:
-            found = find_row(connection, BY_CLAIM, name)
-        return None if found is None else KeyId(found[2])
-
-    def mark(self, key_id: KeyId, /) -> None:
-        """Do nothing: a change that does not come about is rolled back."""
-
-    def abort(self, operation_id: str, /) -> None:
-        """Do nothing: the abort mark is a row that `find_operation` looks for."""
 
     def put(self, entry: IndexEntry, /) -> None:
         """Add or replace the entry of a key."""
@@ -229,23 +191,6 @@ class KeyRows(KeyEntries):
             connection.execute(_CLEAR, (None,))
             for entry in entries:
                 put(connection, entry)
-
-    def rebuild(self, entries: Iterable[IndexEntry], /) -> None:
-        """Replace all entries, in any order."""
-        self.replace(entries)
-
-
-def _bounds(bucket: int) -> tuple[str, str]:
-    return f"{bucket:03x}", f"{bucket + 1:03x}" if bucket + 1 < BUCKETS else "g"
-
-
-def _digest_of(key_id: KeyId, generation: object, digest: object) -> KeyDigest:
-    # What we don't write is no generation and no digest of any document.
-    return KeyDigest(
-        key_id,
-        generation if isinstance(generation, int) else -1,
-        digest if isinstance(digest, str) else "",
-    )
 
 
 def find_row(connection: sqlite3.Connection, statement: str, value: str) -> Row | None:
@@ -342,11 +287,11 @@ class Listing:
         Where its entry makes no sense, nothing should.
         """
         row = find_row(connection, BY_ID, key_id)
-        entry = _readable(row) if row is not None else None
+        entry = readable(row)
         if row is None or entry is None:
             return True
         return (
-            _has_its_name(connection, row[1], claimed(entry) or None)
+            has_its_name(row[1], entry, partial(find_row, connection, BY_CLAIM))
             and all(
                 connection.execute(_OPERATION, (operation_id,)).fetchone() == (row[0],)
                 for operation_id in entry.operations
@@ -358,7 +303,7 @@ class Listing:
 def unlisted_keys(connection: sqlite3.Connection) -> set[KeyId]:
     """Return the keys to which something of their own does not lead that should."""
     listing, found, last = Listing.without_numbers(), set[KeyId](), -(2**63)
-    while rows := connection.execute(NUMBERED, (last, _ROWS_AT_ONCE)).fetchall():
+    while rows := connection.execute(NUMBERED, (last, ROWS_AT_ONCE)).fetchall():
         last = rows[-1][0]
         for _, key_id in rows:
             if is_key_id(key_id) and not listing.leads_to(connection, KeyId(key_id)):
@@ -381,10 +326,10 @@ def list_anew(connection: sqlite3.Connection, first: IndexEntry) -> None:
     if row is not None:
         _enter(connection, row[0], first)
     last = -(2**63)
-    while rows := connection.execute(BEHIND, (last, _ROWS_AT_ONCE)).fetchall():
+    while rows := connection.execute(BEHIND, (last, ROWS_AT_ONCE)).fetchall():
         last = rows[-1][0]
         for row in rows:
-            entry = _readable(row)
+            entry = readable(row)
             if entry is not None and entry.key_id != first.key_id:
                 _enter(connection, row[0], entry)
 
@@ -396,23 +341,3 @@ def _enter(connection: sqlite3.Connection, number: int, entry: IndexEntry) -> No
         _ADD_OPERATION, [(each, number) for each in entry.operations]
     )
     places.move(connection, None, entry)
-
-
-def _has_its_name(
-    connection: sqlite3.Connection, claim: object, name: str | None
-) -> bool:
-    if claim == name:
-        return True
-    # Another that says that it has this name, too, may have had it before.
-    holder = find_row(connection, BY_CLAIM, name) if name else None
-    other = _readable(holder) if holder is not None else None
-    return claim is None and other is not None and claimed(other) == name
-
-
-def _readable(row: Row) -> IndexEntry | None:
-    if not is_listed(row):
-        return None
-    try:
-        return read_entry(row)
-    except KeyTamperedError:
-        return None
