@@ -313,20 +313,6 @@ class ApprovalWorkflow:
         """
         return self._register.get(approval_id)
 
-    def cancel(self, caller: Caller, approval_id: str) -> Approval:
-        """
-        Close a request of the caller's own.
-
-        Raises:
-            HSMError: It can't be; see `ApprovalService.cancel`.
-        """
-        step = step_of("system.approval-cancelled", caller)
-        return self._register.change(
-            approval_id,
-            lambda found, now: states.cancelled(found, caller.principal, now),
-            step=step,
-        )
-
     def withdraw(
         self, caller: Caller, operation: ops.Withdraw, step: AuditDraft
     ) -> ops.ApprovalInfo:

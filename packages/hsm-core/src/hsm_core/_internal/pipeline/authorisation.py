@@ -350,17 +350,6 @@ class ApprovalDesk:
         """
         return self._consents.state_of(approval_id)
 
-    def cancel(self, caller: Caller, approval_id: str) -> Approval:
-        """
-        Close an approval that its requester wants no more.
-
-        Raises:
-            AccessDeniedError: Another person asked for it.
-            ConflictError: It is in use, or came to another end.
-            HSMError: Store or trail can't be used.
-        """
-        return self._consents.cancel(caller, approval_id)
-
     def _admitted(
         self, caller: Caller, operation: Operation[Any]
     ) -> RequestContext[Any]:
