@@ -6,11 +6,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from random import Random
 
 import pytest
 
+from hsm_core._internal.audit.reading import verified_events
 from hsm_core._internal.stores.postgresql.audit_logs import ClusterLogs
 from hsm_core._internal.stores.postgresql.connection import read_location
 from hsm_core._internal.stores.postgresql.database import ClusterDatabase
@@ -89,7 +91,11 @@ def compare(hsm: OpenHSM, journal: Journal, url: str) -> None:
 
     signed = rotations = 0
     database = ClusterDatabase(read_location(url))
-    for _, event in ClusterLogs(database, AUDIT_KEY).by_revision():
+    logs = ClusterLogs(database, AUDIT_KEY)
+    for event in chain.from_iterable(
+        verified_events(log, log.verify, log.first_seq)
+        for log in (logs.log(name.log_id) for name in logs.names())
+    ):
         signed += event.kind == "Sign" and event.code == "ok"
         is_outcome = event.kind == "RotateKey" and event.phase is Phase.OUTCOME
         rotations += is_outcome and event.code == "ok"

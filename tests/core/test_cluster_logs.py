@@ -106,17 +106,6 @@ def test_idle_logs_are_looked_at_once(database: str) -> None:
         assert [] == site.all.grown({**known, log_id: 5})
 
 
-def test_all_logs_are_read_in_order_of_revision(database: str) -> None:
-    """A record without a revision follows those before it in its log."""
-    with site_on(database, "a", "b") as site:
-        for node, revision in (("a", 4), ("b", 3), ("b", 5), ("a", 6), ("a", 0)):
-            site.logs[node].append([draft(revision, revision=revision)]).wait()
-        found = [event.revision for _, event in site.all.by_revision()]
-
-        assert [3, 4, 5, 6] == [revision for revision in found if revision]
-        assert 0 == found[-1]
-
-
 def test_open_intents_of_another_node_are_found(database: str) -> None:
     """They are verified, and found while the other node has its log open."""
     with site_on(database, "a", "b") as site:

@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterator, Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
@@ -13,7 +11,6 @@ import msgspec
 from hsm_core._internal.audit.baseline import check_baseline, known_keys
 from hsm_core._internal.audit.head_mark import StoredHead
 from hsm_core._internal.audit.heads import HEADS
-from hsm_core._internal.audit.reading import verified_events
 from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.audit.record import MEMBERS, leaf_hash
 from hsm_core._internal.audit.verify import recover, verify_range
@@ -358,27 +355,3 @@ class ClusterLogs:
                 return recover(stored, self._hmac_key).end.open_events()
             finally:
                 connection.abandon()
-
-    def by_revision(self) -> Iterator[tuple[str, AuditEvent]]:
-        """
-        Yield the verified records of all logs, with their logs, in order of revision.
-
-        A record without a revision comes after those before it in its log, and records
-        of one revision in order of time.
-
-        Raises:
-            AuditTamperedError: A record is bad.
-            AuditUnavailableError: A log can't be read.
-        """
-        ordered = [_ordered(self.log(name.log_id)) for name in self.names()]
-        for _, _, log_id, event in heapq.merge(*ordered, key=lambda found: found[:2]):
-            yield log_id, event
-
-
-def _ordered(log: ReadableLog) -> Iterator[tuple[int, int, str, AuditEvent]]:
-    """Yield the events of a log, each with the newest revision and time up to it."""
-    revision = time = 0
-    verify = partial(ReadableLog.verify, log)
-    for event in verified_events(log, verify, log.first_seq):
-        revision, time = max(revision, event.revision), max(time, event.time)
-        yield revision, time, log.log_id, event
