@@ -48,7 +48,7 @@ class Gate:
         Raises:
             UnavailableError: The gate is closed, or belongs to the parent process.
         """
-        if not self._process.is_this():
+        if not self._process.mark[0]:
             raise UnavailableError(
                 "The HSM was opened by the parent process; open it again in this one."
             )

@@ -32,6 +32,7 @@ def _new_mark() -> mmap.mmap:
 
 def _begin_child() -> None:
     global _mark
+    _mark[0] = 0
     _mark = _new_mark()
 
 
@@ -40,15 +41,20 @@ os.register_at_fork(after_in_child=_begin_child)
 
 
 class OpeningProcess:
-    """Process that made this object. To ask takes no system call: each use asks."""
+    """
+    Process that made this object. To ask takes no system call: each use asks.
 
-    __slots__ = ("_mark",)
+    Attributes:
+        mark: Its first byte is 1 in this process, and 0 in every child.
+    """
+
+    __slots__ = ("mark",)
 
     def __init__(self) -> None:
         if not _mark[0]:
             _begin_child()
-        self._mark = _mark
+        self.mark: Final = _mark
 
     def is_this(self) -> bool:
         """Return whether it is this process, rather than its parent."""
-        return self._mark is _mark and _mark[0] == 1
+        return self.mark[0] == 1

@@ -104,7 +104,7 @@ class FileRecords(Records):
         is_down = self._is_closed or self._unsettled.is_pending or self._held.is_lost
         # The thread that reads all again may ask the reload itself.
         is_down = is_down or (self._reload.is_due and bool(self._reload))
-        return not is_down and self._process.is_this()
+        return not is_down and self._process.mark[0] == 1
 
     def check_usable(self) -> None:
         """See `Records.check_usable`."""
