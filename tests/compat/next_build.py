@@ -56,11 +56,6 @@ EDITS: Final = (
     ),
     Edit(
         _AUDIT + "record.py",
-        "_WRITTEN: Final = START + b'%016x",
-        '_WRITTEN: Final = START + b\'2,"seq":"%016x',
-    ),
-    Edit(
-        _AUDIT + "record.py",
         r"""rb'\{"format":2,"seq":"[0-9a-f]""",
         r"""rb'\{"format":[23],"seq":"[0-9a-f]""",
     ),

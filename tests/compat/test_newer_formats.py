@@ -125,9 +125,8 @@ def newer_records(patch: pytest.MonkeyPatch) -> None:
     """Let the audit log be written in the next format."""
     newer = trail_record.START.replace(b"2", b"3")
     pattern = trail_record._ENTRY.pattern.replace(b":2,", b":[23],")  # noqa: SLF001
-    written = trail_record._WRITTEN.removeprefix(trail_record.START)  # noqa: SLF001
     patch.setattr(trail_record, "START", newer)
-    patch.setattr(trail_record, "_WRITTEN", newer + written)
+    patch.setattr(trail_record, "FORMAT", 3)
     patch.setattr(trail_record, "_ENTRY", re.compile(pattern))
 
 

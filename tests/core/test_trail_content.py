@@ -275,7 +275,7 @@ def test_uses_are_bound_to_what_was_answered(size: int) -> None:
             (both, None, again, parts, parts, mac, signature, signature),
             strict=True,
         ):
-            bound = prefixes_of(event.seq)[0] + (what or b"")
+            bound = prefixes_of(event.seq)[event.seq] + (what or b"")
             assert event.bind == (sha256(bound).hexdigest() if what else "")
             assert bool(event.digest) == (what is None and size == 10)
 

@@ -138,18 +138,17 @@ class FactsText(NamedTuple):
 
     Attributes:
         line: With its newline.
-        member: Bytes by which an entry names it.
-        kind: Kind of the uses that share it, as JSON; empty for drafts of other kinds.
+        digest: By which an entry names it.
+        kind: Kind of the uses that share it; empty for drafts of other kinds.
         made_at: Time when its salts were drawn, microseconds since 1970.
         book: Writer that it belongs to.
     """
 
     line: bytes
-    member: bytes
     digest: str
     made_at: int
     book: object
-    kind: bytes = b""
+    kind: str = ""
 
 
 class FactsBook:
@@ -196,11 +195,7 @@ class FactsBook:
         if known is None or not self.is_fresh(known, now):
             parts = _parts_of(facts, facts.parameters, shows_key=True)
             text = self._new(parts, now)
-            try:
-                known = text._replace(kind=_ENCODER.encode(facts.kind))
-            except _UNWRITABLE as error:
-                raise _unwritable() from error
-            facts.encoded = known
+            known = facts.encoded = text._replace(kind=facts.kind)
         return known
 
     def is_fresh(self, text: FactsText, now: int) -> bool:
@@ -220,8 +215,7 @@ class FactsBook:
             raise InputSizeError(
                 "audit event", actual=len(line), maximum=MAX_LINE_BYTES
             )
-        member = b'%b%b"' % (_MEMBER, digest.encode())
-        return FactsText(line, member, digest, now, self)
+        return FactsText(line, digest, now, self)
 
 
 def holes_of(parameters: Mapping[str, ParameterValue]) -> Template:

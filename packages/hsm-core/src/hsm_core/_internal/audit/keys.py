@@ -27,17 +27,19 @@ def record_mac_function(hmac_key: bytes, log_id: str) -> Callable[[bytes], bytes
 
 def bind_prefixes_function(
     hmac_key: bytes, log_id: str
-) -> Callable[[int], list[bytes]]:
+) -> Callable[[int], dict[int, bytes]]:
     """Return what ``bind`` hashes first, of 256 entries from a seq on: 4 and a salt."""
     key = algorithms.AES256(_key(hmac_key, log_id, _BIND_LABEL))
     # One block for each seq, and none twice.
     encryptor = Cipher(key, modes.ECB()).encryptor()  # noqa: S305
 
-    def prefixes(first: int) -> list[bytes]:
-        blocks = [n.to_bytes(_SALT_BYTES, "big") for n in range(first, first + 256)]
+    def prefixes(first: int) -> dict[int, bytes]:
+        numbers = range(first, first + 256)
+        blocks = [n.to_bytes(_SALT_BYTES, "big") for n in numbers]
         drawn = encryptor.update(b"".join(blocks))
         starts = range(0, len(drawn), _SALT_BYTES)
-        return [b"\4" + drawn[at : at + _SALT_BYTES] for at in starts]
+        salts = [b"\4" + drawn[at : at + _SALT_BYTES] for at in starts]
+        return dict(zip(numbers, salts, strict=True))
 
     return prefixes
 

@@ -17,7 +17,6 @@ from hsm_core._internal.audit.facts import (
     MAX_LINE_BYTES,
     Facts,
     FactsBook,
-    FactsText,
     entry_of,
     facts_line_of,
     named_by,
@@ -67,7 +66,6 @@ TIME: Final = slice(119, 135)
 MAC_BYTES: Final = 74
 """Length of ``,"mac":"``, 64 hex digits and ``"}``."""
 
-_WRITTEN: Final = START + b'%016x","prev":"%b","time":"%016d","kind":%b%b%b'
 _BEFORE_MAC: Final = b',"mac":"'
 _HEX: Final = b"0123456789abcdef"
 _ENTRY: Final = re.compile(
@@ -119,7 +117,7 @@ class Entry(StoredForm, frozen=True, kw_only=True):
 
 _ENCODER: Final = msgspec.json.Encoder()
 _DECODER: Final = msgspec.json.Decoder(Entry)
-_encode_text: Final = _ENCODER.encode
+_encode: Final = _ENCODER.encode
 
 
 def is_log_id(text: str) -> bool:
@@ -212,7 +210,6 @@ class RecordCodec:
 
     __slots__ = (
         "_book",
-        "_first_prefix",
         "_hmac_key",
         "_mac_of",
         "_prefixes",
@@ -230,8 +227,8 @@ class RecordCodec:
         self._hmac_key = hmac_key
         self._book = None if random is None else FactsBook(random)
         self._mac_of: Callable[[bytes], bytes] | None = None
-        self._prefixes_from: Callable[[int], list[bytes]] = lambda seq: []
-        self._first_prefix, self._prefixes = 0, list[bytes]()
+        self._prefixes_from: Callable[[int], dict[int, bytes]] = lambda seq: {}
+        self._prefixes = dict[int, bytes]()
         if log_id is not None:
             self._adopt(log_id)
 
@@ -263,57 +260,86 @@ class RecordCodec:
             InvalidInputError: The draft has no valid record form.
             InputSizeError: A line would be too long.
         """
-        if self._book is None:
-            raise ValueError("records can't be written without key and salts")
-        text = self._book.of_draft(draft, time)
+        text = self._facts().of_draft(draft, time)
         binding = self._bind(draft.bound, seq) if draft.bound else ""
-        members = _members(draft, text, binding)
-        body = _WRITTEN % (seq, prev.encode(), time, members, b"", b"")
-        return self._sealed(b"" if text is None else text.line, body)
+        check_draft(draft)
+        has_place = draft.phase is not Phase.SINGLE
+        entry = Entry(
+            format=FORMAT,
+            seq=f"{seq:016x}",
+            prev=prev,
+            time=f"{time:016}",
+            kind=draft.kind,
+            phase=draft.phase,
+            code=draft.code,
+            request_id=draft.request_id,
+            facts="" if text is None else text.digest,
+            numbers=numbers_of(draft.parameters),
+            revision=draft.revision,
+            bind=binding,
+            operation_id=draft.operation_id,
+            intent_log=draft.intent_log,
+            key_id=draft.key_id if has_place else "",
+            version=draft.version if has_place else 0,
+            generation=draft.generation if has_place else 0,
+            document_before=draft.document_before,
+            document_after=draft.document_after,
+            set_digest=draft.set_digest,
+            demands=draft.demands,
+            approval_id=draft.approval_id,
+            approval_signatures=draft.approval_signatures,
+            digest=draft.digest,
+            detail=draft.detail,
+        )
+        return self._sealed(b"" if text is None else text.line, entry)
 
     def encode_use(
         self, draft: UseDraft, seq: int, prev: str, time: int
     ) -> tuple[bytes, str]:
         """Return the record of a use; see `encode`."""
-        book, text = self._book, draft.facts.encoded
-        if book is None:
-            raise ValueError("records can't be written without key and salts")
+        text, bound = draft.facts.encoded, draft.bound
         if (
             text is None
-            or text.book is not book
+            or text.book is not self._book
             or not 0 <= time - text.made_at < LIFETIME
         ):
-            text = book.of_facts(draft.facts, time)
-        kind, asked, numbers, more = text.kind, draft.request_id, draft.numbers, b""
-        try:
-            if draft.code != "ok":
-                kind += b',"code":' + _encode_text(draft.code)
-            if asked:
-                kind += b',"request_id":' + _encode_text(asked)
-            if numbers:
-                more = b',"numbers":' + _encode_text(numbers)
-            if draft.revision:
-                more += b',"revision":%d' % draft.revision
-            if draft.bound:
-                more += b',"bind":"%b"' % self._bind(draft.bound, seq).encode()
-            if draft.digest:
-                more += b',"digest":' + _encode_text(draft.digest)
-            if draft.detail is not None:
-                more += b',"detail":' + _encode_text(draft.detail)
-        except _UNWRITABLE as error:
-            raise _unwritable() from error
-        body = _WRITTEN % (seq, prev.encode(), time, kind, text.member, more)
-        return self._sealed(text.line, body)
+            text = self._facts().of_facts(draft.facts, time)
+        entry = Entry(
+            format=FORMAT,
+            seq=f"{seq:016x}",
+            prev=prev,
+            time=f"{time:016}",
+            kind=text.kind,
+            code=draft.code,
+            request_id=draft.request_id,
+            facts=text.digest,
+            numbers=draft.numbers,
+            revision=draft.revision,
+            bind=self._bind(bound, seq) if bound else "",
+            digest=draft.digest,
+            detail=draft.detail,
+        )
+        return self._sealed(text.line, entry)
+
+    def _facts(self) -> FactsBook:
+        if self._book is None:
+            raise ValueError("records can't be written without key and salts")
+        return self._book
 
     def _bind(self, bound: bytes, seq: int) -> str:
-        at = seq - self._first_prefix
-        if not 0 <= at < len(self._prefixes):
-            self._first_prefix, self._prefixes, at = seq, self._prefixes_from(seq), 0
-        return sha256(self._prefixes[at] + bound).hexdigest()
+        prefix = self._prefixes.get(seq)
+        if prefix is None:
+            self._prefixes = self._prefixes_from(seq)
+            prefix = self._prefixes[seq]
+        return sha256(prefix + bound).hexdigest()
 
-    def _sealed(self, facts: bytes, body: bytes) -> tuple[bytes, str]:
+    def _sealed(self, facts: bytes, members: Entry) -> tuple[bytes, str]:
         """Return facts line and entry, given without MAC, and the leaf hash."""
         assert self._mac_of is not None  # noqa: S101 (for the type checker)
+        try:
+            body = _encode(members)[:-1]
+        except _UNWRITABLE as error:
+            raise InvalidInputError("The event has no valid record form.") from error
         entry = b'%b,"mac":"%b"}' % (body, self._mac_of(body).hex().encode())
         if len(entry) > MAX_LINE_BYTES:
             raise InputSizeError(
@@ -387,50 +413,6 @@ class RecordCodec:
                 return True
             before = found.end()
         return False
-
-
-_EMPTY_HEAD: Final = b'{"format":2,"seq":"","prev":"","time":"","kind":'
-
-
-def _members(draft: AuditDraft, text: FactsText | None, binding: str) -> bytes:
-    """Return the members of any record."""
-    check_draft(draft)
-    has_place = draft.phase is not Phase.SINGLE
-    entry = Entry(
-        format=FORMAT,
-        seq="",
-        prev="",
-        time="",
-        kind=draft.kind,
-        phase=draft.phase,
-        code=draft.code,
-        request_id=draft.request_id,
-        facts="" if text is None else text.digest,
-        numbers=numbers_of(draft.parameters),
-        revision=draft.revision,
-        bind=binding,
-        operation_id=draft.operation_id,
-        intent_log=draft.intent_log,
-        key_id=draft.key_id if has_place else "",
-        version=draft.version if has_place else 0,
-        generation=draft.generation if has_place else 0,
-        document_before=draft.document_before,
-        document_after=draft.document_after,
-        set_digest=draft.set_digest,
-        demands=draft.demands,
-        approval_id=draft.approval_id,
-        approval_signatures=draft.approval_signatures,
-        digest=draft.digest,
-        detail=draft.detail,
-    )
-    try:
-        return _ENCODER.encode(entry)[len(_EMPTY_HEAD) : -1]
-    except _UNWRITABLE as error:
-        raise _unwritable() from error
-
-
-def _unwritable() -> InvalidInputError:
-    return InvalidInputError("The event has no valid record form.")
 
 
 def is_framed(entry: bytes) -> bool:
