@@ -68,7 +68,7 @@ def example() -> str:
     )
     begun, use = (record[:-1] for record in chain.extend(DRAFTS, TIME))
     lines = [begun, entry_of(use)]
-    offset, slot = HeadCodec(HMAC_KEY, LOG_ID).slot(2, chain.end.mark())
+    offset, slot = HeadCodec(HMAC_KEY, LOG_ID).slot(2, chain.end.mark)
     baseline, kept = encode_baseline(
         BaselineHeader(
             format=FORMAT,

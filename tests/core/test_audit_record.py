@@ -152,7 +152,7 @@ def test_what_no_reader_would_accept_is_not_written(fields: dict[str, Any]) -> N
 
     with pytest.raises(InvalidInputError):
         chain.extend([good, bad], 0)
-    assert HeadMark() == chain.end.mark()
+    assert HeadMark() == chain.end.mark
     assert 2 == len(chain.extend([good], 0))
 
 

@@ -315,7 +315,7 @@ def test_nothing_follows_the_end_of_a_log(
             b"".join(records)
         )
         seq += len(records)
-        chain.end.is_closed = False
+        chain.end = msgspec.structs.replace(chain.end, is_closed=False)
     path.touch()
 
     assert {"seq": 3, "reason": "after_close"} == _verified(path, None)

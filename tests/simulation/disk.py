@@ -18,7 +18,6 @@ from typing import NamedTuple
 
 from hsm_core._internal.audit.baseline import Baseline
 from hsm_core._internal.audit.chain import Chain, LogEnd
-from hsm_core._internal.audit.head_mark import HeadMark
 from hsm_core._internal.audit.medium import DONE
 from hsm_core._internal.audit.pruning import Pruner, RetentionRule
 from hsm_core._internal.audit.record import GENESIS, event_of, leaf_hash
@@ -267,8 +266,8 @@ class SimulatedTrail(MemoryAuditLog):
             stored, log_id=disk.log_id, hmac_key=hmac_key, baseline=disk.baseline
         )
         self._open_seqs, self._chain = _resume(disk, hmac_key)
-        self._rule = RetentionRule(self._clock, self._chain.end.seq, self._times)
-        self._set_digest = self._chain.end.mark().set_digest
+        self._rule = RetentionRule(self._clock, self._chain.end.mark.seq, self._times)
+        self._set_digest = self._chain.end.mark.set_digest
 
     @property
     def set_digest_at_open(self) -> str:
@@ -365,15 +364,15 @@ def _draft_of(note: _Note) -> AuditDraft:
 
 def _resume(disk: Disk, hmac_key: bytes) -> tuple[list[int], Chain]:
     """Return the intents without outcome, and the chain where the lines end."""
-    waiting, end = dict[str, int](), LogEnd(HeadMark())
+    waiting, end = dict[str, int](), LogEnd()
     for seq, note in enumerate(disk.notes):
-        end.note(_draft_of(note), seq, GENESIS)
+        end = end.after(_draft_of(note), seq, GENESIS)
         if note.phase is Phase.INTENT:
             waiting.setdefault(note.operation_id, seq)
         elif note.phase is Phase.OUTCOME:
             waiting.pop(note.operation_id, None)
     if disk.lines:
-        end.leaf_hash = leaf_hash(disk.lines[-1])
+        end = end.after_use(end.mark.seq, leaf_hash(disk.lines[-1]))
     chain = Chain(
         log_id=disk.log_id,
         hmac_key=hmac_key,

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from struct import pack
 from typing import TypeAlias
+
+import msgspec
 
 from hsm_core._internal.audit.facts import FactsTrack, entry_of
 from hsm_core._internal.audit.head_mark import HeadMark
@@ -36,66 +38,54 @@ from hsm_core.errors import (
 from hsm_core.model import AuditEvent, LogBegunDetail, Phase
 from hsm_core.protocols import AuditDraft, UseDraft
 
-_Opened: TypeAlias = dict[str, tuple[int, AuditEvent | AuditDraft]]
-LogState: TypeAlias = tuple[int, str, bool, str, _Opened]
-"""State of the end of a log; see `LogEnd.state`."""
+_Opened: TypeAlias = Mapping[str, tuple[int, AuditEvent | AuditDraft]]
 
 
-class LogEnd:
+class LogEnd(msgspec.Struct, frozen=True):
     """
     End of an audit log: its newest record, open intents and newest set digest.
 
-    Args:
-        mark: Where it ends now; no intent is open, unless one is noted again.
-
     Attributes:
-        seq: The newest record, -1 for none.
-        leaf_hash: Its leaf hash, hex.
+        mark: The head mark for when all records are synced.
+        opened: Sequence number and record of each intent without outcome, oldest first.
         is_closed: Whether the newest record ends the log for good.
     """
 
-    def __init__(self, mark: HeadMark) -> None:
-        self.seq = mark.seq
-        self.leaf_hash = mark.leaf_hash
-        self.is_closed = False
-        self._set_digest = mark.set_digest
-        self._open: _Opened = {}
+    mark: HeadMark = HeadMark()
+    opened: _Opened = {}
+    is_closed: bool = False
 
-    def note(self, record: AuditEvent | AuditDraft, seq: int, leaf_hash: str) -> None:
-        """Move on to the next record."""
-        self.seq, self.leaf_hash = seq, leaf_hash
+    @classmethod
+    def at(cls, mark: HeadMark) -> LogEnd:
+        """Return the end at a mark; no intent is open, unless one is noted again."""
+        return cls().after_use(mark.seq, mark.leaf_hash, mark.set_digest)
+
+    def after(
+        self, record: AuditEvent | AuditDraft, seq: int, leaf_hash: str
+    ) -> LogEnd:
+        """Return the end after one more record."""
+        opened = dict(self.opened)
         if record.phase is Phase.INTENT:
-            self._open.setdefault(record.operation_id, (seq, record))
+            opened.setdefault(record.operation_id, (seq, record))
         elif record.phase is Phase.OUTCOME:
-            self._open.pop(record.operation_id, None)
-        self._set_digest = record.set_digest or self._set_digest
-        self.is_closed = record.kind == CLOSED
+            opened.pop(record.operation_id, None)
+        found = LogEnd(self.mark, opened, record.kind == CLOSED)
+        return found.after_use(seq, leaf_hash, record.set_digest)
 
-    def move(self, seq: int, leaf_hash: str) -> None:
-        """Move on to the next record, which changes nothing else."""
-        self.seq, self.leaf_hash = seq, leaf_hash
-
-    def state(self) -> LogState:
-        """Return what `restore` goes back to."""
-        opened = self._open.copy() if self._open else {}
-        return self.seq, self.leaf_hash, self.is_closed, self._set_digest, opened
-
-    def restore(self, state: LogState) -> None:
-        """Go back to where it was: nobody has the records after that."""
-        self.seq, self.leaf_hash, self.is_closed, self._set_digest, self._open = state
-
-    def mark(self) -> HeadMark:
-        """Return the head mark for when all records are synced."""
-        return HeadMark(
-            seq=self.seq,
-            leaf_hash=self.leaf_hash,
-            floor=next(iter(self._open.values()))[0] if self._open else self.seq + 1,
-            set_digest=self._set_digest,
+    def after_use(self, seq: int, leaf_hash: str, set_digest: str = "") -> LogEnd:
+        """Return the end after records that open and settle nothing."""
+        opened = self.opened
+        mark = HeadMark(
+            seq=seq,
+            leaf_hash=leaf_hash,
+            floor=next(iter(opened.values()))[0] if opened else seq + 1,
+            set_digest=set_digest or self.mark.set_digest,
         )
+        return LogEnd(mark, opened, self.is_closed)
 
     def open_events(self) -> list[AuditEvent]:
         """Return the events of the intents without outcome, oldest first."""
-        found = (record for _, record in self._open.values())
+        found = (record for _, record in self.opened.values())
         return [record for record in found if isinstance(record, AuditEvent)]
 
 
@@ -112,7 +102,10 @@ class Chain:
 
         random: Source of salts.
 
-        end: End of the log; taken over. None begins one.
+        end: End of the log; the default begins one.
+
+    Attributes:
+        end: Where it ends now; set back to an earlier end if records were not written.
     """
 
     def __init__(
@@ -122,17 +115,17 @@ class Chain:
         hmac_key: bytes,
         node: str,
         random: Callable[[int], bytes],
-        end: LogEnd | None = None,
+        end: LogEnd = LogEnd(),  # noqa: B008 (it is immutable)
     ) -> None:
         self.log_id = log_id
-        self.end = end or LogEnd(HeadMark())
+        self.end = end
         self._node = node
         self._codec = RecordCodec(log_id, hmac_key, random)
 
     @property
     def next_seq(self) -> int:
         """Sequence number that the next draft gets."""
-        return max(self.end.seq, 0) + 1
+        return max(self.end.mark.seq, 0) + 1
 
     def extend(self, drafts: Sequence[AuditDraft | UseDraft], now: int) -> list[bytes]:
         """
@@ -152,8 +145,10 @@ class Chain:
         """
         if not drafts:
             raise InvalidInputError("No records to append.", field="drafts")
+        if not drafts:
+            raise InvalidInputError("No records to append.", field="drafts")
         end, codec = self.end, self._codec
-        seq, leaf = end.seq, end.leaf_hash
+        seq, leaf = end.mark.seq, end.mark.leaf_hash
         if end.is_closed:
             raise AuditUnavailableError("The audit log was closed for good.")
         if seq < 0:
@@ -161,22 +156,19 @@ class Chain:
         if not 0 <= now <= MAX_INTEGER:
             now = min(max(now, 0), MAX_INTEGER)
         if len(drafts) == 1 and isinstance(drafts[0], UseDraft):
-            line, end.leaf_hash = codec.encode_use(drafts[0], seq + 1, leaf, now)
-            end.seq = seq + 1
+            line, leaf = codec.encode_use(drafts[0], seq + 1, leaf, now)
+            self.end = end.after_use(seq + 1, leaf)
             return [line]
         lines: list[bytes] = []
-        noted: list[tuple[AuditDraft, int, str]] = []
         for draft in drafts:
             seq += 1
             if isinstance(draft, UseDraft):
                 line, leaf = codec.encode_use(draft, seq, leaf, now)
             else:
                 line, leaf = codec.encode(draft, seq, leaf, now)
-                noted.append((draft, seq, leaf))
+                end = end.after(draft, seq, leaf)
             lines.append(line)
-        for draft, at, hashed in noted:
-            end.note(draft, at, hashed)
-        end.seq, end.leaf_hash = seq, leaf
+        self.end = end.after_use(seq, leaf)
         return lines
 
     def _begun(self) -> AuditDraft:

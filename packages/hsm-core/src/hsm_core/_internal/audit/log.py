@@ -113,7 +113,7 @@ class BaseAuditLog(ABC):
         self._lock = threading.Lock()
         self._chain = chain
         self._clock = WatchedClock(clock)
-        self._rule = RetentionRule(self._clock, chain.end.seq, self._times)
+        self._rule = RetentionRule(self._clock, chain.end.mark.seq, self._times)
         self._pruning = threading.Lock()
         self._pruner = Pruner(
             store, log_id=chain.log_id, hmac_key=hmac_key, baseline=baseline
@@ -156,7 +156,7 @@ class BaseAuditLog(ABC):
     def _floor(self) -> int:
         """Return the first record that no prune may reach: that of an open intent."""
         with self._lock:
-            return self._chain.end.mark().floor
+            return self._chain.end.mark.floor
 
     def _times(self, seq: int, limit: int) -> list[int]:
         lines = self.lines(seq, limit)
@@ -190,7 +190,7 @@ class BaseAuditLog(ABC):
     def _announce(self, drafts: Sequence[AuditDraft | UseDraft]) -> None:
         """Tell the pruner about the record of its prune, before it can be written."""
         if isinstance(drafts[-1].detail, PruneDetail):
-            self._pruner.announce(self._chain.end.seq)
+            self._pruner.announce(self._chain.end.mark.seq)
 
     @abstractmethod
     def append(
@@ -259,7 +259,7 @@ class DurableAuditLog(BaseAuditLog):
         self._medium = medium
         self._reserve = reserve
         self._open_events = recovered.end.open_events()
-        self._set_digest_at_open = recovered.end.mark().set_digest
+        self._set_digest_at_open = recovered.end.mark.set_digest
         self._closed = False
         self._flusher = self._begin_writer(chain, medium, reserve, options)
 
@@ -315,9 +315,9 @@ class DurableAuditLog(BaseAuditLog):
             InvalidInputError: A draft can't be recorded; none of them was.
         """
         # Each use comes here, so calls that decide nothing as a rule are not made.
-        if not self._process.is_this():
+        if not self._process.mark[0]:
             self._check_process()
-        flusher, end, before, rings = self._flusher, self._chain.end, None, True
+        flusher, chain, before, rings = self._flusher, self._chain, None, True
         lines: list[bytes] = []
         held: list[bool] = []
         try:
@@ -330,11 +330,9 @@ class DurableAuditLog(BaseAuditLog):
                 drafts = drafts()
                 if not drafts:
                     return DONE
-            if not (self._reserve.held or reserved):
-                reserved = all(map(_uses_the_reserve, drafts))
-            flusher.check(reserved=reserved)
-            before = end.state()
-            lines = self._chain.extend(drafts, self._clock.now())
+            flusher.check(drafts, reserved=reserved)
+            before = chain.end
+            lines = chain.extend(drafts, self._clock.now())
             if drafts[-1].detail is not None:
                 self._announce(drafts)
             return flusher.enqueue(lines, durable=durable, lazy=lazy)
@@ -342,7 +340,7 @@ class DurableAuditLog(BaseAuditLog):
             # An interrupt may come before the writer has the lines: then the next
             # records must not follow on them.
             if before is not None and not flusher.has_taken(lines):
-                end.restore(before)
+                chain.end = before
             raise
         finally:
             if held and held[-1]:
@@ -421,8 +419,3 @@ class DurableAuditLog(BaseAuditLog):
         failure = self._flusher.failure
         if failure is not None:
             raise AuditUnavailableError from failure
-
-
-def _uses_the_reserve(draft: AuditDraft | UseDraft) -> bool:
-    """Whether it tells of what has been done already, or of the system itself."""
-    return draft.phase is Phase.OUTCOME or draft.kind.startswith("system.")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol, TypeAlias
 
 from hsm_core._internal.audit.backlog import Backlog
-from hsm_core._internal.audit.chain import LogState
+from hsm_core._internal.audit.chain import LogEnd
 from hsm_core._internal.audit.head_mark import HeadMark
 from hsm_core._internal.audit.medium import (
     Group,
@@ -114,7 +114,7 @@ class SharedGroup(Group):
         self.uses = Ticket(timeout_seconds)
         self.appends: list[Append] = []
         self.tickets: list[Ticket] = []
-        self.end: LogState | None = None
+        self.end: LogEnd | None = None
         self.tried: GroupCondition | None = None
 
     def take_in(self, append: Append, lines: list[bytes]) -> Ticket:

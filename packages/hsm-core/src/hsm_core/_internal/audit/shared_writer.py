@@ -18,7 +18,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from hsm_core._internal.audit.chain import Chain, LogState
+from hsm_core._internal.audit.chain import Chain, LogEnd
 from hsm_core._internal.audit.medium import (
     Group,
     GroupRefusedError,
@@ -73,7 +73,7 @@ class SharedFlusher(Flusher):
         self._shared = medium
         self._view = view
         self._announce = announce
-        self._stands = chain.end.state()
+        self._stands = chain.end
         self._noted = Append((), frozenset(), _NOBODY)
         self._kept: list[Append] = []
         super().__init__(
@@ -87,7 +87,7 @@ class SharedFlusher(Flusher):
         )
 
     def _begin_backlog(self) -> SharedBacklog:
-        mark = self._chain.end.mark()
+        mark = self._chain.end.mark
         self._groups = SharedBacklog(self._shared, self._view, mark, self._timeout)
         return self._groups
 
@@ -118,7 +118,7 @@ class SharedFlusher(Flusher):
     def _swap(self) -> Group | None:
         group = super()._swap()
         if isinstance(group, SharedGroup):
-            group.end = self._chain.end.state()
+            group.end = self._chain.end
         return group
 
     def _write(self, group: Group) -> None:
@@ -156,10 +156,8 @@ class SharedFlusher(Flusher):
         pending.must_sync, pending.is_lazy = True, False
         self._is_urgent = self._is_urgent or bool(appends)
 
-    def _go_back(self, state: LogState) -> None:
-        self._chain.end.restore(state)
-        # The chain goes on with what it was given.
-        self._stands = self._chain.end.state()
+    def _go_back(self, end: LogEnd) -> None:
+        self._chain.end = self._stands = end
 
     def _chained(self, append: Append) -> list[bytes]:
         lines = self._chain.extend(append.drafts, self._clock.now())
@@ -198,7 +196,7 @@ class SharedFlusher(Flusher):
                 group.take_in(append, self._chained(append))
             outage.rewrote(Tail(group.lines, first, group.mark))
             group.add(self._extend([outage.draft(self._chain.next_seq)]))
-            group.mark, group.end = self._chain.end.mark(), self._chain.end.state()
+            group.mark, group.end = self._chain.end.mark, self._chain.end
             self._kept = []
         self._groups.write(group)
         self._stood(group)

@@ -12,7 +12,6 @@ from contextlib import closing
 from typing import Final, Protocol, TypeAlias
 
 import msgspec
-from msgspec.structs import replace
 
 from hsm_core._internal.audit.baseline import Baseline, PrunedPrefix
 from hsm_core._internal.audit.chain import Follower, LogEnd
@@ -342,18 +341,18 @@ def recover(stored: StoredLog, hmac_key: bytes) -> RecoveredLog:
     if head is None:
         raise tampered(Reason.HEAD_MISSING, 0)
     follower = skip_to_needed(stored, hmac_key)
-    end = LogEnd(replace(head.mark, seq=follower.seq, leaf_hash=follower.leaf_hash))
+    end = LogEnd.at(head.mark)
 
     def visit(entry: bytes) -> None:
-        seq, leaf = follower.seq, follower.leaf_hash
+        nonlocal end
+        seq = follower.seq
         if changes_end(entry):
-            end.note(event_of(stored.joined(entry), seq), seq, leaf)
-        else:
-            end.move(seq, leaf)
+            event = event_of(stored.joined(entry), seq)
+            end = end.after(event, seq, follower.leaf_hash)
 
     stored.follow_uses = follower.follow_uses
     follow(stored, follower, visit)
-    end.move(follower.seq, follower.leaf_hash)
+    end = end.after_use(follower.seq, follower.leaf_hash)
     return RecoveredLog(head, end, stored.baseline)
 
 

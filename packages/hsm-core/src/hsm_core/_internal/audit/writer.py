@@ -35,7 +35,14 @@ from hsm_core._internal.audit.medium import (
 from hsm_core._internal.audit.outage import Outage
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core.errors import AuditUnavailableError
-from hsm_core.protocols import AuditDraft, AuditHealth, AuditTicket, Clock
+from hsm_core.model import Phase
+from hsm_core.protocols import (
+    AuditDraft,
+    AuditHealth,
+    AuditTicket,
+    Clock,
+    UseDraft,
+)
 from hsm_core.settings import AuditSync
 
 MAX_PENDING_BYTES: Final = 16 * 1024 * 1024
@@ -113,7 +120,7 @@ class Flusher:
         self._thread.start()
 
     def _begin_backlog(self) -> Backlog:
-        return Backlog(self._medium, self._chain.end.mark(), self._timeout)
+        return Backlog(self._medium, self._chain.end.mark, self._timeout)
 
     # What callers do; `check`, `enqueue` and `must_ring` under the lock.
 
@@ -154,12 +161,16 @@ class Flusher:
         outage = self._outage
         return None if outage is None else outage.error
 
-    def check(self, *, reserved: bool = False) -> None:
+    def check(
+        self, drafts: Sequence[AuditDraft | UseDraft] = (), *, reserved: bool = False
+    ) -> None:
         """
         Refuse if an append can't succeed now.
 
         Args:
-            reserved: It may use the reserve.
+            drafts: Its records.
+
+            reserved: It may use the reserve, whatever they are.
 
         Raises:
             AuditUnavailableError: Writing failed, hangs, lags too far behind, the disk
@@ -176,7 +187,7 @@ class Flusher:
             raise AuditUnavailableError(
                 "Too many audit records are waiting to be written."
             )
-        if not (self._reserve.held or reserved):
+        if not (self._reserve.held or reserved or _use_the_reserve(drafts)):
             raise AuditUnavailableError(
                 "The disk is full: the audit log accepts only records of "
                 "recovery and administration."
@@ -206,8 +217,9 @@ class Flusher:
         backlog = self._backlog
         began = self._written_since = time.monotonic()
         try:
-            mark = self._chain.end.mark()
-            is_far_ahead = backlog.write_more(lines, mark, began, durable, lazy)
+            is_far_ahead = backlog.write_more(
+                lines, self._chain.end.mark, began, durable, lazy
+            )
         except BaseException as error:
             # Healing writes what is not there: so the ticket fails, not the append.
             self._begin_outage(error)
@@ -340,7 +352,7 @@ class Flusher:
         group = self._pending
         if not group.lines:
             return None
-        group.mark = self._chain.end.mark()
+        group.mark = self._chain.end.mark
         self._pending = self._new_group(self._timeout)
         return group
 
@@ -463,8 +475,16 @@ class Flusher:
         group = Group(self._timeout)
         with self._lock:
             group.add(self._extend([outage.draft(self._chain.next_seq)]))
-            group.mark = self._chain.end.mark()
+            group.mark = self._chain.end.mark
         self._backlog.write(group)
         with self._lock:
             self._backlog.prepare_sync()
         self._backlog.sync()
+
+
+def _use_the_reserve(drafts: Sequence[AuditDraft | UseDraft]) -> bool:
+    """Whether all tell of what has been done already, or of the system itself."""
+    return bool(drafts) and all(
+        draft.phase is Phase.OUTCOME or draft.kind.startswith("system.")
+        for draft in drafts
+    )

@@ -96,7 +96,7 @@ class FileAuditLog(DurableAuditLog):
             )
             segments = _segments(recovered)
             stack.callback(segments.close)
-            _begin(head, recovered.log.end.mark())
+            _begin(head, recovered.log.end.mark)
             baselines = BaselineFile(path, stored.log_id, options.hmac_key)
             medium = FileMedium(segments, head, lock, segment_bytes, baselines)
             log = cls(medium, reserve, recovered.log, options)
@@ -180,7 +180,7 @@ def _segments(recovered: RecoveredFiles) -> Segments:
         stored.closed,
         stored.live,
         recovered.descriptor,
-        recovered.log.end.leaf_hash,
+        recovered.log.end.mark.leaf_hash,
     )
 
 

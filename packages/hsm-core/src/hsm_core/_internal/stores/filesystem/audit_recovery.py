@@ -126,7 +126,7 @@ def recover_files(
         descriptor = open_no_follow(path, os.O_RDWR | os.O_APPEND)
     else:
         descriptor = create_file(path)
-    end = log.end
+    end = log.end.mark
     next_seq = end.seq + 1
     try:
         if stored.torn_bytes:

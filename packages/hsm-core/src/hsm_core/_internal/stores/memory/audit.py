@@ -161,7 +161,8 @@ class MemoryAuditLog(BaseAuditLog):
     def head(self) -> AuditHead:
         """Return the newest record's position and leaf hash."""
         with self._lock:
-            return AuditHead(self._chain.end.seq, self._chain.end.leaf_hash)
+            mark = self._chain.end.mark
+            return AuditHead(mark.seq, mark.leaf_hash)
 
     def durable_head(self) -> AuditHead:
         """Return the same: nothing is more durable later than at once."""

@@ -90,7 +90,7 @@ class PostgresAuditLog(SharedAuditLog):
                 recovered.head,
                 options.timeout_seconds,
             )
-            medium.begin(recovered.end.mark())
+            medium.begin(recovered.end.mark)
             if has_leftovers and recovered.baseline is not None:
                 with suppress(AuditUnavailableError):
                     medium.remove(recovered.baseline.header.next_seq)

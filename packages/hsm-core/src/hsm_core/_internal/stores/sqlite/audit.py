@@ -114,7 +114,7 @@ class SqliteAuditLog(DurableAuditLog):
             medium = SqliteMedium(database, hmac_key, recovered.head, beside)
             reserve = DiskReserve(sibling(path, RESERVE), options.reserve_bytes)
             stack.callback(reserve.close)
-            reserve.run(lambda: medium.begin(recovered.end.mark()))
+            reserve.run(lambda: medium.begin(recovered.end.mark))
             if has_leftovers and recovered.baseline is not None:
                 with suppress(AuditUnavailableError):
                     medium.remove(recovered.baseline.header.next_seq)
