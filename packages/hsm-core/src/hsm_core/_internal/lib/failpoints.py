@@ -11,6 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+are_watched = False
+"""Whether a handler is installed; asked first where a call would cost too much."""
+
 _handler: Callable[[str], None] | None = None
 
 
@@ -23,9 +26,11 @@ def failpoint(name: str) -> None:
 @contextmanager
 def install(handler: Callable[[str], None]) -> Iterator[None]:
     """Install a handler for the duration of a ``with`` block."""
-    global _handler
+    global _handler, are_watched
     before, _handler = _handler, handler
+    are_watched = True
     try:
         yield
     finally:
         _handler = before
+        are_watched = before is not None

@@ -23,6 +23,7 @@ from hsm_core._internal.audit.facts import (
 )
 from hsm_core._internal.audit.medium import Cause, MediumError
 from hsm_core._internal.audit.reasons import Reason, tampered
+from hsm_core._internal.lib import failpoints
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.stores.filesystem.audit_files import (
     ClosedName,
@@ -87,7 +88,8 @@ class Segment(msgspec.Struct):
                 offsets.append(size)
             count += 1
             size += length
-        self.count, self.size = count, size
+        # Last, for readers look at it meanwhile.
+        self.size, self.count = size, count
 
     def cut(self, count: int, size: int) -> None:
         """Drop all but the first *count* lines, which take *size* bytes."""
@@ -198,22 +200,24 @@ class Segments:
             OSError: They can't be written; some may have been, in part.
             MediumError: Somebody else wrote to the file, or cut it.
         """
-        failpoint("audit.before_write")
+        if failpoints.are_watched:
+            failpoint("audit.before_write")
         descriptor, live = self.descriptor, self._all[-1]
         data = lines[0] if len(lines) == 1 else b"".join(lines)
-        written = os.write(descriptor, data)
-        if written != len(data):
+        written, size = os.write(descriptor, data), len(data)
+        if written != size:
             write_all(descriptor, data[written:])
-        failpoint("audit.after_write")
+        if failpoints.are_watched:
+            failpoint("audit.after_write")
+        size += live.size
         # Appending moves the position to the end of the file.
-        if os.lseek(descriptor, 0, os.SEEK_CUR) != live.size + len(data):
+        if os.lseek(descriptor, 0, os.SEEK_CUR) != size:
             raise MediumError(Cause.MOVED)
-        with self._guard:
-            if live.count % STRIDE and len(lines) == 1:
-                live.count += 1
-                live.size += len(data)
-            else:
-                live.add(map(len, lines))
+        count = live.count
+        if count % STRIDE and len(lines) == 1:
+            live.size, live.count = size, count + 1
+        else:
+            live.add(map(len, lines))
 
     def prepare_sync(self, leaf_hash: str) -> None:
         """
