@@ -9,9 +9,9 @@ batch is prepared and performed by its handler.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from functools import cache, partial
-from itertools import chain, repeat
-from operator import add, attrgetter
+from functools import cache, lru_cache, partial
+from itertools import repeat
+from operator import add, attrgetter, itemgetter
 from struct import Struct
 from typing import Any, Final, TypeAlias
 
@@ -46,10 +46,11 @@ from hsm_core.protocols import KeyHandle, SignatureParameters
 from hsm_core.settings import Limits
 
 _MOST_ITEMS: Final = 1000
-_NONCE: Final = Struct(f"{NONCE_BYTES}s")
 _COMMITMENT: Final = Struct(f">{HEADER_BYTES + NONCE_BYTES}s{TAG_BYTES}sQ")
 """See `ciphertexts.commitment`."""
 
+_tag_of: Final = itemgetter(slice(-TAG_BYTES, None))
+_EMPTY: Final = b""
 _TEXT: Final = frozenset({bytes})
 _ABSENT: Final = frozenset({type(None)})
 
@@ -189,11 +190,11 @@ def _sign_each(parameters: SignatureParameters) -> Each:
 def _seal_each(services: HandlerDependencies, key: KeyDocument) -> Each:
     header = Header(kind_of(Algorithm(key.algorithm)), KeyId(key.key_id), key.current)
     start, bind, unbound = header.encode(), header.bind, header.bind(b"")
-    random_bytes, commit = services.entropy.random_bytes, _COMMITMENT.pack
+    random_bytes, answer = services.entropy.random_bytes, ops.EncryptedItem
 
     def each(handle: KeyHandle, items: Sequence[Any]) -> tuple[tuple[Any, ...], bytes]:
         drawn = random_bytes(NONCE_BYTES * len(items))
-        nonces = list(chain.from_iterable(_NONCE.iter_unpack(drawn)))
+        nonces = _nonces(len(items)).unpack(drawn)
         starts = list(map(add, repeat(start), nonces))
         bounds = [bind(item.aad) if item.aad else unbound for item in items]
         texts = [item.plaintext for item in items]
@@ -201,21 +202,17 @@ def _seal_each(services: HandlerDependencies, key: KeyDocument) -> Each:
         seal_each = getattr(handle, "seal_each", None) or partial(map, handle.seal)
         made = list(seal_each(nonces, texts, bounds, starts))
         answers = [
-            ops.EncryptedItem(reference=item.reference, ciphertext=sealed)
-            for item, sealed in zip(items, made, strict=True)
+            answer(reference=item.reference, ciphertext=sealed)
+            for item, sealed in zip(items, made)  # noqa: B905 (it costs)
         ]
-        bound = [
-            commit(first, sealed[-TAG_BYTES:], len(sealed))
-            for first, sealed in zip(starts, made, strict=True)
-        ]
-        return tuple(answers), b"".join(bound)
+        return tuple(answers), _commitments(starts, made)
 
     return each
 
 
 def _open_each(header: Header) -> Each:
     bind, unbound, version = header.bind, header.bind(b""), header.version
-    body, commit = HEADER_BYTES + NONCE_BYTES, _COMMITMENT.pack
+    body = HEADER_BYTES + NONCE_BYTES
 
     def each(handle: KeyHandle, items: Sequence[Any]) -> tuple[tuple[Any, ...], bytes]:
         given = [item.ciphertext for item in items]
@@ -230,13 +227,24 @@ def _open_each(header: Header) -> Each:
             ops.DecryptedItem(reference=item.reference, version=version, plaintext=text)
             for item, text in zip(items, texts, strict=True)
         ]
-        bound = [
-            commit(start, envelope[-TAG_BYTES:], len(envelope))
-            for start, envelope in zip(starts, given, strict=True)
-        ]
-        return tuple(answers), b"".join(bound)
+        return tuple(answers), _commitments(starts, given)
 
     return each
+
+
+@lru_cache(maxsize=16)
+def _nonces(number: int) -> Struct:
+    return Struct(f"{NONCE_BYTES}s" * number)
+
+
+def _commitments(starts: Sequence[bytes], envelopes: Sequence[bytes]) -> bytes:
+    """Return the `ciphertexts.commitment` of each envelope, given its start; joined."""
+    ends = map(_tag_of, envelopes)
+    sizes = set(map(len, envelopes))
+    if len(sizes) == 1:
+        size = sizes.pop().to_bytes(8, "big")
+        return size.join(map(add, starts, ends)) + size
+    return b"".join(map(_COMMITMENT.pack, starts, ends, map(len, envelopes)))
 
 
 def _measure_of(
@@ -311,13 +319,14 @@ def _measure_of_encryption(limits: Limits) -> Measure:
             if type(item) is not kind:
                 return None
             text, aad = item.plaintext, item.aad
-            if type(text) is not bytes or type(aad) is not bytes:
+            if type(text) is not bytes:
                 return None
             if item.reference != "" and not is_plain(item.reference):
                 return None
             protected += len(text)
-            if aad:
-                if len(aad) > most_aad:
+            # Most have none, and there is one empty byte string.
+            if aad is not _EMPTY:
+                if type(aad) is not bytes or len(aad) > most_aad:
                     return None
                 rest += len(aad)
         if protected + rest > limits.payload_bytes:
