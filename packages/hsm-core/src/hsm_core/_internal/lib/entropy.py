@@ -39,12 +39,12 @@ class SystemEntropy:
             drawn = os.urandom(32 + length)
         except (OSError, NotImplementedError) as error:
             raise EntropyUnavailableError from error
-        first, second, last = drawn[:16], drawn[16:32], self._last
+        first, second = drawn[:16], drawn[16:32]
         # Threads may compare with the same block: each compares with one before it.
-        self._last = second
-        if self._failed or first == second or first == last:
+        if first == second or first == self._last or self._failed:
             self._failed = True
             raise EntropyUnavailableError
+        self._last = second
         return drawn[32:]
 
 

@@ -19,7 +19,7 @@ from typing import Any, Final, TypeVar
 
 from msgspec.structs import replace
 
-from hsm_core._internal.audit.medium import GroupRefusedError
+from hsm_core._internal.audit.medium import DONE, GroupRefusedError
 from hsm_core._internal.handlers.base import (
     Answer,
     AnyHandler,
@@ -50,7 +50,7 @@ from hsm_core.errors import (
 )
 from hsm_core.model import Caller, KeyState, Phase
 from hsm_core.operations import Effect, Operation
-from hsm_core.protocols import AuditDrafts, AuditTicket, Request
+from hsm_core.protocols import AuditTicket, Request
 
 R = TypeVar("R")
 _STANDING: Final = frozenset({KeyState.ACTIVE, KeyState.RETIRED})
@@ -75,6 +75,8 @@ class Pipeline:
     Attributes:
         desk: Where approvals are asked for ahead of time.
         plans: Where uses are repeated.
+        execute: Executes one request in the calling thread, given who asks for what,
+            and the instant of ``time.monotonic()`` at which it came; None is now.
     """
 
     def __init__(
@@ -85,33 +87,31 @@ class Pipeline:
     ) -> None:
         self._services = services
         self._audit, self._store = services.audit, services.inventory.store
+        is_alone = services.inventory.feed is None
+        self.execute: Final = self._execute if is_alone else self._execute_for_a_time
         self._handlers = handlers
         self._admission = Admission(services, handlers)
         self._mutations = Mutations(services, self._admission, journal)
         self.plans = Plans(services, handlers)
         self.desk = ApprovalDesk(self._admission, services.consents)
 
-    def execute(self, request: Request, began: float | None = None) -> Any:
-        """
-        Execute one request in the calling thread.
-
-        Args:
-            request: Who asks for what.
-
-            began: Instant of ``time.monotonic()`` at which it came; None is now.
-        """
-        if self._services.inventory.feed is None:
-            return self._execute(request)
+    def _execute_for_a_time(self, request: Request, began: float | None = None) -> Any:
         with silence.task(began):
             return self._execute(request)
 
-    def _execute(self, request: Request) -> Any:
+    def _execute(self, request: Request, began: float | None = None) -> Any:
         outcome = self.plans.run(request)
         if outcome is not None:
             try:
-                self._append(outcome.standing).wait()
+                recorded = self._audit.append(outcome.standing)
+                if recorded is not DONE:
+                    recorded.wait()
             except GroupRefusedError:
                 outcome.has_moved = True
+            except AuditUnavailableError:
+                raise
+            except HSMError as error:
+                raise AuditUnavailableError from error
             if not outcome.has_moved:
                 if outcome.error is not None:
                     raise outcome.error
@@ -351,17 +351,12 @@ class Pipeline:
                 durable = durable or outcome.hold is not None
         if not recorded:
             return None
-        return self._append(
-            lambda: [draft for outcome in outcomes for draft in outcome.standing()],
-            reserved=reserved,
-            durable=durable,
-        )
-
-    def _append(
-        self, drafts: AuditDrafts, *, reserved: bool = False, durable: bool = False
-    ) -> AuditTicket:
         try:
-            return self._audit.append(drafts, reserved=reserved, durable=durable)
+            return self._audit.append(
+                lambda: [draft for outcome in outcomes for draft in outcome.standing()],
+                reserved=reserved,
+                durable=durable,
+            )
         except AuditUnavailableError:
             raise
         except HSMError as error:
@@ -390,11 +385,12 @@ class BoundHSM:
         request = Request(
             self._caller, operation, idempotency_key, approval_id, expected_generation
         )
-        self._gate.enter()
+        gate = self._gate
+        gate.enter()
         try:
             result: R = self._pipeline.execute(request)
         finally:
-            self._gate.leave()
+            gate.leave()
         return result
 
 

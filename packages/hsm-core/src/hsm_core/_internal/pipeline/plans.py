@@ -364,7 +364,10 @@ class Plans:
             return None
         fixed, differs, _, _ = kind
         try:
-            of_caller = self._of(request.caller)
+            newest, of_caller = self._newest
+            # Where a program embeds the HSM, the same object asks again and again.
+            if newest is not request.caller:
+                of_caller = self._of(request.caller)
             slot = type(operation), fixed(operation), differs and differs(operation)
             plan = of_caller.get(slot)
         except (AttributeError, LookupError, TypeError):
@@ -378,12 +381,9 @@ class Plans:
 
     def _of(self, caller: Caller) -> _OfCaller:
         """Return the plans of one caller, to be looked at."""
-        newest, found = self._newest
-        # Where a program embeds the HSM, the same object asks again and again.
-        if newest is not caller:
-            found = self._plans.get(facts_of(caller), {})
-            if found:
-                self._newest = caller, found
+        found = self._plans.get(facts_of(caller), {})
+        if found:
+            self._newest = caller, found
         return found
 
     def learn(self, request: Request, context: RequestContext[Any]) -> None:

@@ -70,16 +70,19 @@ class AEADHandle(SymmetricHandle):
             if algorithm is Algorithm.CHACHA20_POLY1305
             else AESGCM(key)
         )
+        self._encrypt = self._key.encrypt
 
     def seal(
         self, nonce: bytes, plaintext: bytes, aad: bytes, start: bytes = b"", /
     ) -> bytes:
         """Return start ‖ ciphertext ‖ tag."""
-        size = len(plaintext)
-        if len(nonce) != NONCE_BYTES or size > MOST_BYTES or len(aad) > MOST_BYTES:
+        short = len(plaintext) <= _SHORT_BYTES and len(aad) <= MOST_BYTES
+        if short and len(nonce) == NONCE_BYTES:
+            return start + self._encrypt(nonce, plaintext, aad)
+        if len(nonce) != NONCE_BYTES or max(len(plaintext), len(aad)) > MOST_BYTES:
             _refuse_lengths(nonce, plaintext, aad)
-        if size <= _SHORT_BYTES or not start:
-            return start + self._key.encrypt(nonce, plaintext, aad)
+        if not start:
+            return self._encrypt(nonce, plaintext, aad)
 
         def write(view: memoryview) -> None:
             view[: len(start)] = start
@@ -98,7 +101,7 @@ class AEADHandle(SymmetricHandle):
         """Return the result of `seal` for each of many messages."""
         if max(map(len, plaintexts)) > _SHORT_BYTES:
             return map(self.seal, nonces, plaintexts, aads, starts)
-        return map(add, starts, map(self._key.encrypt, nonces, plaintexts, aads))
+        return map(add, starts, map(self._encrypt, nonces, plaintexts, aads))
 
     def open(
         self, nonce: bytes, ciphertext: bytes | memoryview, aad: bytes, /
