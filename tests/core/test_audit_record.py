@@ -125,6 +125,16 @@ def test_an_authentic_record_in_the_wrong_place_is_refused(
     assert {"seq": 0, "reason": reason} == caught.value.facts
 
 
+@pytest.mark.parametrize("log_id", ["", "0" * 31, "0" * 33, "G" * 32, "F" * 32])
+def test_a_log_id_is_32_lower_case_hex_digits(log_id: str) -> None:
+    """A trail whose id is taken from its first record is not fooled by its form."""
+    line = _authentic(_payload(detail=LogBegunDetail(log_id=log_id)))
+
+    with pytest.raises(AuditTamperedError) as caught:
+        Follower(log_id=None, hmac_key=KEY).follow(line)
+    assert {"seq": 0, "reason": "log_id"} == caught.value.facts
+
+
 @pytest.mark.parametrize(
     "fields",
     [

@@ -97,6 +97,15 @@ class TestKept:
 
         assert census.read(replace(account, values=moved)) is None
 
+    @pytest.mark.parametrize("position", range(0, 103, 7))
+    def test_a_changed_seal(self, census: KeySetDigest, position: int) -> None:
+        """Nor the seal."""
+        account = census.account()
+        seal = bytearray(account.seal)
+        seal[position] ^= 1
+
+        assert census.read(replace(account, seal=bytes(seal))) is None
+
     def test_what_is_no_account(self, census: KeySetDigest) -> None:
         """Whatever else lies there is not believed."""
         account = census.account()

@@ -364,3 +364,23 @@ def test_both_halves_are_always_checked(algorithm: Algorithm) -> None:
         assert [handle.asked for handle in loaded] == [1, 1]
 
     assert len(messages) == 1
+
+
+@each_composite
+def test_foreign_halves_are_fully_checked(
+    algorithm: Algorithm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Material from elsewhere is checked half by half, our own isn't again."""
+    registry, foreign = default_registry(SystemEntropy()), list[Algorithm]()
+
+    def load(half: Algorithm, material: bytes) -> KeyHandle:
+        foreign.append(half)
+        return REGISTRY.load_foreign(half, material)
+
+    monkeypatch.setattr(registry, "load_foreign", load)
+    provider, material = CompositeProvider(registry), key_of(algorithm).material
+
+    provider.load(algorithm, material)
+    assert foreign == []
+    provider.load_foreign(algorithm, material)
+    assert foreign == list(spec(algorithm).components)

@@ -175,6 +175,15 @@ class TestPSS:
         assert "salt_bytes" == caught.value.facts["field"]
         assert 222 == caught.value.facts["maximum"]
 
+    def test_mgf_hash(self) -> None:
+        """
+        Another MGF1 hash is another signature.
+        """
+        other = replace(PSS, mgf_hash=HashAlgorithm.SHA_512)
+
+        with pytest.raises(SignatureMismatchError):
+            verify(Algorithm.RSA_2048, sign(Algorithm.RSA_2048, PSS), other)
+
     @pytest.mark.parametrize(
         "wrong", [{"mgf_hash": HashAlgorithm.SHA_512}, {"salt_bytes": 20}]
     )
