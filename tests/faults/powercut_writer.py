@@ -31,6 +31,8 @@ THREADS: Final = 3
 
 _USES: Final = {"EC-P256": "Sign", "Ed25519": "Sign", "AES-256-GCM": "Encrypt"}
 _LIVE_KEYS: Final = 5
+_PATIENT_SECONDS: Final = 60.0
+"""For records; the clock runs on while the process is stopped and copied."""
 
 
 def settings_of(folder: Path, kind: str) -> Settings:
@@ -40,6 +42,7 @@ def settings_of(folder: Path, kind: str) -> Settings:
             key_dir=folder / "keys",
             audit_log=folder / "audit.log",
             audit_segment_bytes=256 * 1024,
+            audit_timeout_seconds=_PATIENT_SECONDS,
         )
     return Settings(
         key_store="sqlite",
@@ -47,6 +50,7 @@ def settings_of(folder: Path, kind: str) -> Settings:
         audit_store=AuditStoreKind.SQLITE,
         audit_log=None,
         audit_sqlite_path=folder / "audit.sqlite",
+        audit_timeout_seconds=_PATIENT_SECONDS,
     )
 
 
