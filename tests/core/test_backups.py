@@ -19,6 +19,7 @@ from hsm_core.errors import (
 )
 from hsm_core.model import Role
 from hsm_core.operations import BackUpStores, CreateKey, ListKeys, Status, VerifyStore
+from hsm_core.protocols import AuditDrafts, AuditTicket
 from hsm_core.settings import AuditStoreKind, KeyStoreKind, Settings
 from hsm_core.testing import FakeClock, caller, memory_hsm
 from tests.self_tests import open_tested
@@ -71,8 +72,20 @@ def test_copies_agree_while_keys_are_made(tmp_path: Path) -> None:
 
 
 def test_changes_wait_for_the_end_alone(tmp_path: Path) -> None:
-    """No key is changed while copying ends, which the trail is the last to do."""
+    """
+    No key is changed while copying ends, which the trail is the last to do.
+
+    The record of the backup is on disk before the end is copied.
+    """
     steps: list[str] = []
+
+    class Trail(MemoryAuditLog):
+        def append(
+            self, drafts: AuditDrafts, /, *, durable: bool = False, **more: bool
+        ) -> AuditTicket:
+            """Note whether the caller waits for the disk."""
+            steps.append("record to disk" if durable else "record")
+            return super().append(drafts, durable=durable, **more)
 
     def copier(to: Path, before_end: Callable[[], None]) -> None:
         steps.append(f"most of {to.name}")
@@ -87,7 +100,7 @@ def test_changes_wait_for_the_end_alone(tmp_path: Path) -> None:
         steps.append("go on")
 
     clock, copies = FakeClock(), tmp_path / "copies"
-    with closing(MemoryAuditLog(AUDIT, clock=clock, entropy=SystemEntropy())) as trail:
+    with closing(Trail(AUDIT, clock=clock, entropy=SystemEntropy())) as trail:
         backups = Backups(
             copies, {"keys": copier, "trail": copier}, trail, clock, resting()
         )
@@ -97,6 +110,7 @@ def test_changes_wait_for_the_end_alone(tmp_path: Path) -> None:
         "most of trail",
         "most of keys",
         "rest",
+        "record to disk",
         "all of keys",
         "all of trail",
         "go on",

@@ -97,6 +97,13 @@ class TestKept:
 
         assert census.read(replace(account, values=moved)) is None
 
+    def test_a_sum_of_another_length(self, census: KeySetDigest) -> None:
+        """Nor has the same sum a second spelling."""
+        account = census.account()
+        values = (b"\0" + account.values[0], *account.values[1:])
+
+        assert census.read(replace(account, values=values)) is None
+
     @pytest.mark.parametrize("position", range(0, 103, 7))
     def test_a_changed_seal(self, census: KeySetDigest, position: int) -> None:
         """Nor the seal."""

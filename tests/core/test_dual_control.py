@@ -186,6 +186,18 @@ class TestBinding:
 
         assert asked.approval_id != ask(ann, sign(key)).approval_id
 
+    def test_what_is_about_an_old_version_outlives_a_rotation(
+        self, gateway: OpenHSM, policy: DemandingPolicy
+    ) -> None:
+        """The version that the operation names is bound, not the current one."""
+        ann, key = person(gateway, "ann"), ed25519(gateway)
+        policy.demands["RevokeKey"], policy.demands["RotateKey"] = (TWO_PEOPLE,), ()
+        revoking = ops.RevokeKey(key_id=key, version=1)
+        approve(person(gateway, "bob"), ask(ann, revoking))
+        ann.execute(ops.RotateKey(key_id=key))
+
+        assert key == ann.execute(revoking).key_id
+
     def test_no_role_is_exempt(self, gateway: OpenHSM) -> None:
         """O-04: an administrator alone destroys nothing."""
         admin = person(gateway, "root", *Role)
