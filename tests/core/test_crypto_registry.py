@@ -376,6 +376,20 @@ class TestHandles:
 
         assert "<GuardedHandle AES-256-GCM>" == repr(handle)
 
+    def test_first_reason_is_kept(self) -> None:
+        """
+        Stopping an algorithm stops handles loaded before; they tell the first reason.
+        """
+        tested = registry(PYCA)
+        handle = tested.load(Algorithm.HMAC_SHA_256, bytes(32))
+        tested.stop(Algorithm.HMAC_SHA_256, "The first reason.")
+        tested.stop(Algorithm.HMAC_SHA_256, "Another one.")
+
+        with pytest.raises(SelfTestFailedError) as caught:
+            handle.mac(b"")
+
+        assert "HMAC-SHA-256 is disabled: The first reason." == str(caught.value)
+
     def test_result_of_a_stopped_algorithm_is_dropped(self) -> None:
         """
         What was being computed when its algorithm was stopped is not handed out.
