@@ -86,6 +86,15 @@ def test_the_baseline_of_another_trail_or_key_is_refused() -> None:
     check_baseline(other, log_id="", hmac_key=KEY)
 
 
+def test_a_line_more_or_less_is_found_without_the_key() -> None:
+    """The header says how many keys there are."""
+    lines = encode_baseline(_header(3), KEYS, KEY)[1]
+
+    for changed in ([*lines[:1], *lines[2:]], [*lines, lines[-1]], [], lines[:1]):
+        with pytest.raises(AuditTamperedError):
+            _check(changed, None)
+
+
 def test_keys_cut_short_after_the_check_are_not_taken_for_all() -> None:
     """A baseline that shrinks while it is read raises."""
     lines = encode_baseline(_header(3), KEYS, KEY)[1]
