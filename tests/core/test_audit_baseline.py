@@ -114,6 +114,16 @@ def test_records_that_no_prune_removed_are_missed(first: int, bad: int) -> None:
     assert {"seq": bad, "reason": "pruned"} == caught.value.facts
 
 
+def test_a_trail_may_begin_where_a_baseline_tells_or_before() -> None:
+    """The record before is the one pruned last, or what the first one names."""
+    baseline = encode_baseline(_header(3), KEYS, KEY)[0]
+
+    assert (1, "ab" * 32) == PrunedPrefix(2, baseline).start
+    assert (0, "") == PrunedPrefix(1, baseline).start
+    assert (-1, "0" * 64) == PrunedPrefix(0, baseline).start
+    assert (-1, "0" * 64) == PrunedPrefix(0, None).start
+
+
 def test_a_baseline_needs_the_record_of_its_prune() -> None:
     """A baseline that no record of the trail tells of is not believed."""
     baseline = encode_baseline(_header(3), KEYS, KEY)[0]
@@ -288,6 +298,22 @@ def test_a_week_of_silence_counts_to_the_microsecond(beyond: int, gone: int) -> 
 
     # By the time that it bears, the first record is older, if by a microsecond.
     assert gone == rule.prunable(0, 2, 2, START + 1)
+
+
+def test_a_record_whose_time_went_back_goes_with_a_later_one() -> None:
+    """After a step back a record's time tells nothing of its age."""
+    trail = _Trail()
+    trail.days(10)
+    trail.clock.step(-400 * 24 * 3600)
+    trail.record()
+    trail.clock.step(400 * 24 * 3600)
+    trail.days(1)
+    trail.reopen()
+    trail.days(29)
+
+    assert 19 == trail.prunable(30)
+    trail.days(1)
+    assert 22 == trail.prunable(30)
 
 
 @given(st.integers(0, 2**32), st.integers(1, 40))

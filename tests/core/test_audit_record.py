@@ -10,7 +10,7 @@ import pytest
 
 from hsm_core._internal.audit.chain import Chain, Follower
 from hsm_core._internal.audit.facts import MAX_LINE_BYTES
-from hsm_core._internal.audit.head_mark import HeadCodec, HeadMark
+from hsm_core._internal.audit.head_mark import HEAD_BYTES, HeadCodec, HeadMark
 from hsm_core._internal.audit.keys import record_mac_function
 from hsm_core._internal.audit.record import (
     Entry,
@@ -214,6 +214,21 @@ def _told(content: bytes) -> object:
 
 
 DAMAGED = (0, "head_damaged")
+
+
+def test_no_byte_of_a_head_file_can_become_another_one() -> None:
+    """A slot that is not whole does not count; all else must be as it was written."""
+    content, told = _head_file(), []
+    for position in range(HEAD_BYTES):
+        changed = bytearray(content)
+        changed[position] ^= 0x10
+        told.append(_told(bytes(changed)))
+
+    assert NEWEST == _told(content)
+    assert {DAMAGED} == set(told[:512])
+    # Body, MAC and padding of the newest slot.
+    assert {OLDER} == set(told[512:1024])
+    assert {NEWEST} == set(told[1024:])
 
 
 def test_a_slot_of_a_head_file_counts_in_its_own_place_only() -> None:

@@ -46,6 +46,21 @@ US = 1_000_000
 
 
 class TestAge:
+    def test_over_a_jump(self) -> None:
+        """
+        Time that the clock jumped over counts only for what came after the jump.
+        """
+        clock = FakeClock()
+        guard, before = ClockJumpGuard(clock), clock.now()
+        clock.advance(3 * DAY)
+        clock.step(365 * DAY)
+        guard.look()
+        after = clock.now()
+        clock.advance(2 * DAY)
+
+        assert 5 * DAY * US == guard.age(before)
+        assert 2 * DAY * US == guard.age(after)
+
     def test_over_small_steps(self) -> None:
         """
         A day is believed in the life of a process, and nothing more.

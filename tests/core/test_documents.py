@@ -144,6 +144,13 @@ class TestDecode:
         assert not is_accepted(stored)
 
 
+def test_repr_gives_nothing_away() -> None:
+    """A document in a log line shows its type only."""
+    shown = repr([DOCUMENT, DOCUMENT.versions[0], DOCUMENT.operations[0]])
+
+    assert "[<KeyDocument>, <VersionDocument>, <OperationRecord>]" == shown
+
+
 class TestIndex:
     def test_of_a_readable_document(self) -> None:
         """

@@ -1,12 +1,24 @@
 # SPDX-License-Identifier: MIT
-"""Frames of records: what is one, byte by byte."""
+"""MACs, and frames of records: what is one, byte by byte."""
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+
 import pytest
 
-from hsm_core._internal.lib.encoding import join, split
+from hsm_core._internal.lib.encoding import join, mac_function, split
 from hsm_core.errors import MalformedError
+
+
+@pytest.mark.parametrize("length", [0, 1, 63, 64, 65, 128])
+def test_keys_about_a_block_of_the_hash(length: int) -> None:
+    """A MAC is HMAC-SHA-256 under a key of any length."""
+    key = b"k" * length
+
+    right = hmac.new(key, b"data", hashlib.sha256).digest()
+    assert right == mac_function(key)(b"data")
 
 
 def test_empty_payload() -> None:
