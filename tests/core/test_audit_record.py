@@ -8,16 +8,19 @@ from typing import Any
 import msgspec
 import pytest
 
-from hsm_core._internal.audit.chain import Chain, Follower
+from hsm_core._internal.audit.chain import Chain, Follower, LogEnd
 from hsm_core._internal.audit.facts import MAX_LINE_BYTES
 from hsm_core._internal.audit.head_mark import HEAD_BYTES, HeadCodec, HeadMark
 from hsm_core._internal.audit.keys import record_mac_function
 from hsm_core._internal.audit.record import (
     Entry,
     decode_entry,
+    event_of,
+    leaf_hash,
 )
 from hsm_core.errors import (
     AuditTamperedError,
+    AuditUnavailableError,
     InputSizeError,
     InvalidInputError,
 )
@@ -189,6 +192,52 @@ def test_no_clock_stops_the_trail(now: int, time: int) -> None:
     line, _ = _chain().extend([AuditDraft(phase=Phase.SINGLE, kind="Sign")], now)
 
     assert time == Follower(log_id=LOG_ID, hmac_key=KEY).follow(line[:-1]).time
+
+
+def test_nothing_follows_a_log_that_was_closed_for_good() -> None:
+    """Nobody writes there, and who reads refuses what stands behind the end."""
+    chain = _chain()
+    begun, closed = chain.extend([AuditDraft.system("system.log-closed")], 0)
+    with pytest.raises(AuditUnavailableError):
+        chain.extend([AuditDraft.system("system.start")], 0)
+    chain.end = LogEnd(chain.end.mark)
+    (behind,) = chain.extend([AuditDraft.system("system.start")], 0)
+    follower = Follower(log_id=LOG_ID, hmac_key=KEY)
+    for line in (begun, closed):
+        follower.follow(line[:-1])
+
+    with pytest.raises(AuditTamperedError) as caught:
+        follower.follow(behind[:-1])
+    assert {"seq": 2, "reason": "after_close"} == caught.value.facts
+
+
+def test_who_opens_a_log_goes_on_with_the_mark_of_who_wrote_it() -> None:
+    """Floor, open intents and set digest are found again from the records."""
+    chain, end = _chain(), LogEnd()
+    found = []
+    for phase, operation_id, set_digest in (
+        (Phase.INTENT, "a", ""),
+        (Phase.SINGLE, "", "11"),
+        (Phase.INTENT, "b", ""),
+        (Phase.INTENT, "a", "22"),
+        (Phase.OUTCOME, "a", ""),
+        (Phase.INTENT, "c", ""),
+        (Phase.OUTCOME, "b", "33"),
+    ):
+        draft = AuditDraft(
+            phase=phase, kind="k", operation_id=operation_id, set_digest=set_digest
+        )
+        *begun, line = chain.extend([draft], 0)
+        seq = end.mark.seq + 1 + len(begun)
+        end = end.after(event_of(line[:-1], seq), seq, leaf_hash(line[:-1]))
+        assert chain.end.mark == end.mark
+        names = "".join(event.operation_id for event in end.open_events())
+        found.append((names, end.mark.floor, end.mark.set_digest))
+
+    assert [
+        *(("a", 1, ""), ("a", 1, "11"), ("ab", 1, "11"), ("ab", 1, "22")),
+        *(("b", 3, "22"), ("bc", 3, "22"), ("c", 6, "33")),
+    ] == found
 
 
 OLDER = HeadMark(seq=5, leaf_hash="ab" * 32, floor=6, set_digest="11")

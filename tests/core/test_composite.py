@@ -171,6 +171,21 @@ def test_halves_of_two_signatures_do_not_mix(algorithm: Algorithm) -> None:
         assert refused(algorithm, MESSAGE, other[:end] + one[end:])
 
 
+@each_composite
+def test_private_keys_have_one_form(algorithm: Algorithm) -> None:
+    """A byte of the framing of the traditional half changed, and it is no key."""
+    octets = der.read_private_key_info(algorithm, key_of(algorithm).material)
+    seed = border(algorithm, "private_bytes")
+    framing = [] if len(octets) - seed == 32 else [seed, seed + 2, seed + 6, -1, -9]
+    wrong = [octets[:-1], octets + b"\0", octets[:seed]]
+    wrong += [altered(octets, position) for position in framing]
+
+    for bad in wrong:
+        with pytest.raises(InvalidInputError) as caught:
+            REGISTRY.load_foreign(algorithm, der.private_key_info(algorithm, bad))
+        assert "material" == caught.value.facts["field"]
+
+
 def test_a_label_is_of_one_composite() -> None:
     """With the very same ML-DSA key, a half is worth nothing in another composite."""
     one, other = Algorithm.MLDSA65_ECDSA_P256_SHA512, Algorithm.MLDSA65_ED25519_SHA512

@@ -31,6 +31,15 @@ def test_a_stuck_generator_gives_nothing(
         entropy.random_bytes(32)
 
 
+def test_a_block_that_comes_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A generator that gives in two calls what is whole in one is broken too."""
+    monkeypatch.setattr(os, "urandom", lambda n: bytes(range(n)))
+    entropy = SystemEntropy()
+
+    with pytest.raises(EntropyUnavailableError):
+        entropy.random_bytes(32)
+
+
 def test_a_missing_generator(monkeypatch: pytest.MonkeyPatch) -> None:
     """A generator that fails is unavailable, and works again afterwards."""
     entropy = SystemEntropy()
