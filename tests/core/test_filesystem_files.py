@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -167,6 +168,20 @@ class TestStagedDirectory:
 
         assert ["theirs"] == os.listdir(tmp_path / "key")
         assert [] == leftovers(tmp_path)
+
+    def test_no_descriptor_is_left(self, tmp_path: Path) -> None:
+        """What can't be staged for want of descriptors leaves nothing behind."""
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        lowest = os.open("/dev/null", os.O_RDONLY)
+        os.close(lowest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, before[1]))
+        try:
+            with pytest.raises(StoreUnavailableError):
+                stage_directory(tmp_path, {"a": b"1"})
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+        assert not list(tmp_path.iterdir())
 
     def test_rename_that_was_done_after_all(self, tmp_path: Path) -> None:
         """

@@ -13,8 +13,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -255,7 +255,7 @@ def stage_directory(parent: Path, contents: Mapping[str, bytes]) -> Path:
                 stack.callback(os.close, opened[-1])
                 _sync_together(opened)
     except BaseException:
-        discard_directory(staged)
+        discard_directory(staged, contents)
         raise
     return staged
 
@@ -278,11 +278,19 @@ def publish_directory(staged: Path, path: Path) -> None:
     _settle(path.parent)
 
 
-def discard_directory(staged: Path) -> bool:
-    """Remove a staged directory; return whether it was there and is gone."""
+def discard_directory(staged: Path, names: Iterable[str] = ()) -> bool:
+    """
+    Remove a staged directory; return whether it was there and is gone.
+
+    Args:
+        staged: The directory.
+
+        names: Its files. To list them takes a descriptor, which there may not be.
+    """
     try:
-        for name in list_directory(staged)[1]:
-            os.unlink(staged / name)
+        for name in names or list_directory(staged)[1]:
+            with suppress(FileNotFoundError):
+                os.unlink(staged / name)
         os.rmdir(staged)
     except (OSError, StoreUnavailableError):
         return False

@@ -264,7 +264,7 @@ class FileRecords(Records):
         """See `Records.discard_staged`."""
         staged = self._staged.pop(name, None)
         if staged is not None:
-            discard_directory(staged[0])
+            discard_directory(*staged)
 
     def _create(self, commit: Commit) -> None:
         folder = self._layout.folder(key_of(commit.name))
@@ -278,7 +278,7 @@ class FileRecords(Records):
             failpoint("store.after_blobs")
             failpoint("store.before_document")
         except BaseException:
-            discard_directory(staged)
+            discard_directory(staged, contents)
             raise
         with self._unsettled.unless_kept(commit.name, folder):
             publish_directory(staged, folder)
