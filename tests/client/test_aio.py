@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""`hsm_client.aio`: what only an event loop asks for."""
+"""`hsm_client.aio`: what only an event loop asks for, and both clients' end."""
 
 import asyncio
+import gc
 import threading
+import weakref
 from typing import Any
 
 import pytest
 
+from hsm_client import RemoteHSM
 from hsm_client.aio import AsyncRemoteHSM
 from hsm_core import operations as ops
 from hsm_core.errors import ConfigurationError
@@ -66,6 +69,20 @@ async def test_token_that_takes_long(stub: Stub, certificates: Certificates) -> 
         await hsm.execute(ops.Status())
 
     assert [True] == [thread != loop_thread for thread in threads]
+
+
+@pytest.mark.parametrize("kind", [RemoteHSM, AsyncRemoteHSM])
+def test_dropped(kind: type[RemoteHSM | AsyncRemoteHSM]) -> None:
+    """A client that nobody holds is freed at once, and its connections with it."""
+    hsm = kind("https://localhost", token=lambda: TOKEN)
+    seen = weakref.ref(hsm)
+    gc.disable()
+    try:
+        del hsm
+
+        assert None is seen()
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(

@@ -295,7 +295,8 @@ class AsyncRemoteHSM(RemoteBase[AsyncTransport, Awaitable[None]]):
     def _open_transport(self, endpoint: str, **options: Any) -> AsyncTransport:
         return AsyncTransport(endpoint, **options)
 
-    def _sleep(self, seconds: float) -> Awaitable[None]:
+    @staticmethod
+    def _sleep(seconds: float, /) -> Awaitable[None]:
         return asyncio.sleep(seconds)
 
     async def _credentials(self) -> dict[str, str]:

@@ -81,8 +81,9 @@ class RemoteBase(ABC, Generic[T, S]):
     def _open_transport(self, endpoint: str, **options: Any) -> T:
         """Return a pool of connections."""
 
+    @staticmethod
     @abstractmethod
-    def _sleep(self, seconds: float, /) -> S:
+    def _sleep(seconds: float, /) -> S:
         """Wait between two attempts."""
 
     def __repr__(self) -> str:
@@ -262,7 +263,8 @@ class RemoteHSM(RemoteBase[Transport, None]):
     def _open_transport(self, endpoint: str, **options: Any) -> Transport:
         return Transport(endpoint, **options)
 
-    def _sleep(self, seconds: float) -> None:
+    @staticmethod
+    def _sleep(seconds: float, /) -> None:
         time.sleep(seconds)
 
     def _credentials(self) -> dict[str, str]:
