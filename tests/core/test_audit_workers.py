@@ -6,6 +6,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -159,6 +160,26 @@ def test_a_worker_that_is_stopped_is_not_waited_for(
 
     assert RECORDS == audit_verify.AuditVerifier(path, KEY).verify().records
     assert [-signal.SIGKILL] * 2 == [worker.poll() for worker in workers]
+
+
+def test_without_room_for_a_thread_there_are_no_workers(
+    made: Path, workers: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that can't be given its order is ended, and nothing waits for it."""
+    popen, begun = subprocess.Popen, list[subprocess.Popen[bytes]]()
+
+    def start(*args: Any, **options: Any) -> subprocess.Popen[bytes]:
+        begun.append(popen(*args, **options))
+        return begun[-1]
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+
+    assert RECORDS == audit_verify.AuditVerifier(made, KEY).verify().records
+    assert ([], [-signal.SIGKILL]) == (workers, [one.poll() for one in begun])
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="it reads /proc")

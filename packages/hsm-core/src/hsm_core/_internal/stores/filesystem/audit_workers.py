@@ -212,13 +212,19 @@ def _started(order: _Order) -> subprocess.Popen[bytes] | None:
     except OSError:
         return None
     # A worker that has stopped before it reads a long order must hold nobody up.
-    threading.Thread(target=_tell, args=(worker, order), daemon=True).start()
+    assert worker.stdin is not None  # noqa: S101 (for the type checker)
+    teller = threading.Thread(target=_tell, args=(worker.stdin, order), daemon=True)
+    try:
+        teller.start()
+    except RuntimeError:  # There is no room for a thread.
+        worker.stdin.close()
+        _stop(worker)
+        return None
     return worker
 
 
-def _tell(worker: subprocess.Popen[bytes], order: _Order) -> None:
-    assert worker.stdin is not None  # noqa: S101 (for the type checker)
-    with suppress(OSError), worker.stdin as stream:
+def _tell(stream: IO[bytes], order: _Order) -> None:
+    with suppress(OSError), stream:
         stream.write(msgspec.msgpack.encode(order))
 
 
