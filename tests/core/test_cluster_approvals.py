@@ -209,6 +209,7 @@ def test_removed_ones_are_gone_for_all(nodes: list[Node], database: str) -> None
     person(nodes[1].hsm, "ada").execute(
         ops.CancelApproval(approval_id=asked.approval_id)
     )
+    nodes[0].session.suspend(key_id)  # a change that the other node has not read yet
     gone = prune_approvals(dual_of(nodes[1]).register, -1)
 
     assert (asked.approval_id,) == gone

@@ -54,8 +54,11 @@ def ripe(world: World, keys: int = 1) -> list[str]:
     return found
 
 
-def test_a_blob_that_cannot_be_deleted_stops_no_other_purge(world: World) -> None:
-    """Its purge is attested once it is gone; until then it is a finding."""
+@pytest.mark.parametrize("says_so", [True, False])
+def test_a_blob_that_cannot_be_deleted_stops_no_other_purge(
+    world: World, *, says_so: bool
+) -> None:
+    """Its purge is attested once it is gone; what is told to be kept is a finding."""
     bad, good = ripe(world, 2)
     inventory = world.hsm._services.inventory  # noqa: SLF001
     store = inventory.store
@@ -63,9 +66,10 @@ def test_a_blob_that_cannot_be_deleted_stops_no_other_purge(world: World) -> Non
     is_stuck = True
 
     def discard(key_id: KeyId, versions: Sequence[int]) -> None:
-        if key_id == bad and is_stuck:
+        if key_id != bad or not is_stuck:
+            real(key_id, versions)
+        elif says_so:
             raise StoreUnavailableError
-        real(key_id, versions)
 
     def get_blob(key_id: KeyId, version: int) -> bytes | None:
         if (key_id, version) == (bad, 1):
@@ -81,7 +85,7 @@ def test_a_blob_that_cannot_be_deleted_stops_no_other_purge(world: World) -> Non
         world.sweep()
 
         assert [DESTROYED, ACTIVE] == world.states(good) == world.states(later)
-        assert "kept" == inventory.tampered.problems()[KeyId(bad)]
+        assert says_so == (KeyId(bad) in inventory.tampered.problems())
         outcomes = {e.key_id for e in world.attested() if e.phase is Phase.OUTCOME}
         assert {good, later} == outcomes
 
@@ -217,6 +221,10 @@ class TestLedgerFaults:
         assert [DESTROYED, ACTIVE] == world.states(key)
         assert ["intent"] == [e.phase for e in world.attested()]
 
+        world.ledger_faults.fail_trail("full")
+        with pytest.raises(AuditUnavailableError):
+            world.sweep()
+        world.ledger_faults.heal_trail()
         world.sweep()
 
         assert ["intent", "outcome"] == [e.phase for e in world.attested()]
