@@ -270,6 +270,25 @@ class TestUnderTheLock:
 
         assert before == b.status().keys
 
+    def test_name(self, nodes: list[Node], database: str) -> None:
+        """
+        A name that another node has given meanwhile is refused, even if the index of
+        names lacks it.
+        """
+        a, b = (node.session for node in nodes)
+        key = b.create_key(ED25519)
+
+        def give(place: str) -> None:
+            if place == "mutation.after_intent":
+                with install(lambda _: None):
+                    b.update(key.key_id, name="release")
+                sql(database, "UPDATE keys SET claim = NULL")
+
+        with install(give), pytest.raises(NameTakenError):
+            a.create_key(ED25519, name="release")
+
+        assert key.key_id == b.describe("release").key_id
+
     def test_credential(self, nodes: list[Node]) -> None:
         """
         A change is refused if its caller was withdrawn on another node meanwhile.
