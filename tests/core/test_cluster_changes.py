@@ -272,8 +272,7 @@ class TestUnderTheLock:
 
     def test_name(self, nodes: list[Node], database: str) -> None:
         """
-        A name that another node has given meanwhile is refused, even if the index of
-        names lacks it.
+        A name that another node has given is refused, even if the index lacks it.
         """
         a, b = (node.session for node in nodes)
         key = b.create_key(ED25519)

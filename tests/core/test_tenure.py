@@ -118,8 +118,7 @@ def test_end_before_others_begin() -> None:
 @pytest.mark.parametrize("seconds", [-3600, 25])
 def test_clock_that_is_set(seconds: int) -> None:
     """
-    A wall clock set back doesn't make a tenure longer; one set forward ends it, some
-    seconds before the lease ends for others.
+    A wall clock set back doesn't make a tenure longer, and one set forward ends it.
     """
     clock = FakeClock()
     tenure = begun(FaultyLeases(clock), clock)
