@@ -126,7 +126,7 @@ class RemoteHSM(RemoteBase[Transport, None]):
 
         max_answer_bytes: Maximum length of a response.
 
-        pause: Sleeps between attempts, for a number of seconds; `time.sleep` by
+        pause: Sleeps between attempts, for a number of seconds; ``time.sleep`` by
             default.
 
     Raises:
