@@ -61,6 +61,14 @@ class TestAge:
         assert 5 * DAY * US == guard.age(before)
         assert 2 * DAY * US == guard.age(after)
 
+    def test_of_the_future(self) -> None:
+        """
+        What has not been yet has no age.
+        """
+        clock = FakeClock()
+
+        assert 0 == ClockJumpGuard(clock).age(clock.now() + 5)
+
     def test_over_small_steps(self) -> None:
         """
         A day is believed in the life of a process, and nothing more.
