@@ -11,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hsm_core._internal.audit.baseline import (
+    ACCEPTED,
     FORMAT,
     Baseline,
     BaselineHeader,
+    KnownKeys,
     PrunedPrefix,
     check_baseline,
     encode_baseline,
@@ -23,7 +25,7 @@ from hsm_core._internal.audit.chain import Chain
 from hsm_core._internal.audit.merkle import CompactRange
 from hsm_core._internal.audit.pruning import IDLE, RetentionRule, WatchedClock
 from hsm_core.errors import AuditTamperedError, MalformedError
-from hsm_core.model import KeyId, Phase, PruneDetail
+from hsm_core.model import AuditEvent, KeyId, Phase, PruneDetail
 from hsm_core.protocols import AuditDraft, KnownKey
 from hsm_core.testing import FakeClock, FakeEntropy
 
@@ -112,6 +114,29 @@ def test_records_that_no_prune_removed_are_missed(first: int, bad: int) -> None:
     with pytest.raises(AuditTamperedError) as caught:
         PrunedPrefix(first, baseline)
     assert {"seq": bad, "reason": "pruned"} == caught.value.facts
+
+
+def test_a_destroyed_key_stays_destroyed() -> None:
+    """Whatever older document of it is accepted, or that there is none any more."""
+    key_id = KeyId("key-0")
+    known = KnownKeys([KnownKey(key_id, 3, "cc", destroyed=True)])
+    for generation, document in ((2, "bb"), (0, "")):
+        known.note(
+            AuditEvent(
+                format=2,
+                seq=generation,
+                prev="0" * 64,
+                time=0,
+                phase=Phase.SINGLE,
+                kind=ACCEPTED,
+                code="ok",
+                key_id=key_id,
+                generation=generation,
+                document_after=document,
+            )
+        )
+
+        assert [KnownKey(key_id, generation, document, destroyed=True)] == [*known]
 
 
 def test_a_trail_may_begin_where_a_baseline_tells_or_before() -> None:
