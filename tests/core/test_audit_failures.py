@@ -18,13 +18,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from hsm_core._internal.audit.head_mark import HeadCodec
 from hsm_core._internal.audit.medium import MediumError
 from hsm_core._internal.audit.writer import MAX_PENDING_BYTES
+from hsm_core._internal.lib import process
 from hsm_core._internal.lib.failpoints import install
+from hsm_core._internal.lib.process import OpeningProcess
 from hsm_core._internal.stores.filesystem.audit import FileAuditLog
 from hsm_core._internal.stores.filesystem.audit_files import write_all
 from hsm_core.errors import (
@@ -511,6 +514,27 @@ def test_a_forked_child_writes_nothing(
     log.close()
 
     assert (4, True) == (verified(path).records, verified(path).clean)
+
+
+def test_a_child_of_c_opens_several_at_once() -> None:
+    """Two threads that find the parent's mark at once are both of this process."""
+    made: list[OpeningProcess] = []
+
+    class ParentsMark:
+        is_asked = False
+
+        def __getitem__(self, _: object) -> int:
+            if not self.is_asked:
+                self.is_asked = True
+                made.append(OpeningProcess())  # As the other thread does meanwhile.
+            return 0
+
+        def __setitem__(self, _: object, value: int) -> None:
+            assert value == 0
+
+    with mock.patch.object(process, "_mark", ParentsMark()):
+        made.append(OpeningProcess())
+        assert all(one.is_this() for one in made)
 
 
 def test_a_lack_of_descriptors_is_no_damage(path: Path) -> None:

@@ -51,8 +51,10 @@ class OpeningProcess:
     __slots__ = ("mark",)
 
     def __init__(self) -> None:
+        global _mark
         if not _mark[0]:
-            _begin_child()
+            # Another thread may have renewed it meanwhile: both marks are right.
+            _mark = _new_mark()
         self.mark: Final = _mark
 
     def is_this(self) -> bool:
