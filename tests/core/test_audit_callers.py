@@ -14,11 +14,15 @@ from types import FrameType
 
 import pytest
 
+from hsm_core._internal.audit.chain import Follower
 from hsm_core._internal.audit.log import DurableAuditLog
+from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core._internal.lib.failpoints import install
+from hsm_core._internal.stores.memory.audit import MemoryAuditLog
 from hsm_core.errors import AuditUnavailableError
 from hsm_core.protocols import AuditTicket
 from hsm_core.settings import AuditSync
+from hsm_core.testing import FakeClock
 from tests.core.audit_faults import (
     begun,
     close_and_check,
@@ -27,7 +31,7 @@ from tests.core.audit_faults import (
     resumes,
     until,
 )
-from tests.core.audit_support import draft, events, open_any, verified
+from tests.core.audit_support import KEY, draft, events, open_any, verified
 
 NAMES = ["audit.log", "audit.sqlite"]
 
@@ -322,3 +326,19 @@ def test_an_interrupt_leaves_no_gap(path: Path, sync: AuditSync) -> None:
 
     assert at > 5
     verified(path)
+
+
+def test_an_interrupt_leaves_no_gap_in_memory() -> None:
+    """The same of a log in memory: the next record follows on one that is there."""
+    log = MemoryAuditLog(KEY, clock=FakeClock(), entropy=SystemEntropy())
+    at = 0
+    while _is_interrupted(lambda: log.append([draft(1)]), at):
+        log.append([draft(2)]).wait()
+        at += 1
+
+    lines = log.lines(0, 1000)
+    follower = Follower(log_id=log.log_id, hmac_key=KEY)
+    for line in lines:
+        follower.check(line)
+    assert at > 5
+    assert log.head().seq == len(lines) - 1

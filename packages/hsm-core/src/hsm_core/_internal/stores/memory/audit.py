@@ -150,9 +150,14 @@ class MemoryAuditLog(BaseAuditLog):
                 drafts = drafts()
                 if not drafts:
                     return DONE
-            lines = self._chain.extend(drafts, self._clock.now())
-            self._announce(drafts)
-            self._stored.add(lines)
+            before = self._chain.end
+            try:
+                lines = self._chain.extend(drafts, self._clock.now())
+                self._announce(drafts)
+                self._stored.add(lines)
+            except BaseException:
+                self._chain.end = before
+                raise
         return DONE
 
     def hand_over(self) -> None:
