@@ -203,7 +203,7 @@ def _seal_each(services: HandlerDependencies, key: KeyDocument) -> Each:
         made = list(seal_each(nonces, texts, bounds, starts))
         answers = [
             answer(reference=item.reference, ciphertext=sealed)
-            for item, sealed in zip(items, made)  # noqa: B905 (it costs)
+            for item, sealed in zip(items, made, strict=True)
         ]
         return tuple(answers), _commitments(starts, made)
 
