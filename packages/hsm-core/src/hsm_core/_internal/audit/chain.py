@@ -145,8 +145,6 @@ class Chain:
         """
         if not drafts:
             raise InvalidInputError("No records to append.", field="drafts")
-        if not drafts:
-            raise InvalidInputError("No records to append.", field="drafts")
         end, codec = self.end, self._codec
         seq, leaf = end.mark.seq, end.mark.leaf_hash
         if end.is_closed:
