@@ -27,7 +27,7 @@ METHOD: Final = """## Method
 - *bare loop* is the least that a recorded use takes in Python: the same cryptography,
   and a record of the same length that is chained, authenticated and written, without
   policy, key states, limits, locks or anything else.
-- Beyond the bare loop, a use takes some 50 calls and 1,500 bytecodes of Python, and no
+- Beyond the bare loop, a use takes some 40 calls and 1,400 bytecodes of Python, and no
   step but the write of the record takes more than a microsecond. The goals of P1
   against SoftHSM2 and of P4 leave room for a fifth of that at most, which pure Python
   does not reach.
