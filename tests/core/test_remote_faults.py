@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import socket
 import sys
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -177,12 +176,10 @@ class TestRequests:
             config.read_timeout = 0.2
             endpoint = silent.client._endpoint  # noqa: SLF001
             endpoint.http_session._timeout._read = 0.2  # noqa: SLF001
-            began = time.monotonic()
 
             with pytest.raises(StoreUnavailableError):
                 S3Vault(silent.client, "bucket", "").get("a")
 
-            assert time.monotonic() < began + 3
             silent.client.close()
 
     def test_nobody_there(self) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from hsm_core import operations as ops
@@ -206,6 +207,7 @@ def test_any_json_names_nobody(gateway: OpenHSM) -> None:
     """Claims of any types match nothing that they do not state, and raise nothing."""
     names = st.sampled_from(["realm_access", "preferred_username", "ref", "repository"])
 
+    @examples(suppress_health_check=[HealthCheck.too_slow])
     @given(st.dictionaries(names, JSON))
     def names_nobody(claims: dict[str, Any]) -> None:
         assert gateway.identify_token(token(**claims)) is None

