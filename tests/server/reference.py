@@ -6,6 +6,7 @@ Run ``python -m tests.server.reference`` after a change of routes, flags or metr
 """
 
 import inspect
+import json
 import re
 from collections.abc import Callable
 from typing import get_args
@@ -118,6 +119,8 @@ def _options() -> str:
 
 def _setting(option: click.Option, setting: Setting) -> tuple[str, str, str]:
     default = f"`{option.default}`" if option.show_default else ""
+    if option.is_flag:
+        default = f"`{json.dumps(option.default)}`"
     if option.required:
         default = "required"
     meaning, _, noted = setting.help.partition("  [default: ")
