@@ -20,3 +20,12 @@ def test_client_of_whom_nothing_can_be_learnt(site: Site) -> None:
 
     assert "client certificate refused" in log
     assert '"reason": "unknown"' in log
+
+
+def test_client_of_whom_nothing_is_known(site: Site) -> None:
+    """With --client-ocsp soft the same client is let in."""
+    with (
+        site.start("--client-ocsp", "soft") as server,
+        site.client(server.port, "ada", "operator") as client,
+    ):
+        assert 200 == client.request("GET", "/api/v1/status").status

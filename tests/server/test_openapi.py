@@ -53,8 +53,9 @@ def test_every_example_is_a_valid_request(kind: type[Operation[Any]]) -> None:
 
 @pytest.mark.parametrize("kind", OPERATIONS, ids=NAMES)
 def test_every_parameter_is_described(kind: type[Operation[Any]]) -> None:
-    """Path, query, header and body hold every field once."""
+    """Path, query, header and body hold every field once; there is a summary."""
     route, operation = kind.route, described(kind)
+    assert operation["summary"]
     places = {"path": set(), "query": set(), "header": set()}  # type: dict[str, set[str]]
     for parameter in operation["parameters"]:
         places[parameter["in"]].add(parameter["name"])

@@ -307,3 +307,16 @@ def test_a_tampered_key_does_not_stop_the_others(site: Site) -> None:
     assert 200 == good.status
     assert (409, "key_tampered") == (bad.status, bad.code)
     assert (200, "degraded") == (health.status, health.json["status"])
+
+
+def test_it_starts_under_its_command_too() -> None:
+    """The installed program is the same as the module."""
+    done = subprocess.run(
+        ["hsm-server", "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PATH": str(Path(sys.executable).parent)},
+    )
+
+    assert done.stdout.startswith("hsm-server, version ")
