@@ -8,6 +8,7 @@ approvals are killed at each call of each step.
 Usage: ``python -m tests.faults.store_sweep``. Needs strace.
 """
 
+import argparse
 import sys
 import time
 from collections.abc import Callable
@@ -73,6 +74,7 @@ def _say(text: str) -> None:
 
 def main() -> int:
     """Run both, and return an exit code; the first failure raises."""
+    argparse.ArgumentParser(description=__doc__.strip().splitlines()[0]).parse_args()
     started = time.monotonic()
     runs: list[Callable[[], int]] = [run_errors, run_kills, run_approvals]
     total = sum(run() for run in runs)
