@@ -33,7 +33,7 @@ KINDS: Final = KNOWN_OPERATIONS | {
     *(
         f"system.{name}"
         for name in (
-            *("approval-anchored", "approval-cancelled", "approval-expired"),
+            *("approval-anchored", "approval-expired"),
             *("approval-forgotten", "approval-released", "approval-requested"),
             *("approval-reserved", "approval-reviewed", "approval-tampered"),
             *("approval-used", "approvals-removed", "backup", "clock-leap"),
