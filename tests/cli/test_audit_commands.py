@@ -18,10 +18,7 @@ import pytest
 
 from hsm_core.factory import OpenHSM, open_hsm
 from hsm_core.model import Role
-from hsm_core.operations import (
-    Operation,
-    VerifyAudit,
-)
+from hsm_core.operations import Operation, VerifyAudit
 from hsm_core.session import Session
 from hsm_core.settings import AuditStoreKind, Settings
 from hsm_core.testing import caller

@@ -9,11 +9,7 @@ import pytest
 from keyring.backend import KeyringBackend
 from keyring.errors import KeyringLocked, PasswordDeleteError
 
-from hsm_client.credentials import (
-    StoredSecrets,
-    has_keyring,
-    open_credential_store,
-)
+from hsm_client.credentials import StoredSecrets, has_keyring, open_credential_store
 from hsm_client.profiles import SecretStore
 from hsm_core.errors import ConfigurationError
 

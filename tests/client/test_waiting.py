@@ -7,20 +7,11 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from hsm_client.waiting import (
-    ApprovalEndedError,
-    ApprovalWait,
-    execute_when_approved,
-)
+from hsm_client.waiting import ApprovalEndedError, ApprovalWait, execute_when_approved
 from hsm_core.errors import AccessDeniedError, ApprovalRequiredError, UnavailableError
 from hsm_core.factory import OpenHSM
 from hsm_core.model import ApprovalState
-from hsm_core.operations import (
-    Approve,
-    CreateKey,
-    DestroyKey,
-    ListKeys,
-)
+from hsm_core.operations import Approve, CreateKey, DestroyKey, ListKeys
 from hsm_core.testing import caller
 from tests.client.asking import ID, Asking
 

@@ -12,10 +12,7 @@ import os
 from functools import cache
 
 from hsm_core._internal.crypto.parameters import signature_parameters
-from hsm_core._internal.crypto.providers import (
-    composite_provider,
-    default_providers,
-)
+from hsm_core._internal.crypto.providers import composite_provider, default_providers
 from hsm_core._internal.crypto.registry import CryptoRegistry
 from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core.algorithms import ALGORITHMS, AESMode, Algorithm, Family, spec

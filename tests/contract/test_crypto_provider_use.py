@@ -8,10 +8,7 @@ import hashlib
 import pytest
 from msgspec.structs import replace
 
-from hsm_core._internal.crypto.der import (
-    read_public_key_info,
-    subject_public_key_info,
-)
+from hsm_core._internal.crypto.der import read_public_key_info, subject_public_key_info
 from hsm_core._internal.crypto.parameters import signature_parameters
 from hsm_core.algorithms import ALGORITHMS, Algorithm, Family, HashAlgorithm, spec
 from hsm_core.errors import (

@@ -10,9 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hsm_core.errors import (
-    InvalidInputError,
-)
+from hsm_core.errors import InvalidInputError
 from hsm_core.protocols import UseCounters
 from tests.contract.store_rows import ROWS, StoreRow
 

@@ -18,14 +18,7 @@ from hsm_core._internal.audit.log import DurableAuditLog
 from hsm_core._internal.stores.filesystem.audit import FileAuditLog
 from hsm_core.errors import AuditUnavailableError
 from hsm_core.model import AuditEvent, ResumeDetail
-from tests.core.audit_support import (
-    Given,
-    draft,
-    events,
-    open_log,
-    opened,
-    verified,
-)
+from tests.core.audit_support import Given, draft, events, open_log, opened, verified
 
 CHANGING = [
     "fdatasync",

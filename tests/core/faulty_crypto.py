@@ -7,10 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar, cast
 
-from hsm_core._internal.crypto.providers import (
-    composite_provider,
-    default_providers,
-)
+from hsm_core._internal.crypto.providers import composite_provider, default_providers
 from hsm_core._internal.crypto.registry import CryptoRegistry
 from hsm_core._internal.crypto.selftest.cases import known_answers
 from hsm_core._internal.lib.entropy import SystemEntropy
@@ -20,12 +17,7 @@ from hsm_core.errors import (
     EntropyUnavailableError,
     SignatureMismatchError,
 )
-from hsm_core.protocols import (
-    CryptoProvider,
-    Entropy,
-    KeyHandle,
-    SignatureParameters,
-)
+from hsm_core.protocols import CryptoProvider, Entropy, KeyHandle, SignatureParameters
 from tests.support import require_service
 
 _KEM = ("encapsulate", "decapsulate", "public_der")

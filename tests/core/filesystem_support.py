@@ -28,13 +28,7 @@ from hsm_core._internal.stores.filesystem import files, key_healing, opening
 from hsm_core._internal.stores.filesystem.stores import FilesystemKeyStore
 from hsm_core.model import KeyId, KeyState
 from hsm_core.protocols import KeyStore, OperationMark
-from tests.core.key_support import (
-    change_of,
-    document_of,
-    key_id_of,
-    operation_of,
-    page,
-)
+from tests.core.key_support import change_of, document_of, key_id_of, operation_of, page
 
 CALLS = frozenset(
     "open close read write fsync rename unlink mkdir rmdir lstat fstat scandir".split()

@@ -16,11 +16,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from hsm_core._internal.stores.filesystem.stores import FilesystemKeyStore
-from hsm_core.errors import (
-    HSMError,
-    OutcomeUnknownError,
-    StoreUnavailableError,
-)
+from hsm_core.errors import HSMError, OutcomeUnknownError, StoreUnavailableError
 from hsm_core.protocols import KeyStore
 from tests.core.filesystem_support import (
     SCENARIOS,

@@ -11,11 +11,7 @@ import pytest
 
 from hsm_core import errors
 from hsm_core import operations as ops
-from hsm_core.factory import (
-    LedgerVerification,
-    OpenHSM,
-    verify_ledger,
-)
+from hsm_core.factory import LedgerVerification, OpenHSM, verify_ledger
 from hsm_core.model import ApprovalState, KeyState, Role
 from hsm_core.testing import FakeClock, caller
 from tests.core.dual_disk import ANN, settings_of

@@ -10,14 +10,7 @@ from typing import Any
 import pytest
 
 from hsm_core import errors, primitives
-from hsm_core.algorithms import (
-    ALGORITHMS,
-    Algorithm,
-    Cost,
-    Family,
-    KeyFormat,
-    KeyUsage,
-)
+from hsm_core.algorithms import ALGORITHMS, Algorithm, Cost, Family, KeyFormat, KeyUsage
 from hsm_core.model import Role
 from hsm_core.session import Session
 from hsm_core.testing import caller, memory_hsm

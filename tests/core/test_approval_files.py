@@ -33,11 +33,7 @@ from hsm_core.model import ApprovalState
 from hsm_core.protocols import ApprovalQuery
 from tests.core.approval_kills import CALLS, assert_old_or_new, row_of, sweep
 from tests.core.approval_steps import STEPS, Seen, make_template, seen, step
-from tests.core.approval_support import (
-    approval_id_of,
-    digest_of,
-    register_of,
-)
+from tests.core.approval_support import approval_id_of, digest_of, register_of
 from tests.core.filesystem_support import (
     FaultyOS,
     as_directory,

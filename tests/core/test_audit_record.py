@@ -12,22 +12,14 @@ from hsm_core._internal.audit.chain import Chain, Follower, LogEnd
 from hsm_core._internal.audit.facts import MAX_LINE_BYTES
 from hsm_core._internal.audit.head_mark import HEAD_BYTES, HeadCodec, HeadMark
 from hsm_core._internal.audit.keys import record_mac_function
-from hsm_core._internal.audit.record import (
-    Entry,
-    decode_entry,
-    event_of,
-    leaf_hash,
-)
+from hsm_core._internal.audit.record import Entry, decode_entry, event_of, leaf_hash
 from hsm_core.errors import (
     AuditTamperedError,
     AuditUnavailableError,
     InputSizeError,
     InvalidInputError,
 )
-from hsm_core.model import (
-    LogBegunDetail,
-    Phase,
-)
+from hsm_core.model import LogBegunDetail, Phase
 from hsm_core.protocols import AuditDraft
 from tests.core.audit_support import KEY
 

@@ -16,11 +16,7 @@ import pytest
 from hsm_core._internal.audit.head_mark import HEAD_BYTES
 from hsm_core._internal.audit.record import Entry, decode_entry, leaf_hash
 from hsm_core.errors import AuditTamperedError, WrongAuditKeyError
-from hsm_core.model import (
-    ApprovalDemand,
-    MessageDetail,
-    Phase,
-)
+from hsm_core.model import ApprovalDemand, MessageDetail, Phase
 from tests.core import record_attacks
 from tests.core.audit_support import (
     KEY,

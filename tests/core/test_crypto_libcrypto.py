@@ -18,9 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from hsm_core._internal.crypto.der import (
-    subject_public_key_info,
-)
+from hsm_core._internal.crypto.der import subject_public_key_info
 from hsm_core._internal.crypto.libcrypto import LibcryptoProvider, library
 from hsm_core._internal.crypto.libcrypto.library import (
     Buffer,
@@ -38,11 +36,7 @@ from hsm_core._internal.crypto.libcrypto.provider import (
 from hsm_core._internal.crypto.parameters import signature_parameters
 from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core.algorithms import ALGORITHMS, Algorithm, Family
-from hsm_core.errors import (
-    HSMError,
-    InvalidInputError,
-    SignatureMismatchError,
-)
+from hsm_core.errors import HSMError, InvalidInputError, SignatureMismatchError
 from tests.core.libcrypto_ledger import Ledger
 from tests.support import require_service
 

@@ -9,10 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from hsm_core._internal.crypto.der import (
-    read_private_key_info,
-    seed_key_info,
-)
+from hsm_core._internal.crypto.der import read_private_key_info, seed_key_info
 from hsm_core._internal.crypto.parameters import signature_parameters
 from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core._providers.oqs.library import (

@@ -11,10 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsm_core._internal.crypto.der import (
-    expanded_key_info,
-    read_private_form,
-)
+from hsm_core._internal.crypto.der import expanded_key_info, read_private_form
 from hsm_core._internal.crypto.formats import shown_form
 from hsm_core._internal.crypto.libcrypto import LibcryptoProvider
 from hsm_core._internal.crypto.parameters import signature_parameters

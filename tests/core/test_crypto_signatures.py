@@ -34,13 +34,7 @@ from hsm_core.errors import (
 )
 from hsm_core.protocols import SignatureParameters
 from tests.contract.provider_rows import altered
-from tests.core.crypto_samples import (
-    PYCA,
-    SIGNING,
-    label,
-    material,
-    public_der,
-)
+from tests.core.crypto_samples import PYCA, SIGNING, label, material, public_der
 
 MESSAGE = b"a message"
 

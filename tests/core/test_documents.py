@@ -32,13 +32,7 @@ from hsm_core.errors import InputSizeError, KeyTamperedError
 from hsm_core.model import KeyOrigin
 from hsm_core.protocols import IndexEntry
 from hsm_core.testing import FakeEntropy
-from tests.core.key_support import (
-    LOG_ID,
-    RING,
-    document_of,
-    key_id_of,
-    operation_of,
-)
+from tests.core.key_support import LOG_ID, RING, document_of, key_id_of, operation_of
 
 DOCUMENT = document_of(
     1, versions=2, name="pay", tags=("a", "b"), operations=(operation_of(1),)

@@ -11,10 +11,7 @@ from pathlib import Path
 import pytest
 
 from hsm_core._internal.stores.filesystem.stores import FilesystemKeyStore
-from hsm_core.errors import (
-    StorageFullError,
-    StoreUnavailableError,
-)
+from hsm_core.errors import StorageFullError, StoreUnavailableError
 from tests.core.filesystem_support import (
     CHANGES,
     SCENARIOS,

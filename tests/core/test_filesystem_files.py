@@ -30,11 +30,7 @@ from hsm_core._internal.stores.filesystem.opening import (
     sync_directory,
 )
 from hsm_core._internal.stores.records import UnsettledError
-from hsm_core.errors import (
-    IntegrityError,
-    StoreUnavailableError,
-    UnsafeFileModeError,
-)
+from hsm_core.errors import IntegrityError, StoreUnavailableError, UnsafeFileModeError
 from tests.core.filesystem_support import FaultyOS, leftovers, patched, struck
 
 pytestmark = pytest.mark.usefixtures("private_umask")

@@ -16,11 +16,7 @@ import pytest
 
 from hsm_core._internal.lib.failpoints import install
 from hsm_core._internal.stores.filesystem.stores import FilesystemKeyStore
-from hsm_core.errors import (
-    KeyTamperedError,
-    OutcomeUnknownError,
-    StoreUnavailableError,
-)
+from hsm_core.errors import KeyTamperedError, OutcomeUnknownError, StoreUnavailableError
 from hsm_core.protocols import KeyStore
 from tests.core.filesystem_child import POINTS
 from tests.core.filesystem_support import (

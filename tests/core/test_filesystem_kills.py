@@ -13,12 +13,7 @@ import pytest
 
 from hsm_core._internal.stores.filesystem.stores import FilesystemKeyStore
 from hsm_core.errors import StoreLockedError
-from tests.core.filesystem_support import (
-    SCENARIOS,
-    copy,
-    leftovers,
-    seen,
-)
+from tests.core.filesystem_support import SCENARIOS, copy, leftovers, seen
 from tests.core.filesystem_sweeps import kill_before_every
 from tests.core.key_support import key_id_of, operation_of
 from tests.support import REPOSITORY, require_program

@@ -25,12 +25,7 @@ from hsm_core._internal.crypto.der import (
     read_private_form,
     read_private_key_info,
 )
-from hsm_core.algorithms import (
-    ALGORITHMS,
-    Algorithm,
-    KeyFormat,
-    KeyUsage,
-)
+from hsm_core.algorithms import ALGORITHMS, Algorithm, KeyFormat, KeyUsage
 from hsm_core.session import Session
 from hsm_core.testing import memory_hsm
 from tests.core.hsm_support import (

@@ -20,10 +20,7 @@ from hsm_core._internal.crypto.registry import GeneratedKey, default_registry
 from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core.algorithms import ALGORITHMS, Algorithm, spec
 from hsm_core.algorithms.specs import KEM_ENVELOPE
-from hsm_core.errors import (
-    DecryptionError,
-    SelfTestFailedError,
-)
+from hsm_core.errors import DecryptionError, SelfTestFailedError
 from hsm_core.model import KeyId
 from hsm_core.protocols import KeyHandle
 from tests.contract.provider_rows import altered

@@ -27,12 +27,7 @@ from hsm_core.errors import StoreLockedError, StoreUnavailableError, Unavailable
 from hsm_core.model import Caller, Role
 from hsm_core.protocols import ApprovalStore
 from hsm_core.session import Session
-from hsm_core.settings import (
-    ApprovalStoreKind,
-    AuditStoreKind,
-    KeyStoreKind,
-    Settings,
-)
+from hsm_core.settings import ApprovalStoreKind, AuditStoreKind, KeyStoreKind, Settings
 from tests.contract.store_rows import ROWS, StoreRow
 from tests.core import approval_support, key_support
 from tests.self_tests import open_tested

@@ -20,12 +20,7 @@ from hsm_core.errors import ApprovalRequiredError, StoreLockedError
 from hsm_core.model import ApprovalState, Phase
 from hsm_core.operations import CreateKey, Status
 from hsm_core.protocols import ApprovalQuery, ApprovalStore, AuditDraft, AuditLog
-from hsm_core.settings import (
-    ApprovalStoreKind,
-    AuditStoreKind,
-    PolicyProfile,
-    Settings,
-)
+from hsm_core.settings import ApprovalStoreKind, AuditStoreKind, PolicyProfile, Settings
 from hsm_core.testing import FakeClock, caller, memory_hsm
 from tests.core.approval_support import (
     Register,

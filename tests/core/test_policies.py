@@ -19,11 +19,7 @@ from hsm_core._internal.handlers.base import HANDLERS
 from hsm_core._internal.keyring.versions import REVOKED_BY_POLICY
 from hsm_core._internal.policy.facts import SYSTEM_GRANTS
 from hsm_core._policies.rules import KNOWN_OPERATIONS, REVOCABLE
-from hsm_core.errors import (
-    ConfigurationError,
-    InvalidInputError,
-    UnsafeFileModeError,
-)
+from hsm_core.errors import ConfigurationError, InvalidInputError, UnsafeFileModeError
 from hsm_core.model import Role
 from hsm_core.operations import OPERATIONS
 from hsm_core.policies import built_in_text, load_policy, parse_policy

@@ -16,9 +16,7 @@ from hsm_core._internal.stores.postgresql import migrations
 from hsm_core._internal.stores.postgresql.connection import connect, read_location
 from hsm_core._internal.stores.postgresql.database import ClusterDatabase
 from hsm_core._internal.stores.postgresql.migrations import steps
-from hsm_core._internal.stores.postgresql.records import (
-    ClusterKeyStore,
-)
+from hsm_core._internal.stores.postgresql.records import ClusterKeyStore
 from hsm_core.errors import (
     ConfigurationError,
     ConflictError,

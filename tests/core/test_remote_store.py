@@ -30,13 +30,7 @@ from hsm_core.protocols import OperationMark, VaultObject
 from hsm_core.testing import FakeClock
 from tests.core.forked import holds_in_child
 from tests.core.key_support import everything, key_id_of, operation_of, page
-from tests.core.remote_support import (
-    change,
-    create,
-    no_pauses,
-    open_remote,
-    settle,
-)
+from tests.core.remote_support import change, create, no_pauses, open_remote, settle
 from tests.support import REPOSITORY
 
 ONE = key_id_of(1)

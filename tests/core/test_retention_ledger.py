@@ -20,12 +20,7 @@ from hsm_core.errors import (
 )
 from hsm_core.factory import LedgerVerification, verify_ledger
 from hsm_core.model import KeyState, MessageDetail, Role
-from hsm_core.operations import (
-    BeginLedger,
-    LedgerBegun,
-    ListAuditEvents,
-    RecoverStore,
-)
+from hsm_core.operations import BeginLedger, LedgerBegun, ListAuditEvents, RecoverStore
 from hsm_core.settings import AuditStoreKind
 from hsm_core.testing import FakeClock, caller, memory_hsm
 from tests.core import record_attacks

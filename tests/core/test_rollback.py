@@ -18,13 +18,7 @@ from hsm_core._internal.lib.failpoints import install
 from hsm_core.factory import OpenHSM
 from hsm_core.model import Integrity, KeyState
 from hsm_core.testing import FakeClock, caller
-from tests.core.changed_stores import (
-    DATA,
-    Data,
-    SqliteData,
-    problems,
-    session_on,
-)
+from tests.core.changed_stores import DATA, Data, SqliteData, problems, session_on
 
 DAY: Final = 24 * 3600
 

@@ -15,13 +15,7 @@ from hsm_core._internal.lib.concurrency import BackgroundWorker
 from hsm_core.factory import OpenHSM
 from hsm_core.model import Integrity
 from hsm_core.testing import memory_hsm
-from tests.core.changed_stores import (
-    DATA,
-    Data,
-    FilesystemData,
-    problems,
-    session_on,
-)
+from tests.core.changed_stores import DATA, Data, FilesystemData, problems, session_on
 
 
 @pytest.fixture(params=DATA, ids=lambda kind: kind.kind.value)

@@ -15,14 +15,7 @@ from hsm_core._internal.keyring.use_counters import UseAccounts, UseRules
 from hsm_core._internal.stores.memory.records import MemoryUseCounters
 from hsm_core.errors import KeyTamperedError, StoreUnavailableError, UseLimitError
 from hsm_core.testing import FakeClock, Faults, faulty_use_counters
-from tests.core.uses_support import (
-    KEY,
-    MATERIAL,
-    SMALL,
-    accounts_over,
-    stored,
-    use,
-)
+from tests.core.uses_support import KEY, MATERIAL, SMALL, accounts_over, stored, use
 
 VERSION = KEY.current_version
 NODE = st.integers(0, 2)

@@ -15,9 +15,7 @@ import pytest
 
 from hsm_core import errors
 from hsm_core import operations as ops
-from hsm_core._internal.crypto.libcrypto.provider import (
-    LibcryptoSignaturePrivateHandle,
-)
+from hsm_core._internal.crypto.libcrypto.provider import LibcryptoSignaturePrivateHandle
 from hsm_core._internal.crypto.registry import CryptoRegistry, GeneratedKey
 from hsm_core._internal.handlers.base import Speed
 from hsm_core._internal.pipeline.asynchronous import Lane, Pools

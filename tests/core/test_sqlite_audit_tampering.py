@@ -14,19 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from hsm_core.errors import (
-    AuditTamperedError,
-    ConfigurationError,
-    StoreLockedError,
-)
-from tests.core.audit_support import (
-    check_named,
-    copy_of,
-    draft,
-    fill,
-    intent,
-    verified,
-)
+from hsm_core.errors import AuditTamperedError, ConfigurationError, StoreLockedError
+from tests.core.audit_support import check_named, copy_of, draft, fill, intent, verified
 from tests.core.sqlite_audit_support import (
     edited,
     open_log,

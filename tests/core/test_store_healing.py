@@ -20,17 +20,8 @@ from hsm_core.model import KeyInfo, KeyState
 from hsm_core.protocols import bucket_of
 from hsm_core.session import Session
 from hsm_core.testing import Faults, memory_hsm
-from tests.core.changed_stores import (
-    FilesystemData,
-    SqliteData,
-    problems,
-    session_on,
-)
-from tests.core.filesystem_support import (
-    failing_sync_of_directories,
-    patched,
-    struck,
-)
+from tests.core.changed_stores import FilesystemData, SqliteData, problems, session_on
+from tests.core.filesystem_support import failing_sync_of_directories, patched, struck
 
 Change = Callable[[Session, str], KeyInfo]
 

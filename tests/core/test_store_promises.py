@@ -11,13 +11,7 @@ from hsm_core.errors import InvalidInputError, KeyTamperedError
 from hsm_core.model import Integrity, KeyState
 from hsm_core.operations import RecoverKey, RecoverStore
 from hsm_core.testing import caller
-from tests.core.changed_stores import (
-    DATA,
-    Data,
-    FilesystemData,
-    problems,
-    session_on,
-)
+from tests.core.changed_stores import DATA, Data, FilesystemData, problems, session_on
 
 
 @pytest.fixture(params=DATA, ids=lambda kind: kind.kind.value)

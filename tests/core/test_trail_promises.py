@@ -13,11 +13,7 @@ import pytest
 from hsm_core._internal.audit.log import DurableAuditLog
 from hsm_core._internal.audit.record import event_of
 from hsm_core._internal.audit.verify import verify_range
-from hsm_core.errors import (
-    AuditTamperedError,
-    AuditUnavailableError,
-    StoreLockedError,
-)
+from hsm_core.errors import AuditTamperedError, AuditUnavailableError, StoreLockedError
 from hsm_core.factory import open_hsm
 from hsm_core.settings import Settings
 from hsm_core.testing import FakeClock

@@ -34,14 +34,7 @@ from hsm_core.errors import (
 )
 from hsm_core.testing import Faults, faulty_use_counters
 from tests.core.key_support import RING
-from tests.core.uses_support import (
-    KEY,
-    MATERIAL,
-    SMALL,
-    accounts_over,
-    stored,
-    use,
-)
+from tests.core.uses_support import KEY, MATERIAL, SMALL, accounts_over, stored, use
 from tests.support import REPOSITORY
 
 VERSION = KEY.current_version

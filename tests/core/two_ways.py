@@ -20,11 +20,7 @@ import msgspec
 from hsm_core import operations as ops
 from hsm_core._internal.pipeline.plans import Plans
 from hsm_core._internal.policy.engine import RuleEngine
-from hsm_core.algorithms import (
-    CiphertextEncoding,
-    HashAlgorithm,
-    SignatureEncoding,
-)
+from hsm_core.algorithms import CiphertextEncoding, HashAlgorithm, SignatureEncoding
 from hsm_core.errors import AuthenticationError, HSMError
 from hsm_core.factory import OpenHSM
 from hsm_core.model import Role

@@ -5,13 +5,7 @@ import base64
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric import (
-    ec,
-    ed448,
-    ed25519,
-    rsa,
-    x25519,
-)
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa, x25519
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 
 from hsm_core._internal.crypto.der import read_private_form, read_private_key_info

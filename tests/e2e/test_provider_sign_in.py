@@ -20,10 +20,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 import pytest
-from cryptography.hazmat.primitives.serialization import (
-    BestAvailableEncryption,
-    pkcs12,
-)
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, pkcs12
 
 import hsm_client
 import hsm_client.aio

@@ -17,13 +17,7 @@ import pytest
 from hsm_core.model import Role
 from hsm_core.session import Session
 from hsm_core.testing import caller
-from tests.core.ripe_material import (
-    DAY,
-    MovedClock,
-    adopt_policy,
-    make_old,
-    ripen,
-)
+from tests.core.ripe_material import DAY, MovedClock, adopt_policy, make_old, ripen
 from tests.e2e.processes import ServerProcess
 from tests.e2e.retention_site import POLICY, RetentionSite
 

@@ -16,13 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from hsm_cli.io.key_files import read_private_key
 from hsm_client.credentials import decode_secrets
-from hsm_client.messages import (
-    Answer,
-    BlockReader,
-    entry_of,
-    error_of_event,
-    result_of,
-)
+from hsm_client.messages import Answer, BlockReader, entry_of, error_of_event, result_of
 from hsm_client.profiles import parse_profiles
 from hsm_core import operations as ops
 from hsm_core import wire

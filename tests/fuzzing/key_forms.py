@@ -34,12 +34,7 @@ from hsm_core._internal.crypto.composite import (
 from hsm_core._internal.crypto.formats import json_web_key, kept_form, usable_form
 from hsm_core.algorithms import Algorithm, KeyFormat, spec
 from hsm_core.approver_keys import ApproverKey, read_approver_key, read_key_lines
-from hsm_core.consent import (
-    SSH_NAMESPACE,
-    ShownField,
-    ShownOperation,
-    check_shown,
-)
+from hsm_core.consent import SSH_NAMESPACE, ShownField, ShownOperation, check_shown
 from hsm_core.model import KeyId
 from hsm_core.wire import decode_json, encode_json
 from tests.core.crypto_samples import PYCA, material, public_der

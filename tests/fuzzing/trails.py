@@ -45,10 +45,7 @@ from hsm_core.model import KeyId
 from hsm_core.protocols import KnownKey
 from tests.core.audit_support import KEY, draft, intent, live_segment, opened, outcome
 from tests.core.sqlite_audit_support import opened as opened_database
-from tests.fuzzing.stored_forms import (
-    NothingReadError,
-    wanted,
-)
+from tests.fuzzing.stored_forms import NothingReadError, wanted
 from tests.fuzzing.target import Target
 
 _REFUSALS: Final = (AuditTamperedError, NothingReadError, ConfigurationError)

@@ -44,14 +44,7 @@ from tests.server.issuer_kit import (
     Issued,
     mapping_policy,
 )
-from tests.server.support import (
-    SECRET,
-    SetClock,
-    b64url,
-    claims,
-    mint,
-    sign_parts,
-)
+from tests.server.support import SECRET, SetClock, b64url, claims, mint, sign_parts
 from tests.server.token_kit import Signer, signer
 
 NAMES: Final = tuple(ISSUED)

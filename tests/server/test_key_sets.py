@@ -16,11 +16,7 @@ from hsm_core.errors import ConfigurationError
 from hsm_server.config.settings import TokenRules
 from hsm_server.identity import key_sets
 from hsm_server.identity.key_sets import MAX_SET_BYTES, KeySetTask
-from hsm_server.identity.token_keys import (
-    Algorithm,
-    key_from_pem,
-    public_key_set,
-)
+from hsm_server.identity.token_keys import Algorithm, key_from_pem, public_key_set
 from hsm_server.identity.token_sources import TokenSource
 from hsm_server.tls.state import ActiveState
 from tests.server.family import counter, wait_until

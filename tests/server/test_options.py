@@ -43,12 +43,7 @@ from hsm_server.config.settings import (
     TokenConfig,
     TokenRules,
 )
-from hsm_server.config.tls import (
-    ACMESettings,
-    ClientSettings,
-    PairFiles,
-    TLSSettings,
-)
+from hsm_server.config.tls import ACMESettings, ClientSettings, PairFiles, TLSSettings
 from hsm_server.main import main
 from hsm_server.starting import Start
 from hsm_server.system.standard_streams import announce

@@ -8,12 +8,7 @@ import pytest
 from hsm_core import errors
 from hsm_core.errors import HSMError
 from hsm_core.rest import REQUEST_CODES
-from hsm_server.config.exit_codes import (
-    EXIT_CODES,
-    ExitCode,
-    ListenError,
-    exit_code_of,
-)
+from hsm_server.config.exit_codes import EXIT_CODES, ExitCode, ListenError, exit_code_of
 from hsm_server.http.problems import (
     STATUS,
     Problem,

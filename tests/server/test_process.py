@@ -25,13 +25,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from tests.pki import self_signed_root
 from tests.server.family import counter, create, wait_until
 from tests.server.pem_files import serve_by, write_pair
-from tests.server.process import (
-    MASTER,
-    Site,
-    client_context,
-    connect,
-    request,
-)
+from tests.server.process import MASTER, Site, client_context, connect, request
 from tests.server.support import Authority, b64, b64url, claims, mint
 
 both = pytest.mark.parametrize("site", ["process", "inline"], indirect=True)

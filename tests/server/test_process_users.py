@@ -11,14 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.server.family import (
-    Family,
-    counter,
-    create,
-    retrying,
-    status,
-    wait_until,
-)
+from tests.server.family import Family, counter, create, retrying, status, wait_until
 from tests.server.process import Running, Site
 from tests.server.support import SECRET
 

@@ -21,12 +21,7 @@ from hsm_server.identity.id_tokens import ProviderTrust
 from hsm_server.identity.key_sets import ProviderKeysTask, key_set_tasks
 from hsm_server.identity.token_keys import Algorithm, key_from_pem, public_key_set
 from tests.server.family import wait_until
-from tests.server.oidc_issuer import (
-    CLIENT_ID,
-    CLIENT_SECRET,
-    REDIRECT,
-    OIDCIssuer,
-)
+from tests.server.oidc_issuer import CLIENT_ID, CLIENT_SECRET, REDIRECT, OIDCIssuer
 from tests.server.process import Running, Site
 from tests.server.test_id_tokens import KID, NONCE, token
 from tests.server.test_id_tokens import settings as provider

@@ -15,14 +15,7 @@ from hsm_server.tls.contexts import TLSStateError, try_state
 from hsm_server.tls.state import ClientRules, ServerPair
 from tests.pki import SERVER, Issued, Issuer, self_signed_root
 from tests.server.ocsp_support import CA
-from tests.server.tls_support import (
-    REQUEST,
-    Server,
-    curl,
-    s_client,
-    serving,
-    state_of,
-)
+from tests.server.tls_support import REQUEST, Server, curl, s_client, serving, state_of
 from tests.support import require_program
 
 GROUPS = {

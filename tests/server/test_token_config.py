@@ -10,11 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from hsm_core.errors import (
-    ConfigurationError,
-    InvalidInputError,
-    UnsafeFileModeError,
-)
+from hsm_core.errors import ConfigurationError, InvalidInputError, UnsafeFileModeError
 from hsm_server.config.settings import TokenRules
 from hsm_server.identity.token_config import (
     MAX_KEYS,

@@ -11,10 +11,7 @@ from typing import Final
 import cryptography_vectors
 
 from hsm_core import primitives
-from hsm_core._internal.crypto.der import (
-    read_public_key_info,
-    subject_public_key_info,
-)
+from hsm_core._internal.crypto.der import read_public_key_info, subject_public_key_info
 from hsm_core.algorithms import (
     Algorithm,
     HashAlgorithm,

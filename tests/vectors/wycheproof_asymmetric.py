@@ -15,11 +15,7 @@ from hsm_core.algorithms import (
     SignatureScheme,
     parse_algorithm,
 )
-from hsm_core.errors import (
-    DecryptionError,
-    InvalidInputError,
-    SignatureMismatchError,
-)
+from hsm_core.errors import DecryptionError, InvalidInputError, SignatureMismatchError
 from tests.vectors.key_forms import ec_point_info, ec_private_info, rsa_public_info
 from tests.vectors.tally import LOADING, Tally, Test, expect_refusal
 from tests.vectors.wycheproof import Group, octets

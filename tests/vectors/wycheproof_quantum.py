@@ -20,9 +20,7 @@ from hsm_core._internal.crypto.der import (
     seed_key_info,
     subject_public_key_info,
 )
-from hsm_core._internal.crypto.libcrypto.provider import (
-    LibcryptoSignaturePrivateHandle,
-)
+from hsm_core._internal.crypto.libcrypto.provider import LibcryptoSignaturePrivateHandle
 from hsm_core._internal.crypto.parameters import signature_parameters
 from hsm_core.algorithms import Algorithm
 from hsm_core.errors import DecryptionError, InvalidInputError

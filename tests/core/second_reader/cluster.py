@@ -8,12 +8,7 @@ from typing import Any, Final
 
 from tests.core.second_reader.follower import Follower, Log
 from tests.core.second_reader.keys import NOTHING, BadLogError
-from tests.core.second_reader.marks import (
-    Baseline,
-    baseline_of,
-    check_prune,
-    slot_of,
-)
+from tests.core.second_reader.marks import Baseline, baseline_of, check_prune, slot_of
 
 Rows = Sequence[Sequence[Any]]
 

@@ -130,11 +130,7 @@ def _print_error(error: HSMError, *, as_json: bool, hint: str = "") -> None:
 
 def _advice(error: HSMError) -> str:
     """Return the next step after an error whose message does not name it."""
-    from hsm_core.errors import (
-        AccessDeniedError,
-        AuthenticationError,
-        TransportError,
-    )
+    from hsm_core.errors import AccessDeniedError, AuthenticationError, TransportError
 
     if isinstance(error, AccessDeniedError):
         return "for the policy rule that allows it, add --show-rule"

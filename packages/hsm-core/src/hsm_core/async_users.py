@@ -32,13 +32,7 @@ from hsm_core.algorithms import (
 )
 from hsm_core.consent import shown_sha256
 from hsm_core.errors import KeyNotFoundError, NameTakenError
-from hsm_core.model import (
-    ApprovalState,
-    AuditEntry,
-    KeyInfo,
-    KeyState,
-    VersionInfo,
-)
+from hsm_core.model import ApprovalState, AuditEntry, KeyInfo, KeyState, VersionInfo
 from hsm_core.protocols import AsyncHSM
 
 __all__ = ["AsyncAudit", "AsyncKey", "AsyncUser", "AuditReport"]

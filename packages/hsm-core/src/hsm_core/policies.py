@@ -42,10 +42,7 @@ from hsm_core._policies.rules import (
 )
 from hsm_core._policies.token_identities import read_token_identities, review_claims
 from hsm_core.approver_keys import read_approver_keys
-from hsm_core.errors import (
-    ConfigurationError,
-    InvalidInputError,
-)
+from hsm_core.errors import ConfigurationError, InvalidInputError
 from hsm_core.identities import identity
 from hsm_core.model import Role
 from hsm_core.settings import PolicyProfile

@@ -33,13 +33,7 @@ from hsm_core.algorithms import (
 )
 from hsm_core.consent import shown_sha256
 from hsm_core.errors import KeyNotFoundError, NameTakenError
-from hsm_core.model import (
-    ApprovalState,
-    AuditEntry,
-    KeyInfo,
-    KeyState,
-    VersionInfo,
-)
+from hsm_core.model import ApprovalState, AuditEntry, KeyInfo, KeyState, VersionInfo
 from hsm_core.protocols import HSM
 
 __all__ = ["Audit", "AuditReport", "Key", "User"]

@@ -8,11 +8,7 @@ from functools import partial
 from aiohttp import web
 
 from hsm_server.api.openapi import openapi_document
-from hsm_server.api.routes import (
-    add_api_routes,
-    add_metrics_route,
-    add_service_routes,
-)
+from hsm_server.api.routes import add_api_routes, add_metrics_route, add_service_routes
 from hsm_server.config.settings import ServerSettings
 from hsm_server.http.fast_path import FAST_PATH, FastPath
 from hsm_server.http.middleware import answer_everything, set_common_headers

@@ -12,18 +12,9 @@ import msgspec
 # A library, because the file is the user's own, and Python only reads TOML.
 import tomlkit
 
-from hsm_client.profiles import (
-    Profile,
-    check_profile_name,
-    config_file,
-    load_profiles,
-)
+from hsm_client.profiles import Profile, check_profile_name, config_file, load_profiles
 from hsm_core.dev_profile import config_folder
-from hsm_core.private_files import (
-    locked_file,
-    read_private_file,
-    write_private_file,
-)
+from hsm_core.private_files import locked_file, read_private_file, write_private_file
 
 
 def save_profile(profile: Profile) -> None:

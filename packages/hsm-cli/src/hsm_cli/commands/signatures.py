@@ -19,11 +19,7 @@ from hsm_cli.invocation import Invocation
 from hsm_cli.io.files import Source
 from hsm_cli.io.results import deliver
 from hsm_cli.operands import payload_operands, proof_options
-from hsm_cli.parameters import (
-    HSMCommand,
-    out_option,
-    version_option,
-)
+from hsm_cli.parameters import HSMCommand, out_option, version_option
 from hsm_core.errors import (
     GenerationConflictError,
     KeyStateError,

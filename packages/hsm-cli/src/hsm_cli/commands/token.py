@@ -24,11 +24,7 @@ from hsm_client.tokens import (
     open_signer,
     open_token,
 )
-from hsm_core.errors import (
-    AuthenticationError,
-    ConfigurationError,
-    InvalidInputError,
-)
+from hsm_core.errors import AuthenticationError, ConfigurationError, InvalidInputError
 from hsm_core.model import Record
 from hsm_core.secret_input import read_secret
 

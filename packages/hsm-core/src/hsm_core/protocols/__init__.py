@@ -9,15 +9,7 @@ providers: `KeyStore`, `UseCounters`, `AuditLog`, `ApprovalStore`, `Leases`,
 and by the contract suites.
 """
 
-from hsm_core.protocols import (
-    callers,
-    keys,
-    policy,
-    providers,
-    shared,
-    stores,
-    trail,
-)
+from hsm_core.protocols import callers, keys, policy, providers, shared, stores, trail
 from hsm_core.protocols.callers import *
 from hsm_core.protocols.keys import *
 from hsm_core.protocols.policy import *

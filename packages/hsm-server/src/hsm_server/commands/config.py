@@ -13,12 +13,7 @@ from hsm_core.errors import HSMError
 from hsm_server.config.annotations import Setting
 from hsm_server.config.core import SINGLE_STORES, STORAGE, core_settings
 from hsm_server.config.exit_codes import exit_code_of
-from hsm_server.config.file import (
-    check_places,
-    config_option,
-    given_file,
-    take_store,
-)
+from hsm_server.config.file import check_places, config_option, given_file, take_store
 from hsm_server.config.options import GROUPS, Command, options, table_of
 from hsm_server.config.rendering import is_shown, toml_of
 from hsm_server.config.settings import HTTPLimits

@@ -20,11 +20,7 @@ import click
 from click.core import ParameterSource
 
 from hsm_core.errors import ConfigurationError, HSMError, UnsafeFileModeError
-from hsm_core.secret_input import (
-    is_literal_secret,
-    read_secret_text,
-    split_password,
-)
+from hsm_core.secret_input import is_literal_secret, read_secret_text, split_password
 from hsm_core.setting_files import read_setting_file
 from hsm_core.settings import KeyStoreKind
 from hsm_server.config.annotations import Setting, parse_all_stores, variable_of

@@ -10,11 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from hsm_core.secret_input import (
-    is_literal_secret,
-    split_password,
-    without_secrets,
-)
+from hsm_core.secret_input import is_literal_secret, split_password, without_secrets
 from hsm_server.config.annotations import Setting, User
 from hsm_server.config.options import text_of
 

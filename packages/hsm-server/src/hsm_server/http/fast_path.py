@@ -29,11 +29,7 @@ from hsm_core.rest import (
     is_interface_claim,
     parse_revision,
 )
-from hsm_server.http.credentials import (
-    bearer_of,
-    certificate_of,
-    peer_address,
-)
+from hsm_server.http.credentials import bearer_of, certificate_of, peer_address
 from hsm_server.http.middleware import (
     REQUEST_ID,
     failure_parts,
@@ -43,14 +39,7 @@ from hsm_server.http.middleware import (
 )
 from hsm_server.http.requests import HOST, JSON
 from hsm_server.http.responses import Parts
-from hsm_server.http.state import (
-    GUARD,
-    IN_FLIGHT,
-    SETTINGS,
-    SOURCES,
-    VAULT,
-    Exchange,
-)
+from hsm_server.http.state import GUARD, IN_FLIGHT, SETTINGS, SOURCES, VAULT, Exchange
 from hsm_server.limits.guard import credential_digest
 from hsm_server.observability.tracing import parent_of
 from hsm_server.vault.access import CancelUse, Reply, Visitor

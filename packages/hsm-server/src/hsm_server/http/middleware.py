@@ -30,11 +30,7 @@ from hsm_core.operations import OPERATIONS, ApprovalInfo
 from hsm_core.rest import API_PREFIX, REVISION_HEADER
 from hsm_core.wire import asked_approval
 from hsm_server.http.credentials import address_of, shown_by, source_of
-from hsm_server.http.problems import (
-    RequestRefusedError,
-    problem_parts,
-    status_of,
-)
+from hsm_server.http.problems import RequestRefusedError, problem_parts, status_of
 from hsm_server.http.requests import flaw_of
 from hsm_server.http.responses import COMMON_HEADERS, REQUEST_ID_HEADER, Parts
 from hsm_server.http.state import (

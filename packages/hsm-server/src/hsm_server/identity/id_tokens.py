@@ -19,11 +19,7 @@ import msgspec
 from hsm_core import wire
 from hsm_core.errors import AuthenticationError, HSMError
 from hsm_core.model import Role, TokenClaims
-from hsm_server.config.settings import (
-    MAX_TOKEN_BYTES,
-    OIDCSettings,
-    TokenRules,
-)
+from hsm_server.config.settings import MAX_TOKEN_BYTES, OIDCSettings, TokenRules
 from hsm_server.identity.clock import FlooredClock
 from hsm_server.identity.token_keys import Algorithm, TokenKey, TokenTrust
 from hsm_server.identity.token_sources import IssuerKeys

@@ -19,11 +19,7 @@ from typing import Any, Final, TypeAlias
 
 from yarl import URL
 
-from hsm_server.config.settings import (
-    CONSOLE_PROVIDER,
-    ServerSettings,
-    TokenIssuer,
-)
+from hsm_server.config.settings import CONSOLE_PROVIDER, ServerSettings, TokenIssuer
 from hsm_server.identity.fetch import (
     Fetched,
     FetchError,

@@ -13,12 +13,7 @@ from typing import Final
 
 from hsm_core.model import Role
 from hsm_core.people import CA_FILE, CA_KEY_FILE, POLICY_FILE, REVOCATION_FILE
-from hsm_core.settings import (
-    ApprovalStoreKind,
-    AuditStoreKind,
-    KeyStoreKind,
-    Settings,
-)
+from hsm_core.settings import ApprovalStoreKind, AuditStoreKind, KeyStoreKind, Settings
 
 PORT: Final = 8443
 SETTINGS_FILE: Final = "hsm.toml"

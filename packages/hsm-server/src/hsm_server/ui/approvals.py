@@ -51,13 +51,7 @@ from hsm_core.operations import (
     Withdraw,
     result_type,
 )
-from hsm_server.ui.actions import (
-    Action,
-    FormPages,
-    RejectedFormError,
-    Tree,
-    fields_of,
-)
+from hsm_server.ui.actions import Action, FormPages, RejectedFormError, Tree, fields_of
 from hsm_server.ui.forms import Field, Form
 from hsm_server.ui.security import HOME
 from hsm_server.ui.view import Page, View

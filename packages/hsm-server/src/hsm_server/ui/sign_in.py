@@ -23,11 +23,7 @@ from aiohttp import web
 from hsm_core.errors import AuthenticationError
 from hsm_server.config.settings import MAX_TOKEN_BYTES
 from hsm_server.http.state import LOGGER, PROVIDER, VAULT
-from hsm_server.identity.oidc_client import (
-    Provider,
-    ProviderError,
-    SignInState,
-)
+from hsm_server.identity.oidc_client import Provider, ProviderError, SignInState
 from hsm_server.identity.oidc_config import RETURN_PATH
 from hsm_server.ui.rendering import PAGE_HEADERS
 from hsm_server.ui.security import (

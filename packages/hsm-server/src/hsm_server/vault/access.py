@@ -16,12 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from hsm_core.model import Line, Record
-from hsm_core.operations import (
-    AuditPage,
-    HSMStatus,
-    ListAuditEvents,
-    Operation,
-)
+from hsm_core.operations import AuditPage, HSMStatus, ListAuditEvents, Operation
 from hsm_server.limits.buckets import Quota
 from hsm_server.limits.guard import ClusterLimits
 

@@ -10,12 +10,7 @@ from typing import Any, TypeVar
 
 from hsm_core.errors import AuthenticationError
 from hsm_core.model import Caller
-from hsm_core.operations import (
-    AuditPage,
-    HSMStatus,
-    ListAuditEvents,
-    Operation,
-)
+from hsm_core.operations import AuditPage, HSMStatus, ListAuditEvents, Operation
 from hsm_core.protocols import AsyncHSMGateway, Request
 from hsm_server.limits.buckets import Quota
 from hsm_server.limits.guard import ClusterLimits

@@ -8,11 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from hsm_cli.interfaces.pkcs11 import constants as ck
-from hsm_cli.interfaces.pkcs11.cipher_schemes import (
-    CIPHERS,
-    ENCRYPTING,
-    CipherScheme,
-)
+from hsm_cli.interfaces.pkcs11.cipher_schemes import CIPHERS, ENCRYPTING, CipherScheme
 from hsm_cli.interfaces.pkcs11.errors import CryptokiError, room
 from hsm_cli.interfaces.pkcs11.key_operations import KeyOperation, add_part, begin
 from hsm_cli.interfaces.pkcs11.sessions import OperationKind

@@ -12,11 +12,7 @@ import msgspec
 
 from hsm_cli.interfaces.pkcs11 import constants as ck
 from hsm_cli.interfaces.pkcs11.calls import CALLS, Call
-from hsm_cli.interfaces.pkcs11.errors import (
-    BufferTooSmallError,
-    CryptokiError,
-    rv_of,
-)
+from hsm_cli.interfaces.pkcs11.errors import BufferTooSmallError, CryptokiError, rv_of
 from hsm_cli.interfaces.pkcs11.parameters import BARE, Mechanism, read_mechanism
 from hsm_cli.interfaces.pkcs11.sessions import OperationKind, Session
 from hsm_cli.interfaces.pkcs11.wire import (

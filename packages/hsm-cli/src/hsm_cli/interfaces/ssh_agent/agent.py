@@ -27,16 +27,8 @@ from hsm_cli.interfaces.ssh_agent.requests import (
     Signed,
     parse_signed,
 )
-from hsm_cli.interfaces.ssh_agent.signatures import (
-    encode_signature,
-    format_of,
-    signing,
-)
-from hsm_client.waiting import (
-    ApprovalEndedError,
-    ApprovalWait,
-    execute_when_approved,
-)
+from hsm_cli.interfaces.ssh_agent.signatures import encode_signature, format_of, signing
+from hsm_client.waiting import ApprovalEndedError, ApprovalWait, execute_when_approved
 from hsm_core.errors import AuthenticationError, HSMError
 from hsm_core.protocols import HSM
 

@@ -26,10 +26,7 @@ from hsm_core._internal.approvals.rollback_check import (
 )
 from hsm_core._internal.approvals.service import ApprovalService, CredentialCheck
 from hsm_core._internal.approvals.signatures import SignatureCheck
-from hsm_core._internal.approvals.workflow import (
-    ApprovalReservation,
-    ApprovalWorkflow,
-)
+from hsm_core._internal.approvals.workflow import ApprovalReservation, ApprovalWorkflow
 from hsm_core._internal.audit.record import event_of
 from hsm_core._internal.keyring.dependencies import Dependencies
 from hsm_core._internal.keyring.documents import KeyDocument

@@ -35,13 +35,7 @@ from hsm_core.errors import (
     GenerationConflictError,
     InputSizeError,
 )
-from hsm_core.model import (
-    Approval,
-    ApprovalDecision,
-    ApprovalState,
-    Caller,
-    Role,
-)
+from hsm_core.model import Approval, ApprovalDecision, ApprovalState, Caller, Role
 from hsm_core.protocols import (
     ApprovalChange,
     ApprovalEntry,

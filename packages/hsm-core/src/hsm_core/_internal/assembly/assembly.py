@@ -35,10 +35,7 @@ from hsm_core._internal.keyring.use_counters import UseAccounts, UseRules
 from hsm_core._internal.lib.cache import RecentEvent
 from hsm_core._internal.lib.concurrency import BackgroundWorker
 from hsm_core._internal.pipeline.authorisation import ApprovalDesk
-from hsm_core._internal.pipeline.refusals import (
-    SystemRecorder,
-    record_system,
-)
+from hsm_core._internal.pipeline.refusals import SystemRecorder, record_system
 from hsm_core._internal.policy.engine import RuleEngine, policy_of
 from hsm_core._internal.policy.in_force import PolicyHolder
 from hsm_core._internal.retention.evidence import LedgerCheck
@@ -49,11 +46,7 @@ from hsm_core._internal.retention.service import (
     removal_method,
 )
 from hsm_core._internal.stores.memory.records import MemoryApprovalStore
-from hsm_core.errors import (
-    AuditTamperedError,
-    KeyRingTamperedError,
-    StoreMismatchError,
-)
+from hsm_core.errors import AuditTamperedError, KeyRingTamperedError, StoreMismatchError
 from hsm_core.policies import Policy
 from hsm_core.protocols import (
     ApprovalStore,

@@ -27,22 +27,12 @@ from hsm_core._internal.pipeline.refusals import (
     record_stopped,
     record_system,
 )
-from hsm_core._internal.policy.in_force import (
-    PolicyHolder,
-    PolicyReloader,
-    Recogniser,
-)
+from hsm_core._internal.policy.in_force import PolicyHolder, PolicyReloader, Recogniser
 from hsm_core._internal.retention.service import Retention, RetentionSlot
 from hsm_core.errors import AuditTamperedError, AuditUnavailableError
 from hsm_core.model import Caller, PolicyIdentity, TokenClaims
 from hsm_core.operations import Operation
-from hsm_core.protocols import (
-    HSM,
-    AsyncHSMGateway,
-    KeyStore,
-    SharedState,
-    SharedTrust,
-)
+from hsm_core.protocols import HSM, AsyncHSMGateway, KeyStore, SharedState, SharedTrust
 from hsm_core.settings import Settings
 
 if TYPE_CHECKING:

@@ -31,10 +31,7 @@ from hsm_core._internal.audit.record import (
     leaf_hash,
 )
 from hsm_core._internal.audit.uses import Line, Uses
-from hsm_core.errors import (
-    AuditUnavailableError,
-    InvalidInputError,
-)
+from hsm_core.errors import AuditUnavailableError, InvalidInputError
 from hsm_core.model import AuditEvent, LogBegunDetail, Phase
 from hsm_core.protocols import AuditDraft, UseDraft
 

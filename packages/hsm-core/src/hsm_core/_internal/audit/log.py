@@ -11,12 +11,7 @@ from typing import Final
 
 from hsm_core._internal.audit.baseline import Baseline
 from hsm_core._internal.audit.chain import Chain
-from hsm_core._internal.audit.medium import (
-    DONE,
-    AuditMedium,
-    BaselineStore,
-    Reserve,
-)
+from hsm_core._internal.audit.medium import DONE, AuditMedium, BaselineStore, Reserve
 from hsm_core._internal.audit.pruning import Pruner, RetentionRule, WatchedClock
 from hsm_core._internal.audit.reading import pruned_before
 from hsm_core._internal.audit.record import time_of

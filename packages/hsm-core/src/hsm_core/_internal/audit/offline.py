@@ -9,11 +9,7 @@ from collections.abc import Callable
 
 from hsm_core._internal.audit.reading import EventFilter
 from hsm_core._internal.audit.record import event_of, leaf_hash
-from hsm_core._internal.audit.verify import (
-    Look,
-    OfflineVerification,
-    of_events,
-)
+from hsm_core._internal.audit.verify import Look, OfflineVerification, of_events
 from hsm_core.model import AuditEntry, AuditEvent
 from hsm_core.operations import AuditPage, ListAuditEvents
 

@@ -26,11 +26,7 @@ from hsm_core._internal.audit.keys import bind_prefixes_function, record_mac_fun
 from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.audit.uses import Uses, is_use
 from hsm_core._internal.lib.encoding import StoredForm, newer_format
-from hsm_core.errors import (
-    AuditTamperedError,
-    InputSizeError,
-    InvalidInputError,
-)
+from hsm_core.errors import AuditTamperedError, InputSizeError, InvalidInputError
 from hsm_core.model import (
     ApprovalDemand,
     AuditDetail,

@@ -10,12 +10,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 from hsm_core._internal.audit.backlog import Backlog
 from hsm_core._internal.audit.chain import LogEnd
 from hsm_core._internal.audit.head_mark import HeadMark
-from hsm_core._internal.audit.medium import (
-    Group,
-    GroupCondition,
-    SharedMedium,
-    Ticket,
-)
+from hsm_core._internal.audit.medium import Group, GroupCondition, SharedMedium, Ticket
 from hsm_core.protocols import AuditDraft, UseDraft
 
 Draft: TypeAlias = AuditDraft | UseDraft

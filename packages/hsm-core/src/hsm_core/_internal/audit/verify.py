@@ -15,12 +15,7 @@ import msgspec
 
 from hsm_core._internal.audit.baseline import Baseline, PrunedPrefix
 from hsm_core._internal.audit.chain import Follower, LogEnd
-from hsm_core._internal.audit.facts import (
-    HASH,
-    FactsTrack,
-    entry_of,
-    facts_line_of,
-)
+from hsm_core._internal.audit.facts import HASH, FactsTrack, entry_of, facts_line_of
 from hsm_core._internal.audit.head_mark import HeadMark, StoredHead
 from hsm_core._internal.audit.reading import RecordSource
 from hsm_core._internal.audit.reasons import Reason, tampered

@@ -36,13 +36,7 @@ from hsm_core._internal.audit.outage import Outage
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core.errors import AuditUnavailableError
 from hsm_core.model import Phase
-from hsm_core.protocols import (
-    AuditDraft,
-    AuditHealth,
-    AuditTicket,
-    Clock,
-    UseDraft,
-)
+from hsm_core.protocols import AuditDraft, AuditHealth, AuditTicket, Clock, UseDraft
 from hsm_core.settings import AuditSync
 
 MAX_PENDING_BYTES: Final = 16 * 1024 * 1024

@@ -23,14 +23,7 @@ from hsm_core._internal.keyring.use_counters import Use, UseAccounts
 from hsm_core._internal.keyring.versions import check_usage, require_version
 from hsm_core._internal.lib.cache import RecentEvent
 from hsm_core._json import bytes_fields
-from hsm_core.algorithms import (
-    Algorithm,
-    Cost,
-    Family,
-    KeyUsage,
-    parse_algorithm,
-    spec,
-)
+from hsm_core.algorithms import Algorithm, Cost, Family, KeyUsage, parse_algorithm, spec
 from hsm_core.errors import (
     InvalidInputError,
     PayloadTooLargeError,

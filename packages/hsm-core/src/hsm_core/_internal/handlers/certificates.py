@@ -19,11 +19,7 @@ from hsm_core._internal.handlers.context import RequestContext
 from hsm_core._internal.handlers.key_creation import KeyMutation
 from hsm_core._internal.keyring.documents import KeyDocument, VersionDocument
 from hsm_core._internal.keyring.versions import numbered_version, with_versions
-from hsm_core.errors import (
-    InvalidInputError,
-    KeyStateError,
-    UnsupportedOperationError,
-)
+from hsm_core.errors import InvalidInputError, KeyStateError, UnsupportedOperationError
 from hsm_core.model import KeyState
 
 _MAX_KEY_BYTES: Final = 1024 * 1024

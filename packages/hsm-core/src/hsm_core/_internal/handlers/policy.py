@@ -31,11 +31,7 @@ from hsm_core._policies.certificate_identities import KnownPerson, person_of
 from hsm_core._policies.rules import KEYED, MAKING, PolicyRule
 from hsm_core._policies.token_identities import TokenIdentity, identity_of_token
 from hsm_core.algorithms import parse_algorithm
-from hsm_core.errors import (
-    AuthenticationError,
-    InvalidInputError,
-    KeyNotFoundError,
-)
+from hsm_core.errors import AuthenticationError, InvalidInputError, KeyNotFoundError
 from hsm_core.identities import token_issuer
 from hsm_core.model import AuditEvent, Caller, KeyId, TokenClaims
 from hsm_core.policies import KNOWN_OPERATIONS, parse_policy

@@ -34,11 +34,7 @@ from hsm_core._internal.lib import encoding
 from hsm_core._internal.lib.encoding import hkdf_sha256, mac_function
 from hsm_core.algorithms import Algorithm
 from hsm_core.approver_keys import read_approver_key
-from hsm_core.errors import (
-    EntropyUnavailableError,
-    HSMError,
-    SelfTestFailedError,
-)
+from hsm_core.errors import EntropyUnavailableError, HSMError, SelfTestFailedError
 from hsm_core.protocols import Entropy, MasterKeySource
 
 _DRAWN_BYTES: Final = 32

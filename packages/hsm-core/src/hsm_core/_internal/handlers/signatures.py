@@ -23,11 +23,7 @@ from hsm_core._internal.handlers.context import RequestContext
 from hsm_core._internal.keyring.documents import KeyDocument, VersionDocument
 from hsm_core._internal.keyring.versions import is_short_walk, usable_versions
 from hsm_core.algorithms import Algorithm, SignatureEncoding, spec
-from hsm_core.errors import (
-    MacMismatchError,
-    SignatureMismatchError,
-    VerificationError,
-)
+from hsm_core.errors import MacMismatchError, SignatureMismatchError, VerificationError
 from hsm_core.protocols import SignatureParameters
 
 SignOrVerify = TypeVar("SignOrVerify", ops.Sign, ops.Verify)

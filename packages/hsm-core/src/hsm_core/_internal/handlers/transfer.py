@@ -15,13 +15,7 @@ from hsm_core._internal.crypto.key_transport import (
     unwrap_key,
     wrap_key,
 )
-from hsm_core._internal.handlers.base import (
-    Answer,
-    Handler,
-    Plan,
-    Speed,
-    handles,
-)
+from hsm_core._internal.handlers.base import Answer, Handler, Plan, Speed, handles
 from hsm_core._internal.handlers.context import RequestContext
 from hsm_core._internal.handlers.key_creation import NewKeyHandler
 from hsm_core._internal.keyring.documents import KeyDocument

@@ -34,13 +34,7 @@ from hsm_core.errors import (
     KeyTamperedError,
 )
 from hsm_core.model import ApprovalDetail, AuditEvent, Integrity, KeyId, Phase
-from hsm_core.protocols import (
-    AuditDraft,
-    AuditDrafts,
-    AuditLog,
-    AuditTicket,
-    KnownKey,
-)
+from hsm_core.protocols import AuditDraft, AuditDrafts, AuditLog, AuditTicket, KnownKey
 
 COMMITTED: Final = frozenset({"ok", "recovered-committed"})
 """Codes of the outcomes of changes that were committed."""

@@ -15,11 +15,7 @@ from hsm_core._internal.keyring.key_ring import BlobContext, KeyRing
 from hsm_core._internal.keyring.stored_keys import TamperedKeys, tampering
 from hsm_core._internal.lib.cache import BoundedCache
 from hsm_core.algorithms import Algorithm
-from hsm_core.errors import (
-    GenerationConflictError,
-    KeyStateError,
-    KeyTamperedError,
-)
+from hsm_core.errors import GenerationConflictError, KeyStateError, KeyTamperedError
 from hsm_core.model import Integrity, KeyId, KeyState
 from hsm_core.operations import KeyCacheStatus
 from hsm_core.protocols import Entropy, KeyHandle, KeyStore

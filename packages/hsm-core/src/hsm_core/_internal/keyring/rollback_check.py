@@ -23,11 +23,7 @@ from hsm_core._internal.keyring.repository import KeyRepository, Present
 from hsm_core._internal.keyring.set_digest import Sums
 from hsm_core._internal.keyring.stored_keys import tampering
 from hsm_core._internal.time.clock import instant
-from hsm_core.errors import (
-    Fact,
-    KeyNotFoundError,
-    KeyTamperedError,
-)
+from hsm_core.errors import Fact, KeyNotFoundError, KeyTamperedError
 from hsm_core.model import AuditEvent, Integrity, KeyId
 from hsm_core.protocols import AuditLog, KeyDigest, KnownKey, bucket_of
 

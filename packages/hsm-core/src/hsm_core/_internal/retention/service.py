@@ -14,10 +14,7 @@ import msgspec
 from hsm_core._internal.keyring.dependencies import Dependencies
 from hsm_core._internal.lib.concurrency import BackgroundWorker
 from hsm_core._internal.pipeline.authorisation import ApprovalDesk
-from hsm_core._internal.retention.decisions import (
-    Pauses,
-    PurgeDecisions,
-)
+from hsm_core._internal.retention.decisions import Pauses, PurgeDecisions
 from hsm_core._internal.retention.ledger import RetentionLedger, TrailCheck
 from hsm_core._internal.retention.purger import Purger
 from hsm_core._internal.retention.state import (

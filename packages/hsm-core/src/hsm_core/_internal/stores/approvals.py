@@ -18,16 +18,8 @@ from typing import Protocol, TypeAlias
 from hsm_core._internal.approvals.records import MAX_RECORD_BYTES, read_entry
 from hsm_core._internal.keyring.documents import is_key_id
 from hsm_core._internal.lib.failpoints import failpoint
-from hsm_core._internal.stores.records import (
-    APPROVALS,
-    Records,
-    unknown_outcome,
-)
-from hsm_core.errors import (
-    GenerationConflictError,
-    InputSizeError,
-    InvalidInputError,
-)
+from hsm_core._internal.stores.records import APPROVALS, Records, unknown_outcome
+from hsm_core.errors import GenerationConflictError, InputSizeError, InvalidInputError
 from hsm_core.model import ApprovalState
 from hsm_core.protocols import (
     ApprovalChange,

@@ -43,10 +43,7 @@ from hsm_core._providers.oqs.library import (
     open_library,
 )
 from hsm_core.algorithms import ALGORITHMS, Algorithm, Family, spec
-from hsm_core.errors import (
-    AlgorithmUnavailableError,
-    SignatureMismatchError,
-)
+from hsm_core.errors import AlgorithmUnavailableError, SignatureMismatchError
 from hsm_core.protocols import CryptoProvider, Entropy, KeyHandle, SignatureParameters
 
 

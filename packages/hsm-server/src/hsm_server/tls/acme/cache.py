@@ -41,11 +41,7 @@ from hsm_core.secret_input import is_open_to_others
 from hsm_server.certificates import UNREADABLE
 from hsm_server.config.exit_codes import ListenError
 from hsm_server.config.tls import ACMESettings
-from hsm_server.tls.certificates import (
-    check_chain,
-    der_of,
-    readable_extension_of,
-)
+from hsm_server.tls.certificates import check_chain, der_of, readable_extension_of
 from hsm_server.tls.files import open_regular
 from hsm_server.tls.state import ServerPair
 

@@ -34,13 +34,7 @@ from hsm_core.operations import Operation
 from hsm_core.wire import asked_approval
 from hsm_server.http.problems import problem_of, status_of
 from hsm_server.ui.actions import Action, RejectedFormError, Tree, submit
-from hsm_server.ui.forms import (
-    ENCODINGS,
-    MOST_INPUT_BYTES,
-    Field,
-    Option,
-    fill_fields,
-)
+from hsm_server.ui.forms import ENCODINGS, MOST_INPUT_BYTES, Field, Option, fill_fields
 from hsm_server.ui.keys.presenters import KEY, find_key, path_of
 from hsm_server.ui.view import Page, View
 

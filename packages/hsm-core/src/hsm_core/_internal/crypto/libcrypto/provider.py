@@ -16,11 +16,7 @@ from hsm_core._internal.crypto.der import (
     seed_key_info,
     wrong_root,
 )
-from hsm_core._internal.crypto.expanded import (
-    expanded_alone,
-    read_seed,
-    seed_bytes,
-)
+from hsm_core._internal.crypto.expanded import expanded_alone, read_seed, seed_bytes
 from hsm_core._internal.crypto.handle import RawPublicHandle
 from hsm_core._internal.crypto.libcrypto.library import (
     Buffer,
@@ -41,10 +37,7 @@ from hsm_core._internal.crypto.parameters import (
     check_signing,
 )
 from hsm_core.algorithms import ALGORITHMS, Algorithm, Family, spec
-from hsm_core.errors import (
-    AlgorithmUnavailableError,
-    SignatureMismatchError,
-)
+from hsm_core.errors import AlgorithmUnavailableError, SignatureMismatchError
 from hsm_core.protocols import Entropy, SignatureParameters
 
 

@@ -22,12 +22,7 @@ from hsm_core._internal.crypto.selftest.cases import (
     expect_signature,
     failure,
 )
-from hsm_core.algorithms import (
-    AESMode,
-    HashAlgorithm,
-    SignatureScheme,
-    spec,
-)
+from hsm_core.algorithms import AESMode, HashAlgorithm, SignatureScheme, spec
 from hsm_core.errors import AlgorithmUnavailableError, DecryptionError
 from hsm_core.protocols import KeyHandle, OAEPParameters
 

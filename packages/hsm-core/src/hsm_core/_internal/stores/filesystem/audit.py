@@ -41,10 +41,7 @@ from hsm_core._internal.stores.filesystem.opening import (
     sibling,
     storage_errors,
 )
-from hsm_core.errors import (
-    AuditUnavailableError,
-    ConfigurationError,
-)
+from hsm_core.errors import AuditUnavailableError, ConfigurationError
 from hsm_core.model import Phase, RepairDetail
 from hsm_core.protocols import AuditDraft
 

@@ -15,12 +15,7 @@ from typing import BinaryIO, Final
 
 import msgspec
 
-from hsm_core._internal.audit.facts import (
-    MAX_LINE_BYTES,
-    START,
-    FactsCache,
-    FactsTrack,
-)
+from hsm_core._internal.audit.facts import MAX_LINE_BYTES, START, FactsCache, FactsTrack
 from hsm_core._internal.audit.medium import Cause, MediumError
 from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.lib import failpoints

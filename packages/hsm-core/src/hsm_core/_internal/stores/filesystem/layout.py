@@ -48,11 +48,7 @@ from hsm_core._internal.stores.records import (
     USES,
     key_of,
 )
-from hsm_core.errors import (
-    IntegrityError,
-    StoreUnavailableError,
-    UnsafeFileModeError,
-)
+from hsm_core.errors import IntegrityError, StoreUnavailableError, UnsafeFileModeError
 from hsm_core.model import KeyId
 
 DOCUMENT_NAME: Final = "key.json"

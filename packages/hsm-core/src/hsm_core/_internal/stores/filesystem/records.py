@@ -47,11 +47,7 @@ from hsm_core._internal.stores.records import (
     key_of,
     names_blob,
 )
-from hsm_core.errors import (
-    ConflictError,
-    IntegrityError,
-    StoreUnavailableError,
-)
+from hsm_core.errors import ConflictError, IntegrityError, StoreUnavailableError
 from hsm_core.protocols import ApprovalEntry
 
 

@@ -45,11 +45,7 @@ from hsm_core._internal.stores.postgresql.connection import (
     postgres_errors,
     run,
 )
-from hsm_core.errors import (
-    AuditTamperedError,
-    HSMError,
-    StorageFullError,
-)
+from hsm_core.errors import AuditTamperedError, HSMError, StorageFullError
 
 if TYPE_CHECKING:
     from hsm_core._internal.stores.postgresql.database import ClusterDatabase

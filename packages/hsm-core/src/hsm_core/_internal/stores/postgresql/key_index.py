@@ -33,12 +33,7 @@ from hsm_core._internal.stores.keys import claimed
 from hsm_core._internal.stores.postgresql.database import ClusterDatabase, NumberedRows
 from hsm_core.errors import IntegrityError, InvalidInputError
 from hsm_core.model import KeyId, KeyState
-from hsm_core.protocols import (
-    IndexEntry,
-    IndexPage,
-    IndexQuery,
-    OperationMark,
-)
+from hsm_core.protocols import IndexEntry, IndexPage, IndexQuery, OperationMark
 
 _INTEGER_LIMIT: Final = 2**63
 _LISTING_SECONDS: Final = 20.0

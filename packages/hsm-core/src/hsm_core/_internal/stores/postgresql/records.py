@@ -72,12 +72,7 @@ from hsm_core.errors import (
     StoreUnavailableError,
 )
 from hsm_core.model import KeyId
-from hsm_core.protocols import (
-    ApprovalChange,
-    ApprovalEntry,
-    StoreAccount,
-    StoredKey,
-)
+from hsm_core.protocols import ApprovalChange, ApprovalEntry, StoreAccount, StoredKey
 
 if TYPE_CHECKING:
     from psycopg import Cursor

@@ -24,11 +24,7 @@ from hsm_core._internal.audit.facts import MAX_LINE_BYTES
 from hsm_core._internal.audit.head_mark import HEAD_BYTES, HeadCodec, StoredHead
 from hsm_core._internal.audit.offline import OfflineVerifier
 from hsm_core._internal.audit.reasons import Reason, tampered
-from hsm_core._internal.audit.verify import (
-    Look,
-    OfflineVerification,
-    verify_log,
-)
+from hsm_core._internal.audit.verify import Look, OfflineVerification, verify_log
 from hsm_core._internal.stores.audit_rows import StoredRows
 from hsm_core._internal.stores.filesystem.audit_files import HEAD
 from hsm_core._internal.stores.filesystem.opening import sibling
@@ -40,11 +36,7 @@ from hsm_core._internal.stores.sqlite.audit_rows import (
     check_schema,
     translated,
 )
-from hsm_core.errors import (
-    AuditUnavailableError,
-    ConfigurationError,
-    StoreLockedError,
-)
+from hsm_core.errors import AuditUnavailableError, ConfigurationError, StoreLockedError
 
 _MAGIC: Final = b"SQLite format 3\0"
 _CAREFUL: Final = (

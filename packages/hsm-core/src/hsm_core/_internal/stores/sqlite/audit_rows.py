@@ -16,12 +16,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from typing import Final
 
-from hsm_core._internal.audit.facts import (
-    SPAN,
-    FactsTrack,
-    entry_of,
-    facts_line_of,
-)
+from hsm_core._internal.audit.facts import SPAN, FactsTrack, entry_of, facts_line_of
 from hsm_core._internal.audit.head_mark import StoredHead
 from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.audit.record import leaf_hash

@@ -37,16 +37,9 @@ from hsm_core._internal.stores.sqlite.key_rows import (
     NUMBERED,
     UPDATE,
 )
-from hsm_core.errors import (
-    KeyTamperedError,
-)
+from hsm_core.errors import KeyTamperedError
 from hsm_core.model import KeyId
-from hsm_core.protocols import (
-    IndexEntry,
-    IndexPage,
-    IndexQuery,
-    OperationMark,
-)
+from hsm_core.protocols import IndexEntry, IndexPage, IndexQuery, OperationMark
 
 _CLEAR: Final = (
     "UPDATE keys SET created_at = NULL, name = NULL, algorithm = NULL, state = NULL, "

@@ -39,12 +39,7 @@ from hsm_core._internal.stores.sqlite.key_index import KeyRows
 from hsm_core._internal.stores.sqlite.key_rows import KEYS_SCHEMA, VERSION_BITS
 from hsm_core.errors import ConflictError
 from hsm_core.model import KeyId
-from hsm_core.protocols import (
-    AccountChange,
-    ApprovalEntry,
-    StoreAccount,
-    StoredKey,
-)
+from hsm_core.protocols import AccountChange, ApprovalEntry, StoreAccount, StoredKey
 
 if TYPE_CHECKING:
     import sqlite_utils
