@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from hsm_client.waiting import ApprovalWait
     from hsm_core.errors import HSMError
     from hsm_core.model import AuditEntry, KeyInfo
-    from hsm_core.operations import ListAuditEvents, Operation
+    from hsm_core.operations.audit import ListAuditEvents
+    from hsm_core.operations.base import Operation
     from hsm_core.protocols import HSM
 
 R = TypeVar("R")
@@ -153,7 +154,7 @@ class Invocation:
         approval_id: str,
         expected_generation: int,
     ) -> R:
-        from hsm_core.operations import Effect
+        from hsm_core.operations.base import Effect
 
         if operation.effect is not Effect.MUTATION:
             return hsm.execute(operation, approval_id=approval_id)

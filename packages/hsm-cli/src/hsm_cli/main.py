@@ -147,7 +147,7 @@ def _advice(error: HSMError) -> str:
 def _approval_notes(error: HSMError) -> list[str]:
     """Return the next steps for an operation that requires approval."""
     from hsm_core.errors import ApprovalRequiredError
-    from hsm_core.operations import ApprovalInfo
+    from hsm_core.operations.approvals import ApprovalInfo
 
     if not isinstance(error, ApprovalRequiredError):
         return []

@@ -18,7 +18,7 @@ from hsm_core.algorithms import HashAlgorithm
 
 if TYPE_CHECKING:
     from hsm_core.model import KeyInfo
-    from hsm_core.operations import Operation
+    from hsm_core.operations.base import Operation
 
 F = TypeVar("F", bound=Callable[..., Any])
 

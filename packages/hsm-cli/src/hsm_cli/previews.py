@@ -14,7 +14,8 @@ from hsm_cli.short_ids import KEY_FIELDS
 if TYPE_CHECKING:
     from hsm_client.messages import Request
     from hsm_client.settings import ClientSettings
-    from hsm_core.operations import ListAuditEvents, Operation
+    from hsm_core.operations.audit import ListAuditEvents
+    from hsm_core.operations.base import Operation
 
 CURL: Final = "curl"
 RULE: Final = "rule"
@@ -129,7 +130,8 @@ def rule_of(operation: Operation[Any], execute: Callable[[Operation[Any]], Any])
         InvalidInputError: The name of a key is not known.
     """
     from hsm_core.errors import AccessDeniedError, InvalidInputError, KeyNotFoundError
-    from hsm_core.operations import DescribeCaller, DescribeKey
+    from hsm_core.operations.keys import DescribeKey
+    from hsm_core.operations.service import DescribeCaller
 
     names: list[str] = []
     for key in filter(None, (getattr(operation, name, "") for name in KEY_FIELDS)):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
     from hsm_core.model import KeyInfo
-    from hsm_core.operations import Operation
+    from hsm_core.operations.base import Operation
     from hsm_core.protocols import HSM
 
 R = TypeVar("R")
@@ -68,7 +68,7 @@ def whole_key(hsm: HSM, text: str) -> str:
     """
     from hsm_core.errors import AccessDeniedError, KeyNotFoundError
     from hsm_core.model import KeyState
-    from hsm_core.operations import DescribeKey, ListKeys
+    from hsm_core.operations.keys import DescribeKey, ListKeys
 
     found: list[KeyInfo] = []
     try:
@@ -88,7 +88,7 @@ def whole_key(hsm: HSM, text: str) -> str:
 def similar_names(hsm: HSM, operation: Operation[Any]) -> Iterator[None]:
     """Add names of similar keys to the error of an unknown one, for a person."""
     from hsm_core.errors import AccessDeniedError, KeyNotFoundError, UnavailableError
-    from hsm_core.operations import ListKeys
+    from hsm_core.operations.keys import ListKeys
 
     try:
         yield

@@ -18,7 +18,9 @@ from hsm_client.waiting import ApprovalWait, Attempt, waiting
 from hsm_core.async_users import AsyncKey, AsyncUser
 from hsm_core.errors import HSMError
 from hsm_core.model import AuditEntry
-from hsm_core.operations import GetApproval, ListAuditEvents, Operation
+from hsm_core.operations.approvals import GetApproval
+from hsm_core.operations.audit import ListAuditEvents
+from hsm_core.operations.base import Operation
 from hsm_core.protocols import AsyncHSM
 
 __all__ = ["AsyncConnection", "AsyncKey", "AsyncRemoteHSM", "connect"]

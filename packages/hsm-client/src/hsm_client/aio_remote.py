@@ -47,7 +47,8 @@ from hsm_core.errors import (
     UnavailableError,
 )
 from hsm_core.model import AuditEntry
-from hsm_core.operations import ListAuditEvents, Operation
+from hsm_core.operations.audit import ListAuditEvents
+from hsm_core.operations.base import Operation
 from hsm_core.rest import RESULT_HEADER, REVISION_HEADER, parse_revision
 
 R = TypeVar("R")

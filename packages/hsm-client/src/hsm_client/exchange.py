@@ -38,7 +38,8 @@ from hsm_core.errors import (
     UnavailableError,
 )
 from hsm_core.model import AuditEntry
-from hsm_core.operations import Effect, ListAuditEvents, Operation
+from hsm_core.operations.audit import ListAuditEvents
+from hsm_core.operations.base import Effect, Operation
 from hsm_core.rest import (
     APPROVAL_HEADER,
     INTERFACE_HEADER,

@@ -19,7 +19,9 @@ from hsm_core.errors import (
     UnsupportedOperationError,
 )
 from hsm_core.model import AuditEntry
-from hsm_core.operations import ApprovalInfo, ListAuditEvents, Operation, result_type
+from hsm_core.operations.approvals import ApprovalInfo
+from hsm_core.operations.audit import ListAuditEvents
+from hsm_core.operations.base import Operation, result_type
 from hsm_core.rest import API_PREFIX, RESULT_HEADER
 from hsm_core.settings import CIPHERTEXT_OVERHEAD_BYTES
 

@@ -32,7 +32,8 @@ from hsm_client.tokens import open_token
 from hsm_client.transport import Transport, open_tls_context
 from hsm_core.errors import AuthenticationError, HSMError, UnavailableError
 from hsm_core.model import AuditEntry
-from hsm_core.operations import ListAuditEvents, Operation
+from hsm_core.operations.audit import ListAuditEvents
+from hsm_core.operations.base import Operation
 
 R = TypeVar("R")
 T = TypeVar("T")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias, TypeVar
 from hsm_client.steps import run_steps
 from hsm_core.errors import ApprovalRequiredError, HSMError, UnavailableError
 from hsm_core.model import ApprovalState
-from hsm_core.operations import ApprovalInfo, GetApproval
+from hsm_core.operations.approvals import ApprovalInfo, GetApproval
 
 if TYPE_CHECKING:
     # It loads asyncio, which commands do not need.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from hsm_core.operations import Route
+from hsm_core.operations.base import Route
 
 __all__ = [
     "API_PREFIX",

@@ -15,7 +15,7 @@ import re
 from collections.abc import Hashable, Mapping
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
@@ -37,7 +37,11 @@ from hsm_core.errors import (
     PayloadTooLargeError,
 )
 from hsm_core.model import Record
-from hsm_core.operations import AnyOperation, ApprovalInfo, Operation
+from hsm_core.operations.approvals import ApprovalInfo
+from hsm_core.operations.base import Operation
+
+if TYPE_CHECKING:
+    from hsm_core.operations import AnyOperation
 
 __all__ = [
     "MAX_DEPTH",
@@ -348,6 +352,8 @@ def decode_packed_operation(data: bytes | bytearray) -> AnyOperation:
 @cache
 def _operation_unpacker() -> msgspec.msgpack.Decoder[AnyOperation]:
     """Return the decoder of all operations, whose type takes long to hash."""
+    from hsm_core.operations import AnyOperation
+
     return msgspec.msgpack.Decoder(AnyOperation)
 
 

@@ -31,14 +31,10 @@ from hsm_core.consent import (
 )
 from hsm_core.errors import IntegrityError
 from hsm_core.model import ApprovalDemand
-from hsm_core.operations import (
-    OPERATIONS,
-    ApprovalInfo,
-    DecisionInfo,
-    GetPublicKey,
-    Sign,
-    SignBatch,
-)
+from hsm_core.operations import OPERATIONS
+from hsm_core.operations.approvals import ApprovalInfo, DecisionInfo
+from hsm_core.operations.keys import GetPublicKey
+from hsm_core.operations.signing import Sign, SignBatch
 from hsm_core.secret_input import is_literal_secret
 
 CHANGE_HEADER = ("Field", "Before", "After", "")

@@ -19,7 +19,8 @@ from hsm_core import wire
 from hsm_core.algorithms import Cost, spec
 from hsm_core.errors import InvalidInputError, PayloadTooLargeError
 from hsm_core.model import Record
-from hsm_core.operations import DescribeKey, ItemError, Operation
+from hsm_core.operations.base import ItemError, Operation
+from hsm_core.operations.keys import DescribeKey
 
 _MAX_ITEMS: Final = 1000
 _SLOW_ITEMS: Final = 10

@@ -39,7 +39,7 @@ from hsm_core.errors import (
     ConfigurationError,
     TransportError,
 )
-from hsm_core.operations import CallerInfo, DescribeCaller
+from hsm_core.operations.service import CallerInfo, DescribeCaller
 from hsm_core.private_files import write_private_file
 
 

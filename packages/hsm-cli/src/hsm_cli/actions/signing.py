@@ -30,7 +30,7 @@ from hsm_core.errors import (
     UnsupportedOperationError,
 )
 from hsm_core.model import KeyState
-from hsm_core.operations import DescribeKey, GetPublicKey, ListVersions
+from hsm_core.operations.keys import DescribeKey, GetPublicKey, ListVersions
 from hsm_core.settings import Limits
 
 _WHOLE_BYTES: Final = 1024 * 1024

@@ -34,7 +34,7 @@ from hsm_client.waiting import ApprovalWait, execute_when_approved
 from hsm_core.consent import changes, headline, statement
 from hsm_core.errors import ApprovalRequiredError, InvalidInputError
 from hsm_core.model import OPEN_APPROVALS, ApprovalState
-from hsm_core.operations import (
+from hsm_core.operations.approvals import (
     ApprovalInfo,
     ApprovalPage,
     Approve,

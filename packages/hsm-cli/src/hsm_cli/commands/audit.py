@@ -35,7 +35,7 @@ from hsm_cli.options import Group, ListOption, given_as_flag
 from hsm_cli.parameters import HSMCommand, warn_of_literal_secrets
 from hsm_core.errors import AuthenticationError, HSMError
 from hsm_core.model import AuditEntry
-from hsm_core.operations import (
+from hsm_core.operations.audit import (
     AuditVerification,
     ListAuditEvents,
     VerifyAudit,

@@ -17,7 +17,11 @@ from hsm_cli.parameters import (
     version_option,
 )
 from hsm_core.errors import InvalidInputError
-from hsm_core.operations import AttachCertificates, GetCertificates, RemoveCertificates
+from hsm_core.operations.certificates import (
+    AttachCertificates,
+    GetCertificates,
+    RemoveCertificates,
+)
 
 _VERSION = version_option("Key version. Default: the current one.")
 

@@ -23,7 +23,7 @@ from hsm_cli.parameters import (
     version_option,
 )
 from hsm_core.algorithms import CiphertextEncoding, HashAlgorithm
-from hsm_core.operations import (
+from hsm_core.operations.encryption import (
     Decrypt,
     DecryptBatch,
     DecryptItem,

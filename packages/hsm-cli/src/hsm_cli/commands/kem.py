@@ -18,7 +18,13 @@ from hsm_cli.io.results import (
 from hsm_cli.operands import aad_options, payload_operands
 from hsm_cli.parameters import HSMCommand, key_operand, out_option, version_option
 from hsm_core.model import KeyId
-from hsm_core.operations import Ciphertext, Decapsulate, Encapsulate, Open, Seal
+from hsm_core.operations.encryption import (
+    Ciphertext,
+    Decapsulate,
+    Encapsulate,
+    Open,
+    Seal,
+)
 
 
 @click.command("seal", cls=HSMCommand)

@@ -15,7 +15,7 @@ from hsm_cli.parameters import (
     reason_option,
     version_option,
 )
-from hsm_core.operations import (
+from hsm_core.operations.keys import (
     ActivateKey,
     CancelDestroy,
     DescribeKey,

@@ -12,7 +12,7 @@ from hsm_cli.io.results import KEY_COLUMNS, VERSION_COLUMNS, counted, key_pairs
 from hsm_cli.options import ListOption, choice, none_unless_given
 from hsm_cli.parameters import HSMCommand, change_command, key_operand
 from hsm_core.model import KeyState
-from hsm_core.operations import DescribeKey, ListKeys, ListVersions, UpdateKey
+from hsm_core.operations.keys import DescribeKey, ListKeys, ListVersions, UpdateKey
 
 
 @click.command("list", cls=HSMCommand)

@@ -37,7 +37,7 @@ from hsm_client.profiles import (
 )
 from hsm_client.settings import ClientSettings
 from hsm_core.errors import ConfigurationError, InvalidInputError
-from hsm_core.operations import CallerInfo, DescribeCaller
+from hsm_core.operations.service import CallerInfo, DescribeCaller
 from hsm_core.secret_input import is_literal_secret, read_secret_text
 
 _OF_PROVIDERS: Final = (

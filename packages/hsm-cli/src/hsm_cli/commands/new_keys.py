@@ -33,7 +33,7 @@ from hsm_core.algorithms import (
     spec,
 )
 from hsm_core.errors import UnsupportedOperationError
-from hsm_core.operations import (
+from hsm_core.operations.keys import (
     CreateKey,
     DeriveKey,
     DescribeKey,

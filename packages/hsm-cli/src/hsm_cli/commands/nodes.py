@@ -9,7 +9,7 @@ from hsm_cli.invocation import Invocation
 from hsm_cli.io.tables import Column
 from hsm_cli.options import Group
 from hsm_cli.parameters import HSMCommand
-from hsm_core.operations import ListNodes, NodeList, RetireNode
+from hsm_core.operations.cluster import ListNodes, NodeList, RetireNode
 
 _COLUMNS = (
     Column("Node", lambda row: row.node),

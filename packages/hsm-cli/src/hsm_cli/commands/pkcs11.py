@@ -33,7 +33,7 @@ from hsm_cli.options import Group, ListOption, choice, was_given
 from hsm_cli.parameters import LocalCommand, file_option, key_operand
 from hsm_cli.short_ids import is_short, whole_key
 from hsm_core.model import Record
-from hsm_core.operations import DescribeKey
+from hsm_core.operations.keys import DescribeKey
 
 _NAME = "pkcs11"
 

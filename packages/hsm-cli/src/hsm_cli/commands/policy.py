@@ -19,7 +19,7 @@ from hsm_cli.options import Group, ListOption, choice, none_unless_given
 from hsm_cli.parameters import HSMCommand, LocalCommand
 from hsm_core.algorithms import KeyUsage
 from hsm_core.model import ApprovalDemand, PolicyOutcome, Role
-from hsm_core.operations import ExplainPolicy, ShowPolicy
+from hsm_core.operations.policy import ExplainPolicy, ShowPolicy
 from hsm_core.session import Session
 from hsm_core.settings import PolicyProfile
 

@@ -18,7 +18,7 @@ from hsm_cli.parameters import (
     version_option,
 )
 from hsm_core.errors import InvalidInputError, UnsupportedOperationError
-from hsm_core.operations import GetPublicKey, PublicKey
+from hsm_core.operations.keys import GetPublicKey, PublicKey
 
 _VERSION = version_option("Key version. Default: the current one.")
 _SET = click.option(

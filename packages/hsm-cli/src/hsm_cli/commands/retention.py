@@ -32,7 +32,7 @@ from hsm_cli.parameters import (
     version_option,
     warn_of_literal_secrets,
 )
-from hsm_core.operations import (
+from hsm_core.operations.retention import (
     BeginLedger,
     ExtendRetention,
     HoldKey,

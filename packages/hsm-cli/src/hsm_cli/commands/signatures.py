@@ -25,14 +25,14 @@ from hsm_core.errors import (
     KeyStateError,
     SignatureMismatchError,
 )
-from hsm_core.operations import (
+from hsm_core.operations.base import Verified
+from hsm_core.operations.signing import (
     ComputeMac,
     ComputeMacBatch,
     MacInput,
     Sign,
     SignBatch,
     SignItem,
-    Verified,
     Verify,
     VerifyBatch,
     VerifyItem,

@@ -18,11 +18,11 @@ from hsm_cli.parameters import HSMCommand, out_option
 from hsm_core.algorithms import ALGORITHMS, Algorithm, AlgorithmSpec, Family, KeyUsage
 from hsm_core.errors import SelfTestFailedError
 from hsm_core.model import Record
-from hsm_core.operations import (
+from hsm_core.operations.audit import AuditStatus
+from hsm_core.operations.cluster import ClusterStatus
+from hsm_core.operations.service import (
     AlgorithmList,
     AlgorithmStatus,
-    AuditStatus,
-    ClusterStatus,
     GenerateRandom,
     HSMStatus,
     ListAlgorithms,

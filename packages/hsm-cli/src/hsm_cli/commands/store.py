@@ -13,7 +13,7 @@ from hsm_cli.io.tables import Column, short_id
 from hsm_cli.options import Group
 from hsm_cli.parameters import HSMCommand, reason_option
 from hsm_core.errors import StoreMismatchError
-from hsm_core.operations import (
+from hsm_core.operations.service import (
     BackUpStores,
     Recovered,
     RecoverKey,

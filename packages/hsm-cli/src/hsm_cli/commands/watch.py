@@ -17,7 +17,8 @@ from hsm_cli.io.tables import render_records
 from hsm_cli.parameters import HSMCommand
 from hsm_core.errors import AccessDeniedError, UnavailableError
 from hsm_core.model import OPEN_APPROVALS, Record
-from hsm_core.operations import ApprovalInfo, ListApprovals, Status
+from hsm_core.operations.approvals import ApprovalInfo, ListApprovals
+from hsm_core.operations.service import Status
 
 _CLEAR = "\x1b[H\x1b[2J"
 """Moves to the upper left corner, and clears the screen."""

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import msgspec
 
 from hsm_core.model import Caller, PolicyIdentity, TokenClaims
-from hsm_core.operations import AuditPage, HSMStatus, ListAuditEvents, Operation
+from hsm_core.operations.audit import AuditPage, ListAuditEvents
+from hsm_core.operations.base import Operation
+from hsm_core.operations.service import HSMStatus
 
 if TYPE_CHECKING:
     import asyncio

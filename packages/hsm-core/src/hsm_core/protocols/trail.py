@@ -22,7 +22,7 @@ from hsm_core.model import (
     Phase,
     PruneDetail,
 )
-from hsm_core.operations import SyncTimes
+from hsm_core.operations.audit import SyncTimes
 
 __all__ = [
     "AuditDraft",
