@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import os
 import time
 from typing import Any, Final
@@ -81,7 +80,7 @@ def _await_dev_server() -> Profile | None:
 def is_dev_server_starting() -> bool:
     """Return whether this user ran ``hsm-server --dev`` within the last minute."""
     own = os.getuid()
-    for folder in glob.iglob("/proc/[0-9]*"):
+    for folder in (f"/proc/{name}" for name in os.listdir("/proc") if name.isdecimal()):
         with contextlib.suppress(OSError):
             if os.stat(folder).st_uid == own and _is_young_dev_server(folder):
                 return True

@@ -6,12 +6,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 
 import click
 
 from hsm_cli.io.output import Output, neutral, print_note
-from hsm_cli.previews import CURL, RULE, curl_of, curl_of_stream, rule_of
 from hsm_cli.short_ids import (
     is_short,
     similar_names,
@@ -31,6 +30,10 @@ if TYPE_CHECKING:
     from hsm_core.protocols import HSM
 
 R = TypeVar("R")
+
+CURL: Final = "curl"
+RULE: Final = "rule"
+"""Previews of a request, see `hsm_cli.previews`."""
 
 
 class Invocation:
@@ -93,10 +96,14 @@ class Invocation:
         key = os.urandom(16).hex() if given is None else given
         approval = self.whole_approval(approval_id or self.approval_id)
         expected = expected_generation or self.expected_generation
-        if self.preview == CURL:
-            self._print(curl_of(self.settings, whole, key, approval, expected))
-        if self.preview == RULE:
-            self._print(rule_of(whole, self.prepare))
+        if self.preview:
+            from hsm_cli.previews import curl_of, rule_of
+
+            self._print(
+                curl_of(self.settings, whole, key, approval, expected)
+                if self.preview == CURL
+                else rule_of(whole, self.prepare)
+            )
         hsm = self._connected()
 
         def attempt() -> R:
@@ -176,10 +183,14 @@ class Invocation:
         self, operation: ListAuditEvents, on_interruption: Callable[[HSMError], None]
     ) -> Generator[AuditEntry, None, None]:
         """Stream audit records of the server; see `RemoteHSM.follow`."""
-        if self.preview == CURL:
-            self._print(curl_of_stream(self.settings, operation))
-        if self.preview == RULE:
-            self._print(rule_of(operation, self.prepare))
+        if self.preview:
+            from hsm_cli.previews import curl_of_stream, rule_of
+
+            self._print(
+                curl_of_stream(self.settings, operation)
+                if self.preview == CURL
+                else rule_of(operation, self.prepare)
+            )
         return self._open().follow(operation, on_interruption=on_interruption)
 
     def set_approval_wait(self, seconds: float | None = None) -> None:

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 import click
 
-from hsm_cli.invocation import Invocation
+from hsm_cli.invocation import CURL, RULE, Invocation
 from hsm_cli.io.output import Form, print_note
 from hsm_cli.options import Command, choice, given_as_flag, literal_secrets
-from hsm_cli.previews import CURL, RULE
 from hsm_core.algorithms import HashAlgorithm
 
 if TYPE_CHECKING:

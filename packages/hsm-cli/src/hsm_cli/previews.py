@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from hsm_core.operations.audit import ListAuditEvents
     from hsm_core.operations.base import Operation
 
-CURL: Final = "curl"
-RULE: Final = "rule"
-
 _UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _UNSAFE: Final = re.compile(r"[^a-z0-9]+")
 

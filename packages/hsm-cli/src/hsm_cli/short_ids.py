@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-_SHORT: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f-]{0,26})?")
+_SHORT: Final = r"[0-9a-f]{8}(?:-[0-9a-f-]{0,26})?"
 """At least the digits of a table, so that no mistyped name passes for one."""
 
 KEY_FIELDS: Final = ("key_id", "base_key_id", "wrapping_key_id")
@@ -27,7 +27,7 @@ _MOST_CANDIDATES: Final = 5
 
 def is_short(text: str) -> bool:
     """Return whether a text may be the start of a UUID, and not a whole one."""
-    return _SHORT.fullmatch(text) is not None
+    return re.fullmatch(_SHORT, text) is not None
 
 
 def with_whole_ids(

@@ -18,12 +18,12 @@ from hsm_core.errors import (
     TransportError,
     UnsupportedOperationError,
 )
+from hsm_core.limits import CIPHERTEXT_OVERHEAD_BYTES
 from hsm_core.model import AuditEntry
 from hsm_core.operations.approvals import ApprovalInfo
 from hsm_core.operations.audit import ListAuditEvents
 from hsm_core.operations.base import Operation, result_type
 from hsm_core.rest import API_PREFIX, RESULT_HEADER
-from hsm_core.settings import CIPHERTEXT_OVERHEAD_BYTES
 
 _LONGEST_BLOCK: Final = 4 * 1024 * 1024
 
@@ -208,7 +208,7 @@ def stream_request_of(operation: ListAuditEvents, position: str, /) -> Request:
     fields = _checked_fields(operation)
     for name in ("limit", "ascending", "follow"):
         fields.pop(name, None)
-    path = API_PREFIX + ListAuditEvents.route.path
+    path = API_PREFIX + operation.route.path
     headers = {"Accept": f"{EVENTS}, application/problem+json"}
     if position:
         headers["Last-Event-ID"] = position

@@ -39,8 +39,8 @@ DEV: Final = "dev"
 RESERVED: Final = frozenset({"default", "strict", DEV})
 """Names that no profile of the file may have."""
 
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_UNKNOWN: Final = re.compile(r"Object contains unknown field `(.*)`")
+_NAME: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+_UNKNOWN: Final = r"Object contains unknown field `(.*)`"
 _FIELD: Final = "profile"
 
 
@@ -242,7 +242,7 @@ def check_profile_name(name: str) -> str:
         raise ConfigurationError(
             f"The profile name {name!r} is reserved. Choose another.", field=_FIELD
         )
-    if not _NAME.fullmatch(name):
+    if not re.fullmatch(_NAME, name):
         raise ConfigurationError(
             "A profile name must be 1 to 64 letters, digits, '.', '_' or '-', and "
             f"begin with a letter or digit; got {name!r}.",
@@ -312,7 +312,7 @@ def _words(error: msgspec.ValidationError) -> str:
     """Return an error of msgspec with the key first."""
     problem, _, place = str(error).partition(" - at `$")
     key = place.strip(".`")
-    unknown = _UNKNOWN.fullmatch(problem)
+    unknown = re.fullmatch(_UNKNOWN, problem)
     if unknown is not None:
         return f"the key {'.'.join(filter(None, (key, unknown[1])))!r} is unknown"
     return f"{key}: {problem}" if key else problem

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
@@ -162,7 +161,9 @@ class RemoteHSM(RemoteBase[Transport, None]):
         Raises:
             InvalidInputError: *interface* is too long or has other characters.
         """
-        other = copy.copy(self)
+        from copy import copy
+
+        other = copy(self)
         other._interface = interface_header(interface)  # noqa: SLF001 (of this class)
         return other
 

@@ -226,7 +226,7 @@ _PHRASES: Final = {
     "SetRotation": "change the rotation of",
     "UpdateKey": "change",
 }
-_WORD: Final = re.compile("[A-Z][a-z]*")
+_WORD: Final = "[A-Z][a-z]*"
 _UNITS: Final = (
     ("month", 30 * 86_400),
     ("day", 86_400),
@@ -287,7 +287,7 @@ def _action(shown: ShownOperation) -> str:
     subject = shown.key_name or shown.key_id or next(named, None) or ""
     if shown.kind in _PHRASES:
         return f"{_PHRASES[shown.kind]} {subject}".rstrip()
-    words = [word.lower() for word in _WORD.findall(shown.kind)] or [shown.kind]
+    words = [word.lower() for word in re.findall(_WORD, shown.kind)] or [shown.kind]
     if not shown.key_id:
         return " ".join([*words, subject]).rstrip()
     if words[-1] == "key" and len(words) > 1:

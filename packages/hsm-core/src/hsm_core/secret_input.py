@@ -45,14 +45,13 @@ MAX_SECRET_FILE_BYTES: Final = 64 * 1024
 _FINGERPRINT_LABEL: Final = b"FerroHSM fingerprint of a secret"
 _FINGERPRINT_BYTES: Final = 6
 _TEXT: Final = "text:"
-_USER: Final = re.compile(r"(://)[^/?#\s]*@")
-_QUERY: Final = re.compile(r"(://[^?#\s]*\?)[^#\s]*")
+_USER: Final = r"(://)[^/?#\s]*@"
+_QUERY: Final = r"(://[^?#\s]*\?)[^#\s]*"
 # libpq takes all up to an @ before the first / as user and password, ? and # too.
-_USER_OF_URL: Final = re.compile(r"([a-z][a-z0-9+.-]*://)([^/?#]*|[^/@]*)@")
+_USER_OF_URL: Final = r"([a-z][a-z0-9+.-]*://)([^/?#]*|[^/@]*)@"
 _HOST: Final = r"(?:\[[0-9A-Fa-f:.%]*\]|[^][:@/?,]*)(?::\d*)?"
-_DATABASE: Final = re.compile(
-    rf"postgresql://(?:[^][:@/?]*@)?{_HOST}(?:,{_HOST})*(?:/[^@?]*)?(?:\?.*)?",
-    re.DOTALL,
+_DATABASE: Final = (
+    rf"(?s)postgresql://(?:[^][:@/?]*@)?{_HOST}(?:,{_HOST})*(?:/[^@?]*)?(?:\?.*)?"
 )
 _PASSWORDS: Final = frozenset({"password", "sslpassword"})
 _DESCRIPTOR: Final = re.compile(r"fd:(0|[1-9][0-9]{0,6})\Z")
@@ -73,7 +72,7 @@ def without_secrets(text: str) -> str:
         >>> without_secrets("vault:https://ada:secret@store.example/x?pin=1")
         'vault:https://***@store.example/x?***'
     """
-    return _QUERY.sub(r"\1***", _USER.sub(r"\1***@", text))
+    return re.sub(_QUERY, r"\1***", re.sub(_USER, r"\1***@", text))
 
 
 def split_password(url: str) -> tuple[str, str]:
@@ -85,7 +84,7 @@ def split_password(url: str) -> tuple[str, str]:
         ('postgresql://ada@db.example/hsm', 'secret')
     """
     found = ""
-    if user := _USER_OF_URL.match(url):
+    if user := re.match(_USER_OF_URL, url):
         name, _, found = user[2].partition(":")
         url = f"{user[1]}{name}@{url[user.end() :]}"
     address, _, query = url.partition("?")
@@ -116,7 +115,7 @@ def database_problem(url: str) -> str:
         for part in url.partition("?")[2].split("&")
     ):
         return "must not contain sslpassword. Use a key file without a passphrase."
-    if _DATABASE.fullmatch(split_password(url)[0]) is None:
+    if re.fullmatch(_DATABASE, split_password(url)[0]) is None:
         return (
             "must be postgresql://USER@HOST:PORT/DATABASE. Write each of / : ? # @ % "
             "in user and password as % and two hexadecimal digits, such as %2F for /."

@@ -14,12 +14,12 @@ from msgspec import NODEFAULT, Meta, field
 from msgspec.structs import fields, force_setattr
 
 from hsm_core.errors import ConfigurationError
+from hsm_core.limits import Limits
 from hsm_core.model import Record
 from hsm_core.secret_input import database_problem, split_password
 
 __all__ = [
     "APPROVAL_DAYS",
-    "CIPHERTEXT_OVERHEAD_BYTES",
     "SCRUBBING_ALLOCATOR",
     "TRAIL_DAYS",
     "ApprovalStoreKind",
@@ -30,12 +30,6 @@ __all__ = [
     "PolicyProfile",
     "Settings",
 ]
-
-
-CIPHERTEXT_OVERHEAD_BYTES: Final = 4096
-"""
-Maximum overhead of an envelope over its payload, in bytes, including an encapsulation.
-"""
 
 
 SCRUBBING_ALLOCATOR: Final[Mapping[str, str]] = MappingProxyType(
@@ -120,19 +114,6 @@ class PolicyProfile(StrEnum):
 
     DEFAULT = "default"
     STRICT = "strict"
-
-
-class Limits(Record, frozen=True, kw_only=True):
-    """
-    Largest sizes the core accepts, in bytes.
-
-    Attributes:
-        payload_bytes: Message, plaintext or ciphertext.
-        aad_bytes: Additional authenticated data.
-    """
-
-    payload_bytes: Annotated[int, Meta(ge=1)] = 64 * 1024 * 1024
-    aad_bytes: Annotated[int, Meta(ge=0)] = 64 * 1024
 
 
 class Settings(Record, frozen=True, kw_only=True):

@@ -68,8 +68,8 @@ _SHORT_BYTES: Final = 4096
 _ECHOED_CHARACTERS: Final = 200
 
 
-_PATH: Final = re.compile(r" - at `\$\.?([^`]*)`$")
-_NAMED: Final = re.compile(r"(?:missing required|contains unknown) field `([^`]+)`$")
+_PATH: Final = r" - at `\$\.?([^`]*)`$"
+_NAMED: Final = r"(?:missing required|contains unknown) field `([^`]+)`$"
 
 
 _NAME: Final = (
@@ -95,7 +95,7 @@ _FORMS: Final = {
     )
 }
 """Words for the patterns of common field types."""
-_PATTERN: Final = re.compile(r"Expected `str` matching regex (.+)\Z")
+_PATTERN: Final = r"Expected `str` matching regex (.+)\Z"
 
 
 class ErrorRecord(Record, frozen=True, kw_only=True):
@@ -139,13 +139,13 @@ def error_from_record(record: ErrorRecord) -> HSMError:
 
 def _invalid(error: msgspec.ValidationError) -> InvalidInputError:
     text = str(error)
-    found = _PATH.search(text)
+    found = re.search(_PATH, text)
     if not found:
-        named = _NAMED.search(text)
+        named = re.search(_NAMED, text)
         facts = {"field": _echo(named[1])} if named else {}
         return InvalidInputError(f"{_echo(text)}.", **facts)
     field = _echo(found[1]) or "body"
-    pattern = _PATTERN.match(text[: found.start()])
+    pattern = re.match(_PATTERN, text[: found.start()])
     if pattern and pattern[1] in _FORMS:
         return InvalidInputError(f"{field} must be {_FORMS[pattern[1]]}.", field=field)
     return InvalidInputError(f"{field}: {_echo(text[: found.start()])}.", field=field)

@@ -29,9 +29,9 @@ from hsm_core.errors import (
     PayloadTooLargeError,
     UnsupportedOperationError,
 )
+from hsm_core.limits import Limits
 from hsm_core.model import KeyState
 from hsm_core.operations.keys import DescribeKey, GetPublicKey, ListVersions
-from hsm_core.settings import Limits
 
 _WHOLE_BYTES: Final = 1024 * 1024
 """Longest payload that is sent whole; longer ones are hashed if possible."""

@@ -19,7 +19,7 @@ import msgspec
 from hsm_cli.io.output import OutputError, Progress
 from hsm_core.algorithms import Algorithm, HashAlgorithm
 from hsm_core.errors import InvalidInputError, MalformedError, PayloadTooLargeError
-from hsm_core.settings import CIPHERTEXT_OVERHEAD_BYTES, Limits
+from hsm_core.limits import CIPHERTEXT_OVERHEAD_BYTES, Limits
 
 _CHUNK_BYTES: Final = 1024 * 1024
 _MAX_BYTES: Final = Limits().payload_bytes + CIPHERTEXT_OVERHEAD_BYTES

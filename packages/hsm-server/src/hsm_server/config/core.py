@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import msgspec
 
+from hsm_core.limits import Limits as CoreLimits
 from hsm_core.settings import ApprovalStoreKind, AuditStoreKind, KeyStoreKind, Settings
-from hsm_core.settings import Limits as CoreLimits
 from hsm_server.config.annotations import (
     Setting,
     given,

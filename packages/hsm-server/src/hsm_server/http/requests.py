@@ -32,6 +32,7 @@ from hsm_core.errors import (
     PayloadTooLargeError,
     PreconditionFailedError,
 )
+from hsm_core.limits import CIPHERTEXT_OVERHEAD_BYTES
 from hsm_core.model import Integrity, KeyInfo
 from hsm_core.operations import (
     OPERATIONS,
@@ -46,7 +47,6 @@ from hsm_core.rest import (
     is_interface_claim,
     parse_revision,
 )
-from hsm_core.settings import CIPHERTEXT_OVERHEAD_BYTES
 from hsm_server.config.settings import HTTPLimits
 from hsm_server.http.problems import RequestRefusedError, problem_response
 from hsm_server.http.state import METRICS, start_exchange

@@ -42,9 +42,9 @@ from hsm_core.errors import (
     UnavailableError,
     VerificationError,
 )
+from hsm_core.limits import CIPHERTEXT_OVERHEAD_BYTES
 from hsm_core.model import BatchDetail, Record
 from hsm_core.operations import result_type
-from hsm_core.settings import CIPHERTEXT_OVERHEAD_BYTES
 
 _QUICK_ITEMS: Final = 8
 """

@@ -24,6 +24,7 @@ from hsm_core._internal.policy.facts import audited_certificate, check_recordabl
 from hsm_core._internal.time.clock import utc_text
 from hsm_core.algorithms import Algorithm, AlgorithmSpec, spec
 from hsm_core.errors import HSMError, InvalidInputError, PreconditionFailedError
+from hsm_core.limits import CIPHERTEXT_OVERHEAD_BYTES, Limits
 from hsm_core.model import (
     ApprovalDemand,
     AuditDetail,
@@ -35,7 +36,6 @@ from hsm_core.model import (
 )
 from hsm_core.operations import Operation
 from hsm_core.protocols import AuditDraft, Decision
-from hsm_core.settings import CIPHERTEXT_OVERHEAD_BYTES, Limits
 
 Op = TypeVar("Op", bound=Operation[Any])
 

@@ -40,10 +40,10 @@ from hsm_core._internal.pipeline.plan_payload import (
 from hsm_core._internal.pipeline.plan_work import NO_AEAD, Steps, Work
 from hsm_core._json import item_types
 from hsm_core.algorithms import Algorithm, Cost, spec
+from hsm_core.limits import Limits
 from hsm_core.model import KeyId
 from hsm_core.operations import Operation
 from hsm_core.protocols import KeyHandle, SignatureParameters
-from hsm_core.settings import Limits
 
 _MOST_ITEMS: Final = 1000
 _COMMITMENT: Final = Struct(f">{HEADER_BYTES + NONCE_BYTES}s{TAG_BYTES}sQ")

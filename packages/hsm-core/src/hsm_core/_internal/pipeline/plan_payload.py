@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from operator import attrgetter
 from typing import Any, Final, TypeAlias
 
-from hsm_core.settings import Limits
+from hsm_core.limits import Limits
 
 MOST_CHARACTERS: Final = 128
 _MOST_DIGEST_BYTES: Final = 64
