@@ -32,6 +32,7 @@ from tests.faults.rounds import (
     random_round,
     server_round,
 )
+from tests.support import heed_signals
 
 _EVERY = 10
 _FAILURES = (Violation, HSMError, NoAnswerError, ServerExitError, TimeoutError)
@@ -149,6 +150,7 @@ def main() -> int:
     parser.add_argument("--seed", default=str(random.randrange(2**32)))
     parser.add_argument("--kind", choices=["filesystem", "sqlite"])
     arguments = parser.parse_args()
+    heed_signals()
     sys.stdout.write(f"seed {arguments.seed}\n")
     passed = failed = 0
     for kind in [arguments.kind] if arguments.kind else ["filesystem", "sqlite"]:

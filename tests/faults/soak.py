@@ -34,6 +34,7 @@ from tests.faults.rounds import finale
 from tests.faults.sinks import small_disk
 from tests.faults.soak_faults import Fault, Scene, faults
 from tests.faults.watch import Evidence, Mark, Watchman
+from tests.support import heed_signals
 
 PERIOD_SECONDS: Final = 10.0
 SEEN_SECONDS: Final = 10.0
@@ -276,6 +277,7 @@ def main() -> int:
     parser.add_argument("--period", type=float, default=PERIOD_SECONDS)
     parser.add_argument("--only", default="", help="part of the names of faults")
     given = parser.parse_args()
+    heed_signals()
     sys.stdout.write(f"seed {given.seed}\n")
     kinds = [given.kind] if given.kind else ["filesystem", "sqlite"]
     passed = failed = 0
