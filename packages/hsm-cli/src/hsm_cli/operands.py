@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from hsm_cli.io.files import STDIN, Source
+from hsm_cli.options import with_options
 from hsm_cli.parameters import key_option, one_of
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -117,7 +118,7 @@ def payload_operands(
 
 
 def _source_options(what: str, *, always_base64: bool) -> Callable[[F], F]:
-    options = [
+    return with_options(
         click.option(
             "--in",
             "path",
@@ -137,14 +138,7 @@ def _source_options(what: str, *, always_base64: bool) -> Callable[[F], F]:
             help=f"The {what} is base64-encoded"
             f"{', in a file too' if always_base64 else ''}.",
         ),
-    ]
-
-    def decorate(function: F) -> F:
-        for option in reversed(options):
-            function = option(function)
-        return function
-
-    return decorate
+    )
 
 
 def _payload(

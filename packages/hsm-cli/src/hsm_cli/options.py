@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import datetime
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 from click.core import ParameterSource
@@ -27,6 +27,20 @@ if TYPE_CHECKING:
     _ParamType = click.ParamType[Any]
 else:
     _ParamType = click.ParamType
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def with_options(*options: Callable[..., Any]) -> Callable[[F], F]:
+    """Return the decorator that adds options to a command, in the order of the help."""
+
+    def decorate(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
 
 
 class ListOption(click.Option):

@@ -12,7 +12,13 @@ import click
 
 from hsm_cli.invocation import CURL, RULE, Invocation
 from hsm_cli.io.output import Form, print_note
-from hsm_cli.options import Command, choice, given_as_flag, literal_secrets
+from hsm_cli.options import (
+    Command,
+    choice,
+    given_as_flag,
+    literal_secrets,
+    with_options,
+)
 from hsm_core.algorithms import HashAlgorithm
 
 if TYPE_CHECKING:
@@ -237,16 +243,16 @@ def reason_option(where: str, *, required: bool = False) -> Callable[[F], F]:
 
 OAEP_OPTIONS: Final = (
     click.option(
-        "--mgf-hash",
-        type=choice(HashAlgorithm),
-        metavar="NAME",
-        help="Hash of MGF1 in RSA-OAEP. Default: SHA-256.",
-    ),
-    click.option(
         "--hash",
         type=choice(HashAlgorithm),
         metavar="NAME",
         help="Hash of RSA-OAEP. Default: SHA-256.",
+    ),
+    click.option(
+        "--mgf-hash",
+        type=choice(HashAlgorithm),
+        metavar="NAME",
+        help="Hash of MGF1 in RSA-OAEP. Default: SHA-256.",
     ),
 )
 
@@ -316,11 +322,8 @@ def change_command(
         def change(invocation: Invocation, /, **fields: Any) -> None:
             invocation.change_key(operation(**fields))
 
-        function: Callable[..., Any] = change
-        for option in reversed(options):
-            function = option(function)
         command = click.command(name, cls=ChangeCommand, help=described.__doc__)
-        return command(key_operand(function))
+        return command(key_operand(with_options(*options)(change)))
 
     return decorate
 

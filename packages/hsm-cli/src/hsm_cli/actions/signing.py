@@ -12,7 +12,7 @@ import click
 
 from hsm_cli.invocation import Invocation
 from hsm_cli.io.files import Candidate, Source, hash_digest, hash_mus
-from hsm_cli.options import choice
+from hsm_cli.options import choice, with_options
 from hsm_cli.parameters import text_or_hex
 from hsm_core.algorithms import (
     Algorithm,
@@ -107,25 +107,23 @@ def signature_options(function: Callable[..., Any]) -> Callable[..., Any]:
         )
         return function(*args, options=options, **kwargs)
 
-    decorated: Callable[..., Any] = wrapper
-    for option in _OPTIONS:
-        decorated = option(decorated)
-    return decorated
+    return _with_options(wrapper)
 
 
-_OPTIONS: Final = (
-    click.option("--context-hex", metavar="HEX", help="Context as hex digits."),
+_with_options: Final = with_options(
     click.option(
-        "--context",
-        metavar="TEXT",
-        help="Context of the signature, up to 255 bytes; ML-DSA, SLH-DSA and "
-        "composites only. verify needs the same context.",
+        "--prehash",
+        "--digest",
+        "prehashed",
+        is_flag=True,
+        help="Hash the payload on the client and send only the digest. Payloads over "
+        "1 MiB always are. Not for EdDSA and SLH-DSA.",
     ),
     click.option(
-        "--encoding",
-        type=choice(SignatureEncoding),
+        "--scheme",
+        type=choice(SignatureScheme),
         metavar="NAME",
-        help="Signature format: der (default) or p1363; ECDSA only.",
+        help="Signature scheme: RSASSA-PSS (default) or RSASSA-PKCS1-v1_5; RSA only.",
     ),
     click.option(
         "--hash",
@@ -135,19 +133,18 @@ _OPTIONS: Final = (
         help="Hash: SHA-256, SHA-384 or SHA-512. Default: that of the algorithm.",
     ),
     click.option(
-        "--scheme",
-        type=choice(SignatureScheme),
+        "--encoding",
+        type=choice(SignatureEncoding),
         metavar="NAME",
-        help="Signature scheme: RSASSA-PSS (default) or RSASSA-PKCS1-v1_5; RSA only.",
+        help="Signature format: der (default) or p1363; ECDSA only.",
     ),
     click.option(
-        "--prehash",
-        "--digest",
-        "prehashed",
-        is_flag=True,
-        help="Hash the payload on the client and send only the digest. Payloads over "
-        "1 MiB always are. Not for EdDSA and SLH-DSA.",
+        "--context",
+        metavar="TEXT",
+        help="Context of the signature, up to 255 bytes; ML-DSA, SLH-DSA and "
+        "composites only. verify needs the same context.",
     ),
+    click.option("--context-hex", metavar="HEX", help="Context as hex digits."),
 )
 
 

@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import click
 
@@ -31,7 +30,7 @@ from hsm_cli.offline import (
     verify_cluster,
     verify_trail,
 )
-from hsm_cli.options import Group, ListOption, given_as_flag
+from hsm_cli.options import Group, ListOption, given_as_flag, with_options
 from hsm_cli.parameters import HSMCommand, warn_of_literal_secrets
 from hsm_core.errors import AuthenticationError, HSMError
 from hsm_core.model import AuditEntry
@@ -42,9 +41,6 @@ from hsm_core.operations.audit import (
     following_range,
 )
 from hsm_core.secret_input import database_problem, split_password
-
-F = TypeVar("F", bound=Callable[..., Any])
-
 
 _AGE: Final = re.compile(r"(\d{1,5})([smhdw])")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -68,7 +64,7 @@ class _Instant(click.DateTime):
         return found.replace(tzinfo=UTC)
 
 
-_FILTERS: Final = (
+_filters: Final = with_options(
     click.option(
         "--key-id", default="", metavar="KEY", help="Only records of this key."
     ),
@@ -106,9 +102,10 @@ _FILTERS: Final = (
         help="End time, exclusive, in the same formats.",
     ),
 )
+"""Adds the options of a filter, the fields of `ListAuditEvents`, to a command."""
 
 
-_LOCAL: Final = (
+_local: Final = with_options(
     click.option(
         "--audit-path",
         type=click.Path(path_type=Path),
@@ -118,25 +115,12 @@ _LOCAL: Final = (
     ),
     hmac_key_option("HMAC key of the audit log at --audit-path"),
 )
-
-
-def _filters(function: F) -> F:
-    """Add the options of a filter, the fields of `ListAuditEvents`, to a command."""
-    for option in reversed(_FILTERS):
-        function = option(function)
-    return function
+"""Adds the options that name a local audit log to a command that reads records."""
 
 
 @click.group("audit", cls=Group, no_args_is_help=False)
 def audit() -> None:
     """Read and verify the audit log."""
-
-
-def _local(function: F) -> F:
-    """Add the options that name a local audit log to a command that reads records."""
-    for option in reversed(_LOCAL):
-        function = option(function)
-    return function
 
 
 @audit.command("events", cls=HSMCommand)

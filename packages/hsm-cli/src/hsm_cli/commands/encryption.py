@@ -14,7 +14,7 @@ from hsm_cli.invocation import Invocation
 from hsm_cli.io.files import Source
 from hsm_cli.io.results import check_destinations, deliver, deliver_pair, pair_options
 from hsm_cli.operands import aad_options, payload_operands
-from hsm_cli.options import choice
+from hsm_cli.options import choice, with_options
 from hsm_cli.parameters import (
     OAEP_OPTIONS,
     HSMCommand,
@@ -51,10 +51,7 @@ _DEFAULTS: Final = EncryptionOptions(
 
 def encryption_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the fields of `EncryptionOptions` to a command."""
-    function = aad_options(function)
-    for option in (_ENCODING_OPTION, *OAEP_OPTIONS):
-        function = option(function)
-    return function
+    return with_options(*OAEP_OPTIONS, _ENCODING_OPTION)(aad_options(function))
 
 
 _ENCODING_OPTION: Final = click.option(

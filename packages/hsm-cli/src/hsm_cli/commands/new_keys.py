@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final, TypedDict, TypeVar, Unpack
+from typing import Final, TypedDict, Unpack
 
 import click
 
@@ -12,7 +11,7 @@ from hsm_cli.invocation import Invocation
 from hsm_cli.io.files import Source, decode_pem
 from hsm_cli.io.output import print_note
 from hsm_cli.io.results import deliver
-from hsm_cli.options import ListOption, choice
+from hsm_cli.options import ListOption, choice, with_options
 from hsm_cli.parameters import (
     OAEP_OPTIONS,
     HSMCommand,
@@ -42,8 +41,6 @@ from hsm_core.operations.keys import (
     ImportKey,
 )
 
-F = TypeVar("F", bound=Callable[..., Any])
-
 
 class NewKey(TypedDict):
     """Metadata of a new key, under the field names of the operations."""
@@ -56,26 +53,12 @@ class NewKey(TypedDict):
     exportable: bool
 
 
-def new_key_options(function: F) -> F:
-    """Add the options of new keys, the fields of `NewKey`, to a command."""
-    for option in _NEW_KEY_OPTIONS:
-        function = option(function)
-    return function
-
-
-_NEW_KEY_OPTIONS: Final = (
+new_key_options: Final = with_options(
+    click.option("--name", default="", metavar="NAME", help="Unique name."),
     click.option(
-        "--exportable",
-        is_flag=True,
-        help="Allow wrapped export. Can't be changed later.",
+        "--owner", default="", metavar="NAME", help="Owner. Default: the caller."
     ),
-    click.option(
-        "--tags",
-        cls=ListOption,
-        may_be_empty=True,
-        metavar="TAGS",
-        help="Tags for searches; repeatable or comma-separated.",
-    ),
+    click.option("--description", default="", metavar="TEXT", help="Description."),
     click.option(
         "--usage",
         "usages",
@@ -85,12 +68,20 @@ _NEW_KEY_OPTIONS: Final = (
         help="Allowed usages, such as sign,verify; repeatable or comma-separated. "
         "Default: those of the algorithm.",
     ),
-    click.option("--description", default="", metavar="TEXT", help="Description."),
     click.option(
-        "--owner", default="", metavar="NAME", help="Owner. Default: the caller."
+        "--tags",
+        cls=ListOption,
+        may_be_empty=True,
+        metavar="TAGS",
+        help="Tags for searches; repeatable or comma-separated.",
     ),
-    click.option("--name", default="", metavar="NAME", help="Unique name."),
+    click.option(
+        "--exportable",
+        is_flag=True,
+        help="Allow wrapped export. Can't be changed later.",
+    ),
 )
+"""Adds the options of new keys, the fields of `NewKey`, to a command."""
 
 
 @click.command("create", cls=NewKeyCommand)
@@ -204,21 +195,13 @@ class Wrapping(TypedDict):
     mgf_hash: HashAlgorithm | None
 
 
-def wrapping_options(function: F) -> F:
-    """Add ``--wrapping-key`` and the fields of `Wrapping` to a command."""
-    for option in _WRAPPING_OPTIONS:
-        function = option(function)
-    return function
-
-
-_WRAPPING_OPTIONS: Final = (
-    *OAEP_OPTIONS,
+wrapping_options: Final = with_options(
     click.option(
-        "--format",
-        type=choice(KeyFormat),
-        metavar="NAME",
-        help="Key format: pkcs8, seed or raw. Default: pkcs8 for private keys, raw for "
-        "symmetric keys.",
+        "--wrapping-key",
+        "wrapping_key_id",
+        required=True,
+        metavar="KEY",
+        help="HSM key to wrap with.",
     ),
     click.option(
         "--mechanism",
@@ -228,13 +211,15 @@ _WRAPPING_OPTIONS: Final = (
         "Default: the first that the wrapping key supports.",
     ),
     click.option(
-        "--wrapping-key",
-        "wrapping_key_id",
-        required=True,
-        metavar="KEY",
-        help="HSM key to wrap with.",
+        "--format",
+        type=choice(KeyFormat),
+        metavar="NAME",
+        help="Key format: pkcs8, seed or raw. Default: pkcs8 for private keys, raw for "
+        "symmetric keys.",
     ),
+    *OAEP_OPTIONS,
 )
+"""Adds ``--wrapping-key`` and the fields of `Wrapping` to a command."""
 
 
 def _wrap_here(

@@ -5,18 +5,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final
 
 import click
 
 from hsm_cli.interfaces.access import MAX_PIN_BYTES, Access, Connector, Embedded, Server
 from hsm_cli.invocation import Invocation
 from hsm_cli.io.output import print_note
+from hsm_cli.options import with_options
 from hsm_core.errors import InputSizeError
 from hsm_core.secret_input import is_literal_secret, read_secret_text
 from hsm_core.settings import AuditSync
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 _FILE: Final = click.Path(dir_okay=False, path_type=Path)
 _EMBEDDED: Final = {
@@ -27,53 +26,46 @@ _EMBEDDED: Final = {
 }
 
 
-def access_options(function: F) -> F:
-    """Add the options whose values `open_access` takes to a command."""
-    for option in reversed(_options()):
-        function = option(function)
-    return function
-
-
-def _options() -> list[Callable[[F], F]]:
-    return [
-        click.option(
-            "--embedded",
-            metavar="FOLDER",
-            type=click.Path(file_okay=False, path_type=Path),
-            help="Open the HSM in this folder, in place of a server's. The user is "
-            "--actor with --roles.",
-        ),
-        click.option(
-            "--root-key",
-            metavar="FILE",
-            type=_FILE,
-            help="Root key of the embedded HSM.",
-        ),
-        click.option(
-            "--hmac-key",
-            metavar="FILE",
-            type=_FILE,
-            help="Audit key of the embedded HSM. Default: derived from the root key.",
-        ),
-        click.option(
-            "--policy",
-            metavar="FILE",
-            type=_FILE,
-            help="Policy of the embedded HSM. Default: the built-in policy.",
-        ),
-        click.option(
-            "--audit-sync",
-            type=click.Choice(["strict", "bounded"]),
-            help="Durability of the embedded HSM's audit records before a result: "
-            "synced, or written and synced within 20 ms. Default: strict.",
-        ),
-        click.option(
-            "--pin",
-            metavar="PIN",
-            help="PIN that programs must give: @FILE or fd:N. Default: the "
-            "password of the client certificate if none is stored, else no PIN.",
-        ),
-    ]
+access_options: Final = with_options(
+    click.option(
+        "--embedded",
+        metavar="FOLDER",
+        type=click.Path(file_okay=False, path_type=Path),
+        help="Open the HSM in this folder, in place of a server's. The user is "
+        "--actor with --roles.",
+    ),
+    click.option(
+        "--root-key",
+        metavar="FILE",
+        type=_FILE,
+        help="Root key of the embedded HSM.",
+    ),
+    click.option(
+        "--hmac-key",
+        metavar="FILE",
+        type=_FILE,
+        help="Audit key of the embedded HSM. Default: derived from the root key.",
+    ),
+    click.option(
+        "--policy",
+        metavar="FILE",
+        type=_FILE,
+        help="Policy of the embedded HSM. Default: the built-in policy.",
+    ),
+    click.option(
+        "--audit-sync",
+        type=click.Choice(["strict", "bounded"]),
+        help="Durability of the embedded HSM's audit records before a result: "
+        "synced, or written and synced within 20 ms. Default: strict.",
+    ),
+    click.option(
+        "--pin",
+        metavar="PIN",
+        help="PIN that programs must give: @FILE or fd:N. Default: the "
+        "password of the client certificate if none is stored, else no PIN.",
+    ),
+)
+"""Adds the options whose values `open_access` takes to a command."""
 
 
 def open_access(
