@@ -200,17 +200,13 @@ _SIGNATURES: Final = (0x0403, 0x0503, 0x0804, 0x0805, 0x0806, 0x0807)
 _SIGNATURES_ML_DSA: Final = (0x0904, 0x0905, 0x0906)
 
 
-class Handshake(Protocol):
-    """Server side of a handshake in memory."""
-
-    def __call__(self, hello: bytes, /) -> bytes:
-        """Return the response to the first bytes of a client, including alerts."""
-        ...
-
-
-def check_groups(answer: Handshake) -> None:
+def check_groups(answer: Callable[[bytes], bytes]) -> None:
     """
     Check that exactly these groups are served, and hybrid ones preferred.
+
+    Args:
+        answer: Server side of a handshake in memory: returns the response to the first
+            bytes of a client, including alerts.
 
     Raises:
         ListenError: It is not so; the message says what differs.
@@ -234,7 +230,7 @@ def check_groups(answer: Handshake) -> None:
             raise ListenError("OpenSSL does not prefer the ML-KEM groups.")
 
 
-def selected(answer: Handshake, offered: Sequence[int]) -> int | None:
+def selected(answer: Callable[[bytes], bytes], offered: Sequence[int]) -> int | None:
     """Return which of these groups a server asks a share of; None if it refuses."""
     return _read_retry(answer(_hello(offered)))
 

@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import pairwise
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 
@@ -27,6 +27,7 @@ from hsm_core._internal.approvals.rollback_check import (
 from hsm_core._internal.approvals.service import ApprovalService, CredentialCheck
 from hsm_core._internal.approvals.signatures import SignatureCheck
 from hsm_core._internal.approvals.workflow import ApprovalReservation, ApprovalWorkflow
+from hsm_core._internal.audit.reading import RecordSource
 from hsm_core._internal.audit.record import event_of
 from hsm_core._internal.keyring.dependencies import Dependencies
 from hsm_core._internal.keyring.documents import KeyDocument
@@ -45,7 +46,6 @@ from hsm_core.protocols import (
     ApprovalQuery,
     ApprovalStore,
     AuditDraft,
-    AuditHead,
     AuditLog,
     CredentialKeys,
 )
@@ -139,7 +139,7 @@ class ApprovalMaintenance:
 
     def settle_reserved_of(
         self,
-        log: ReadableTrail,
+        log: RecordSource,
         was_committed: Callable[[str], bool | None] = lambda _: None,
     ) -> None:
         """
@@ -259,30 +259,8 @@ class ApprovalMaintenance:
         return self._ledger.count(state)
 
 
-class ReadableTrail(Protocol):
-    """Records of an audit log."""
-
-    @property
-    def log_id(self) -> str:
-        """Random identifier of the log, 32 hex digits."""
-        ...
-
-    @property
-    def first_seq(self) -> int:
-        """Oldest record that is there."""
-        ...
-
-    def head(self) -> AuditHead:
-        """Return the newest record."""
-        ...
-
-    def lines(self, start_seq: int, limit: int, /) -> Sequence[bytes]:
-        """Return records from a number on."""
-        ...
-
-
 def _trace(
-    audit: ReadableTrail, holds: Iterable[ApprovalReservation]
+    audit: RecordSource, holds: Iterable[ApprovalReservation]
 ) -> dict[str, bool | None]:
     """
     Follow an audit log back to the reservations of approvals.

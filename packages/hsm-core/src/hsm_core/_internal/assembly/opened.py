@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from hsm_core._internal.background.maintenance import (
     EarlySelfTests,
@@ -27,7 +27,7 @@ from hsm_core._internal.pipeline.refusals import (
     record_stopped,
     record_system,
 )
-from hsm_core._internal.policy.in_force import PolicyHolder, PolicyReloader, Recogniser
+from hsm_core._internal.policy.in_force import PolicyReloader, Recogniser
 from hsm_core._internal.retention.service import Retention, RetentionSlot
 from hsm_core.errors import AuditTamperedError, AuditUnavailableError
 from hsm_core.model import Caller, PolicyIdentity, TokenClaims
@@ -36,30 +36,11 @@ from hsm_core.protocols import HSM, AsyncHSMGateway, KeyStore, SharedState, Shar
 from hsm_core.settings import Settings
 
 if TYPE_CHECKING:
+    from hsm_core._internal.assembly.cluster import ClusterNode
     from hsm_core._internal.pipeline.asynchronous import AsyncGateway, Pools
 
 _PATIENCE: Final = 4
 """Multiple of the audit time-out that closing waits for running operations."""
-
-
-class RunningNode(Protocol):
-    """Node of a cluster, whose module is loaded for clusters alone."""
-
-    def begin(self, log_id: str, policy: PolicyHolder) -> None:
-        """Begin to beat: the HSM is open."""
-        ...
-
-    def when_stopped(self, call: Callable[[str, bool], object]) -> None:
-        """Call a function once this process is a node no more."""
-        ...
-
-    def finish(self) -> None:
-        """Write the last records of the node's log."""
-        ...
-
-    def close(self) -> None:
-        """Leave the cluster."""
-        ...
 
 
 class OpenHSM:
@@ -85,7 +66,7 @@ class OpenHSM:
         retention: RetentionSlot,
         desk: ApprovalDesk | None,
         new_worker: Callable[[], BackgroundWorker] = BackgroundWorker,
-        cluster: RunningNode | None = None,
+        cluster: ClusterNode | None = None,
         shared: SharedState | None = None,
         trust: SharedTrust | None = None,
     ) -> None:

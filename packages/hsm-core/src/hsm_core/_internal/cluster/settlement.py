@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from hsm_core._internal.approvals.maintenance import ReadableTrail
+from hsm_core._internal.audit.reading import RecordSource
 from hsm_core._internal.keyring.journal import Journal, intent_of
 from hsm_core.protocols import AuditDraft, OperationMark
 
@@ -51,7 +51,7 @@ class Settlement:
         is_fenced: Callable[[str, int], bool],
         note_settled: Callable[[str, int], None],
         journals: Callable[[Sequence[AuditDraft]], Sequence[Journal]],
-        settle_reserved: Callable[[ReadableTrail, Callable[[str], bool]], None],
+        settle_reserved: Callable[[RecordSource, Callable[[str], bool]], None],
         find_operation: Callable[[str], OperationMark | None],
     ) -> None:
         self._logs = logs
@@ -85,7 +85,7 @@ class Settlement:
                 return  # The HSM is locked, or a key can't be believed yet.
         self._note_settled(node, epoch)
 
-    def _settle_log(self, intents: Sequence[AuditDraft], log: ReadableTrail) -> bool:
+    def _settle_log(self, intents: Sequence[AuditDraft], log: RecordSource) -> bool:
         journals = self._journals(intents)
         for journal in journals:
             journal.settle()

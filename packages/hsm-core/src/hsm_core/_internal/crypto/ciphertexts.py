@@ -35,11 +35,10 @@ from __future__ import annotations
 
 import uuid
 from functools import lru_cache
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from hsm_core._internal.crypto.handle import KeyLoader
 from hsm_core._internal.lib.encoding import length_prefixed
 from hsm_core.algorithms import ALGORITHMS, Algorithm, HashAlgorithm, spec
 from hsm_core.algorithms.specs import KEM_ENVELOPE, RSAES_OAEP
@@ -50,6 +49,9 @@ from hsm_core.errors import (
 )
 from hsm_core.model import KeyId
 from hsm_core.protocols import KeyHandle
+
+if TYPE_CHECKING:
+    from hsm_core._internal.crypto.registry import CryptoRegistry
 
 _MAGIC: Final = b"FHSM\x01"
 HEADER_BYTES: Final = 28
@@ -179,7 +181,7 @@ _LAST_VERSION: Final = 0xFFFF_FFFF
 
 
 def seal_to(
-    crypto: KeyLoader,
+    crypto: CryptoRegistry,
     public: KeyHandle,
     key_id: str,
     version: int,
@@ -220,7 +222,7 @@ def seal_to(
 
 
 def open_with(
-    crypto: KeyLoader, private: KeyHandle, envelope: bytes, aad: bytes = b""
+    crypto: CryptoRegistry, private: KeyHandle, envelope: bytes, aad: bytes = b""
 ) -> bytes:
     """
     Decrypt what `seal_to` returned.
@@ -260,7 +262,7 @@ def _header(key_id: str, version: int) -> Header:
 
 
 def _message_key(
-    crypto: KeyLoader,
+    crypto: CryptoRegistry,
     algorithm: Algorithm,
     secret: bytes,
     header: Header,

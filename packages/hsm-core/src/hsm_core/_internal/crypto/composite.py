@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
@@ -62,7 +62,7 @@ from hsm_core.errors import DecryptionError, InvalidInputError, SignatureMismatc
 from hsm_core.protocols import Entropy, KeyHandle, SignatureParameters
 
 if TYPE_CHECKING:
-    from hsm_core._internal.crypto.registry import GeneratedKey
+    from hsm_core._internal.crypto.registry import CryptoRegistry
 
 _VERSION_1: Final = b"\x02\x01\x01"
 _PARAMETERS: Final = 0xA0
@@ -152,34 +152,6 @@ def _secret(algorithm: Algorithm, material: bytes) -> bytes:
     return number.to_bytes(size, "big")
 
 
-class Components(Protocol):
-    """
-    Registry of the providers of components; its handles are guarded.
-
-    So a component that a self-test has stopped gives nothing to a composite either.
-    """
-
-    def generate(self, algorithm: Algorithm, /) -> GeneratedKey:
-        """Make a key and test that its halves belong together."""
-        ...
-
-    def generate_ephemeral(self, algorithm: Algorithm, /) -> KeyHandle:
-        """Make a key for one agreement, which is never stored."""
-        ...
-
-    def load(self, algorithm: Algorithm, material: bytes, /) -> KeyHandle:
-        """Load material that we made and have just authenticated."""
-        ...
-
-    def load_foreign(self, algorithm: Algorithm, material: bytes, /) -> KeyHandle:
-        """Load material from elsewhere, fully checked."""
-        ...
-
-    def load_public(self, algorithm: Algorithm, der: bytes, /) -> KeyHandle:
-        """Load SubjectPublicKeyInfo, fully checked."""
-        ...
-
-
 class CompositeKEMPublicHandle(BaseHandle):
     """
     The public half of a composite KEM key.
@@ -194,7 +166,7 @@ class CompositeKEMPublicHandle(BaseHandle):
         algorithm: Algorithm,
         quantum_safe: KeyHandle,
         traditional: KeyHandle,
-        components: Components,
+        components: CryptoRegistry,
     ) -> None:
         super().__init__(algorithm)
         self._quantum_safe = quantum_safe
@@ -374,13 +346,14 @@ class CompositeProvider:
     `CryptoProvider` over the providers of the components.
 
     Args:
-        components: Who serves these.
+        components: Serves these as guarded handles, so that a component that a
+            self-test has stopped gives nothing to a composite either.
     """
 
     name: Final = "composite"
     """Short name, used in settings."""
 
-    def __init__(self, components: Components) -> None:
+    def __init__(self, components: CryptoRegistry) -> None:
         self._components = components
 
     @property

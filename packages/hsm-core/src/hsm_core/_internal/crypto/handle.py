@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NoReturn, Protocol
+from typing import NoReturn
 
 from hsm_core._internal.crypto.der import subject_public_key_info
 from hsm_core.algorithms import AESMode, Algorithm
 from hsm_core.errors import UnsupportedOperationError
-from hsm_core.protocols import KeyHandle, OAEPParameters, SignatureParameters
+from hsm_core.protocols import OAEPParameters, SignatureParameters
 
 
 class BaseHandle(ABC):
@@ -129,11 +129,3 @@ class RawPublicHandle(BaseHandle):
     def public_der(self) -> bytes:
         """Return SubjectPublicKeyInfo (RFC 9881, RFC 9909, RFC 9935)."""
         return subject_public_key_info(self._algorithm, self._raw_public)
-
-
-class KeyLoader(Protocol):
-    """Loader of symmetric keys as guarded handles: the registry."""
-
-    def load(self, algorithm: Algorithm, material: bytes) -> KeyHandle:
-        """Load a symmetric key."""
-        ...

@@ -19,9 +19,8 @@ Standard:
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from hsm_core._internal.crypto.handle import KeyLoader
 from hsm_core._internal.lib.encoding import length_prefixed
 from hsm_core.algorithms import (
     Algorithm,
@@ -36,6 +35,9 @@ from hsm_core.errors import (
     UnsupportedOperationError,
 )
 from hsm_core.protocols import Entropy, KeyHandle, OAEPParameters
+
+if TYPE_CHECKING:
+    from hsm_core._internal.crypto.registry import CryptoRegistry
 
 _LABEL: Final = b"FerroHSM KEM key wrap 1"
 _KEY_BYTES: Final = 32
@@ -75,7 +77,7 @@ def check_mechanism(
 
 
 def wrap_key(
-    crypto: KeyLoader,
+    crypto: CryptoRegistry,
     entropy: Entropy,
     wrapping: KeyHandle,
     mechanism: WrapMechanism,
@@ -113,7 +115,7 @@ def wrap_key(
 
 
 def unwrap_key(
-    crypto: KeyLoader,
+    crypto: CryptoRegistry,
     wrapping: KeyHandle,
     mechanism: WrapMechanism,
     wrapped: bytes,
@@ -150,7 +152,7 @@ def _unwrap(handle: KeyHandle, wrapped: bytes, *, padded: bool) -> bytes:
 
 
 def _transport_key(
-    crypto: KeyLoader, algorithm: Algorithm, secret: bytes, encapsulation: bytes
+    crypto: CryptoRegistry, algorithm: Algorithm, secret: bytes, encapsulation: bytes
 ) -> bytes:
     info = length_prefixed(_LABEL, algorithm.value.encode(), encapsulation)
     derivation = crypto.load(Algorithm.HKDF_SHA_256, secret)

@@ -18,7 +18,7 @@ from hsm_core.errors import ConfigurationError, UnknownAlgorithmError
 from hsm_core.protocols import CryptoProvider, Entropy, KeyHandle, ProviderPlugin
 
 if TYPE_CHECKING:
-    from hsm_core._internal.crypto.composite import Components
+    from hsm_core._internal.crypto.registry import CryptoRegistry
 
 PLUGINS: Final = "hsm_core.crypto_providers"
 """Group of entry points, each of them a `ProviderPlugin`."""
@@ -218,7 +218,7 @@ def _checked(name: str, loaded: object) -> ProviderPlugin:
     return loaded
 
 
-def composite_provider(components: Components) -> CryptoProvider:
+def composite_provider(components: CryptoRegistry) -> CryptoProvider:
     """Return the provider of composites over those that serve their components."""
 
     def open_provider() -> CryptoProvider:
