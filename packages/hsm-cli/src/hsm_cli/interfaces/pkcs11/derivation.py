@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from hsm_cli.interfaces.pkcs11.parameters import Mechanism
     from hsm_cli.interfaces.pkcs11.sessions import Session
     from hsm_cli.interfaces.pkcs11.wire import Template
-    from hsm_core.model import KeyInfo
 
 _FUNCTIONS: Final = {
     ck.CKD_NULL: (DerivationFunction.NONE, None),
@@ -72,25 +71,16 @@ def derive_key(
     algorithm, wanted = _wanted(session, base, function, found)
     # The HSM derives from the current version.
     base.require_version(session.hsm.execute(DescribeKey(key_id=base.key_id)).version)
-
-    def make(fitting: Creation) -> KeyInfo:
-        return session.hsm.execute(
-            DeriveKey(
-                algorithm=algorithm,
-                base_key_id=base.key_id,
-                peer_public_key=peer,
-                function=function,
-                hash=hashed,
-                info=parameter.shared,
-                name=fitting.name,
-                tags=fitting.tags,
-                usages=fitting.usages,
-                exportable=fitting.exportable,
-            )
-        )
-
+    operation = DeriveKey(
+        algorithm=algorithm,
+        base_key_id=base.key_id,
+        peer_public_key=peer,
+        function=function,
+        hash=hashed,
+        info=parameter.shared,
+    )
     try:
-        return added(session, algorithm, wanted, make)[0].handle
+        return added(session, wanted, operation)[0].handle
     except InvalidInputError as error:
         if error.facts.get("field") != "peer_public_key":
             raise

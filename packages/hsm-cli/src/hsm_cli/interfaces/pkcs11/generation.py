@@ -14,7 +14,7 @@ from hsm_cli.interfaces.pkcs11.errors import CryptokiError
 from hsm_cli.interfaces.pkcs11.public_parts import PARAMETER_SETS, ec_params
 from hsm_core.algorithms import ALGORITHMS, Algorithm, Family, KeyUsage
 from hsm_core.errors import InvalidInputError, NameTakenError
-from hsm_core.operations import CreateKey
+from hsm_core.operations import CreateKey, DeriveKey, ImportKey
 
 if TYPE_CHECKING:
     from hsm_cli.interfaces.pkcs11.objects import KeyObject
@@ -113,12 +113,7 @@ def create(
     session.require_user()
     if wanted.is_token:
         session.require_writable()
-    return added(
-        session,
-        algorithm,
-        wanted,
-        lambda fitting: session.hsm.execute(_create(algorithm, fitting)),
-    )
+    return added(session, wanted, CreateKey(algorithm=algorithm))
 
 
 def _fitting(algorithm: Algorithm, wanted: Creation) -> Creation:
@@ -137,30 +132,36 @@ def _fitting(algorithm: Algorithm, wanted: Creation) -> Creation:
     return msgspec.structs.replace(wanted, usages=tuple(sorted(left)))
 
 
-def _create(algorithm: Algorithm, wanted: Creation) -> CreateKey:
-    return CreateKey(
-        algorithm=algorithm,
-        name=wanted.name,
-        tags=wanted.tags,
-        usages=wanted.usages,
-        exportable=wanted.exportable,
-    )
-
-
 def added(
-    session: Session,
-    algorithm: Algorithm,
-    wanted: Creation,
-    make: Callable[[Creation], KeyInfo],
+    session: Session, wanted: Creation, operation: CreateKey | DeriveKey | ImportKey
 ) -> tuple[KeyObject, ...]:
     """
     Make a key, without its name if that is taken, and return its objects.
+
+    Args:
+        session: The session.
+
+        wanted: Name, tags, usages and whether it may be exported.
+
+        operation: Makes it; without what *wanted* says.
 
     Raises:
         CryptokiError: It would have no usage, they can't be combined, or the algorithm
             has them not.
     """
-    wanted = _fitting(algorithm, wanted)
+
+    def make(wanted: Creation) -> KeyInfo:
+        return session.hsm.execute(
+            msgspec.structs.replace(
+                operation,
+                name=wanted.name,
+                tags=wanted.tags,
+                usages=wanted.usages,
+                exportable=wanted.exportable,
+            )
+        )
+
+    wanted = _fitting(Algorithm(operation.algorithm), wanted)
     try:
         info = make(wanted)
     except NameTakenError:

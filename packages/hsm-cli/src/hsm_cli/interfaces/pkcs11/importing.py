@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from hsm_cli.interfaces.pkcs11.application import Application
     from hsm_cli.interfaces.pkcs11.sessions import Session
     from hsm_cli.interfaces.pkcs11.wire import Template
-    from hsm_core.model import KeyInfo
     from hsm_core.operations import PublicKey
 
 _TRANSPORT: Final = Algorithm.ML_KEM_768
@@ -133,24 +132,15 @@ def import_key(session: Session, template: Template) -> int:
 
     public = session.application.transport.public_key()
     wrapped = wrap_for_import(_TRANSPORT, public.der, material)
-
-    def make(wanted: Creation) -> KeyInfo:
-        return session.hsm.execute(
-            ImportKey(
-                algorithm=algorithm,
-                wrapping_key_id=public.key_id,
-                # Somebody may have rotated it since.
-                wrapping_version=public.version,
-                wrapped=wrapped,
-                name=wanted.name,
-                tags=wanted.tags,
-                usages=wanted.usages,
-                exportable=wanted.exportable,
-            )
-        )
-
+    operation = ImportKey(
+        algorithm=algorithm,
+        wrapping_key_id=public.key_id,
+        # Somebody may have rotated it since.
+        wrapping_version=public.version,
+        wrapped=wrapped,
+    )
     try:
-        return added(session, algorithm, wanted, make)[0].handle
+        return added(session, wanted, operation)[0].handle
     except InvalidInputError as error:
         raise CryptokiError(ck.CKR_ATTRIBUTE_VALUE_INVALID, str(error)) from None
 

@@ -21,12 +21,10 @@ from hsm_core.errors import DecryptionError, InputSizeError
 from hsm_core.operations import ExportKey, ImportKey
 
 if TYPE_CHECKING:
-    from hsm_cli.interfaces.pkcs11.creation import Creation
     from hsm_cli.interfaces.pkcs11.objects import KeyObject
     from hsm_cli.interfaces.pkcs11.parameters import Mechanism
     from hsm_cli.interfaces.pkcs11.sessions import Session
     from hsm_cli.interfaces.pkcs11.wire import Template
-    from hsm_core.model import KeyInfo
 
 WRAPPING: Final[Mapping[int, WrapMechanism]] = {
     ck.CKM_AES_KEY_WRAP: WrapMechanism.AES_KW,
@@ -105,24 +103,15 @@ def unwrap_key(
     session.require_user()
     if wanted.is_token:
         session.require_writable()
-
-    def make(wanted: Creation) -> KeyInfo:
-        return session.hsm.execute(
-            ImportKey(
-                algorithm=algorithm,
-                wrapping_key_id=holder.key_id,
-                wrapping_version=holder.version,
-                wrapped=wrapped,
-                mechanism=chosen,
-                name=wanted.name,
-                tags=wanted.tags,
-                usages=wanted.usages,
-                exportable=wanted.exportable,
-            )
-        )
-
+    operation = ImportKey(
+        algorithm=algorithm,
+        wrapping_key_id=holder.key_id,
+        wrapping_version=holder.version,
+        wrapped=wrapped,
+        mechanism=chosen,
+    )
     try:
-        return added(session, algorithm, wanted, make)[0].handle
+        return added(session, wanted, operation)[0].handle
     except DecryptionError:
         raise CryptokiError(ck.CKR_WRAPPED_KEY_INVALID) from None
 

@@ -12,8 +12,8 @@ from hsm_core._internal.crypto.ciphertexts import commitment
 from hsm_core._internal.crypto.parameters import raw_signature_input
 from hsm_core._internal.handlers.base import Answer, UseHandler, handles
 from hsm_core._internal.handlers.context import RequestContext
-from hsm_core._internal.handlers.signatures import CheckHandler
-from hsm_core._internal.keyring.documents import KeyDocument, VersionDocument
+from hsm_core._internal.handlers.signatures import SignatureCheckHandler
+from hsm_core._internal.keyring.documents import KeyDocument
 from hsm_core._internal.keyring.versions import check_usage, require_version
 from hsm_core.algorithms import (
     AESMode,
@@ -23,11 +23,7 @@ from hsm_core.algorithms import (
     SignatureEncoding,
     spec,
 )
-from hsm_core.errors import (
-    InvalidInputError,
-    SignatureMismatchError,
-    UnsupportedOperationError,
-)
+from hsm_core.errors import InvalidInputError, UnsupportedOperationError
 
 RawOp = TypeVar("RawOp", ops.RawSign, ops.RawVerify)
 RawCipher = TypeVar("RawCipher", ops.RawEncrypt, ops.RawDecrypt)
@@ -78,10 +74,8 @@ class RawSignHandler(UseHandler[ops.RawSign, ops.Signature]):
 
 
 @handles(ops.RawVerify)
-class RawVerifyHandler(CheckHandler[ops.RawVerify]):
+class RawVerifyHandler(SignatureCheckHandler[ops.RawVerify]):
     """Check a signature over data as it is."""
-
-    mismatch, checks = SignatureMismatchError, "signature"
 
     def resolve(
         self, operation: ops.RawVerify, document: KeyDocument | None, /
@@ -95,19 +89,6 @@ class RawVerifyHandler(CheckHandler[ops.RawVerify]):
         context.prepared[:] = raw_signature_input(
             context.spec, operation.data, operation.encoding
         )
-
-    def fits(
-        self, context: RequestContext[ops.RawVerify], version: VersionDocument, /
-    ) -> bool:
-        """Whether the version's public key verifies it."""
-        data, parameters = context.prepared
-        materials = self._services.inventory.materials
-        handle = materials.public_handle(context.key, version)
-        try:
-            handle.verify(data, context.operation.signature, parameters)
-        except SignatureMismatchError:
-            return False
-        return True
 
 
 @handles(ops.DecryptPKCS1)

@@ -28,6 +28,7 @@ from hsm_core.protocols import SignatureParameters
 
 SignOrVerify = TypeVar("SignOrVerify", ops.Sign, ops.Verify)
 Check = TypeVar("Check", bound=ops.Verify | ops.VerifyMac | ops.RawVerify)
+SignatureCheck = TypeVar("SignatureCheck", bound=ops.Verify | ops.RawVerify)
 
 
 class SignatureDefaults:
@@ -134,11 +135,30 @@ class CheckHandler(UseHandler[Check, ops.Verified]):
         return speed if is_short else max(speed, Speed.POOLED)
 
 
-@handles(ops.Verify)
-class VerifyHandler(SignatureDefaults, CheckHandler[ops.Verify]):
-    """Check a signature."""
+class SignatureCheckHandler(CheckHandler[SignatureCheck]):
+    """Check a signature over what *context.prepared* begins with."""
 
     mismatch, checks = SignatureMismatchError, "signature"
+
+    def fits(
+        self, context: RequestContext[SignatureCheck], version: VersionDocument, /
+    ) -> bool:
+        """Whether the version's public key verifies it."""
+        data: bytes
+        parameters: SignatureParameters
+        data, parameters = context.prepared
+        materials = self._services.inventory.materials
+        handle = materials.public_handle(context.key, version)
+        try:
+            handle.verify(data, context.operation.signature, parameters)
+        except SignatureMismatchError:
+            return False
+        return True
+
+
+@handles(ops.Verify)
+class VerifyHandler(SignatureDefaults, SignatureCheckHandler[ops.Verify]):
+    """Check a signature."""
 
     def check(self, context: RequestContext[ops.Verify], /) -> None:
         """Prepare what was signed, and how."""
@@ -156,21 +176,6 @@ class VerifyHandler(SignatureDefaults, CheckHandler[ops.Verify]):
             salt_bytes=operation.salt_bytes,
             context=operation.context,
         )
-
-    def fits(
-        self, context: RequestContext[ops.Verify], version: VersionDocument, /
-    ) -> bool:
-        """Whether the version's public key verifies it."""
-        data: bytes
-        parameters: SignatureParameters
-        data, parameters = context.prepared
-        materials = self._services.inventory.materials
-        handle = materials.public_handle(context.key, version)
-        try:
-            handle.verify(data, context.operation.signature, parameters)
-        except SignatureMismatchError:
-            return False
-        return True
 
 
 @handles(ops.ComputeMac)
