@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from hsm_core import wire
+from hsm_core.error_records import asked_approval
 from hsm_core.errors import HSMError
 from hsm_core.operations import OPERATIONS, Operation, Route
 from hsm_core.protocols import HSM
@@ -114,7 +115,7 @@ class _Handler(BaseHTTPRequestHandler):
                 approval_id=request.headers.get(APPROVAL_HEADER.lower(), ""),
             )
         except HSMError as error:
-            if (asked := wire.asked_approval(error)) is not None:
+            if (asked := asked_approval(error)) is not None:
                 return 202, "application/json", wire.encode_json(asked)
             return 422, PROBLEM, problem(error)
         return route.success, "application/json", wire.encode_json(result)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from hsm_core import errors, wire
 from hsm_core import operations as ops
+from hsm_core.error_records import ErrorRecord, error_from_record, error_record
 from hsm_core.model import Record
 from hsm_core.operations import OPERATIONS, AnyOperation, Operation
 from tests.core.test_roles import sample
@@ -261,10 +262,8 @@ class TestErrors:
         cls = errors.error_classes()[code]
         sent = cls.from_wire("A sentence.", {"field": "x", "limit": 5})
 
-        record = wire.decode_json(
-            wire.encode_json(wire.error_record(sent)), wire.ErrorRecord
-        )
-        arrived = wire.error_from_record(record)
+        record = wire.decode_json(wire.encode_json(error_record(sent)), ErrorRecord)
+        arrived = error_from_record(record)
 
         assert (cls, "A sentence.", {"field": "x", "limit": 5}) == (
             type(arrived),
@@ -274,9 +273,9 @@ class TestErrors:
 
     def test_an_unknown_code_is_still_an_error(self) -> None:
         """An error of a newer release becomes the root of the tree."""
-        record = wire.ErrorRecord(code="from_the_future", message="Later.")
+        record = ErrorRecord(code="from_the_future", message="Later.")
 
-        assert errors.HSMError is type(wire.error_from_record(record))
+        assert errors.HSMError is type(error_from_record(record))
 
 
 def records() -> list[type[Record]]:

@@ -13,10 +13,10 @@ import msgspec
 from hsm_core import operations as ops
 from hsm_core import wire
 from hsm_core.algorithms import Algorithm
+from hsm_core.error_records import ErrorRecord, error_from_record, error_record
 from hsm_core.errors import InvalidInputError, KeyStateError, OverloadedError
 from hsm_core.model import AuditEntry
 from hsm_core.operations import Operation, result_type
-from hsm_core.wire import ErrorRecord, error_from_record, error_record
 from hsm_server.ipc.channel import Channel
 from hsm_server.ipc.control import (
     Beat,

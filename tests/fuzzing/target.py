@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from hsm_core import wire
+from hsm_core.error_records import error_record
 from hsm_core.errors import HSMError
 
 Reader: TypeAlias = Callable[[bytes], object]
@@ -64,4 +65,4 @@ def _check(error: Exception) -> None:
     str(error).encode()
     if isinstance(error, HSMError):
         assert type(error) is not HSMError
-        wire.encode_json(wire.error_record(error))
+        wire.encode_json(error_record(error))

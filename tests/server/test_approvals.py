@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from hsm_core import consent, wire
+from hsm_core.error_records import ErrorRecord, error_from_record, error_record
 from hsm_core.errors import ApprovalRequiredError
 from hsm_core.factory import open_async
 from hsm_core.operations import ApprovalInfo, CreateKey
@@ -209,9 +210,9 @@ def test_over_the_wire() -> None:
         with pytest.raises(ApprovalRequiredError) as caught:
             hsm.act_as(caller()).execute(CreateKey(algorithm="ML-KEM-768"))
 
-    packed = wire.encode_packed(wire.error_record(caught.value))
-    record = wire.decode_packed(packed, wire.ErrorRecord)
-    error = wire.error_from_record(record)
+    packed = wire.encode_packed(error_record(caught.value))
+    record = wire.decode_packed(packed, ErrorRecord)
+    error = error_from_record(record)
 
     assert isinstance(error, ApprovalRequiredError)
     assert caught.value.approval == error.approval

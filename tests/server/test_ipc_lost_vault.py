@@ -12,6 +12,7 @@ import pytest
 from hsm_core import errors, wire
 from hsm_core import operations as ops
 from hsm_core.algorithms import Algorithm
+from hsm_core.error_records import error_record
 from hsm_server.ipc.frames import (
     CHUNK_BYTES,
     MAX_WAITING,
@@ -288,7 +289,7 @@ class TestEvents:
         first = asyncio.ensure_future(anext(pages))
         number = (await request(raw)).id
         data = wire.encode_packed(PAGE)
-        record = wire.error_record(errors.AuditUnavailableError())
+        record = error_record(errors.AuditUnavailableError())
 
         await raw.send(
             Event(number, "bob", data),

@@ -116,7 +116,7 @@ def _print_error(error: HSMError, *, as_json: bool, hint: str = "") -> None:
 
     if as_json:
         from hsm_cli.io.records import encode_record
-        from hsm_core.wire import error_record
+        from hsm_core.error_records import error_record
 
         if sys.stderr is not None:
             sys.stderr.write(f"{encode_record(error_record(_encodable(error)))}\n")

@@ -7,7 +7,7 @@ import os
 import re
 import threading
 from collections.abc import Generator, Iterator
-from typing import Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 import msgspec
 
@@ -37,8 +37,6 @@ from hsm_core.errors import (
     TransportError,
     UnavailableError,
 )
-from hsm_core.model import AuditEntry
-from hsm_core.operations.audit import ListAuditEvents
 from hsm_core.operations.base import Effect, Operation
 from hsm_core.rest import (
     APPROVAL_HEADER,
@@ -46,6 +44,10 @@ from hsm_core.rest import (
     REVISION_HEADER,
     is_interface_claim,
 )
+
+if TYPE_CHECKING:
+    from hsm_core.model import AuditEntry
+    from hsm_core.operations.audit import ListAuditEvents
 
 R = TypeVar("R")
 

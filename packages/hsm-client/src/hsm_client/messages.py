@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -19,11 +19,12 @@ from hsm_core.errors import (
     UnsupportedOperationError,
 )
 from hsm_core.limits import CIPHERTEXT_OVERHEAD_BYTES
-from hsm_core.model import AuditEntry
-from hsm_core.operations.approvals import ApprovalInfo
-from hsm_core.operations.audit import ListAuditEvents
 from hsm_core.operations.base import Operation, result_type
 from hsm_core.rest import API_PREFIX, RESULT_HEADER
+
+if TYPE_CHECKING:
+    from hsm_core.model import AuditEntry
+    from hsm_core.operations.audit import ListAuditEvents
 
 _LONGEST_BLOCK: Final = 4 * 1024 * 1024
 
@@ -224,6 +225,8 @@ def entry_of(data: bytes, /) -> AuditEntry:
     Raises:
         TransportError: The event is not an audit record.
     """
+    from hsm_core.model import AuditEntry
+
     try:
         return wire.decode_json(data, AuditEntry)
     except InvalidInputError as error:
@@ -280,6 +283,8 @@ def _raw_result(operation: type[Operation[R]], answer: Answer) -> R:
 
 def _approval_required(answer: Answer) -> HSMError | None:
     """Return the error of a response that requires approval, or None."""
+    from hsm_core.operations.approvals import ApprovalInfo
+
     try:
         request = wire.decode_json(answer.body, ApprovalInfo)
     except InvalidInputError:
@@ -303,9 +308,11 @@ def error_of(answer: Answer, /) -> HSMError:
     problem = _problem(answer)
     code = problem.get("code")
     if isinstance(code, str) and code:
+        from hsm_core.error_records import ErrorRecord, error_from_record
+
         message = problem.get("detail") or problem.get("title") or ""
         facts = problem.get("facts")
-        record = wire.ErrorRecord(
+        record = ErrorRecord(
             code=code,
             message=message[:_MESSAGE_CHARACTERS] if isinstance(message, str) else "",
             facts=_facts(facts if isinstance(facts, dict) else {}),
@@ -313,7 +320,7 @@ def error_of(answer: Answer, /) -> HSMError:
         request_id = problem.get("request_id")
         if answer.status >= 500 and isinstance(request_id, str):
             record.facts.setdefault("request_id", request_id)
-        return _with_sentence(wire.error_from_record(record))
+        return _with_sentence(error_from_record(record))
     return _foreign_error(answer.status)
 
 

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from hsm_client.defaults import DEFAULT_TIMEOUT_SECONDS
 from hsm_client.exchange import (
@@ -30,9 +30,11 @@ from hsm_client.steps import run_steps
 from hsm_client.tokens import open_token
 from hsm_client.transport import Transport, open_tls_context
 from hsm_core.errors import AuthenticationError, HSMError, UnavailableError
-from hsm_core.model import AuditEntry
-from hsm_core.operations.audit import ListAuditEvents
 from hsm_core.operations.base import Operation
+
+if TYPE_CHECKING:
+    from hsm_core.model import AuditEntry
+    from hsm_core.operations.audit import ListAuditEvents
 
 R = TypeVar("R")
 T = TypeVar("T")

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-Operations, results and errors ↔ JSON and MessagePack: one codec for REST, IPC and CLI.
+Operations and results ↔ JSON and MessagePack: one codec for REST, IPC and CLI.
 
 msgspec alone accepts duplicate names, very deep nesting and base64 that is not
 canonical. One scanner here refuses them first.
@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
-from hsm_core import errors
 from hsm_core._json import (
     MAX_DEPTH,
     Json,
@@ -28,16 +27,8 @@ from hsm_core._json import (
     scan_json,
     with_bytes,
 )
-from hsm_core.errors import (
-    ApprovalRequiredError,
-    Fact,
-    HSMError,
-    InvalidInputError,
-    MalformedError,
-    PayloadTooLargeError,
-)
+from hsm_core.errors import InvalidInputError, MalformedError, PayloadTooLargeError
 from hsm_core.model import Record
-from hsm_core.operations.approvals import ApprovalInfo
 from hsm_core.operations.base import Operation
 
 if TYPE_CHECKING:
@@ -45,8 +36,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_DEPTH",
-    "ErrorRecord",
-    "asked_approval",
     "checked",
     "convert",
     "decode_json",
@@ -55,8 +44,6 @@ __all__ = [
     "decode_packed_operation",
     "encode_json",
     "encode_packed",
-    "error_from_record",
-    "error_record",
     "scan_json",
 ]
 
@@ -96,45 +83,6 @@ _FORMS: Final = {
 }
 """Words for the patterns of common field types."""
 _PATTERN: Final = r"Expected `str` matching regex (.+)\Z"
-
-
-class ErrorRecord(Record, frozen=True, kw_only=True):
-    """
-    An error as it travels.
-
-    Attributes:
-        approval: Of an `ApprovalRequiredError`, what other people are asked.
-    """
-
-    code: str
-    message: str
-    facts: dict[str, Fact] = msgspec.field(default_factory=dict)
-    approval: ApprovalInfo | None = None
-
-
-def error_record(error: HSMError) -> ErrorRecord:
-    """Return the form of an error that travels."""
-    return ErrorRecord(
-        code=error.code,
-        message=str(error),
-        facts=error.facts,
-        approval=asked_approval(error),
-    )
-
-
-def asked_approval(error: HSMError) -> ApprovalInfo | None:
-    """Return what other people are asked where an error says that they must agree."""
-    approval = error.approval if isinstance(error, ApprovalRequiredError) else None
-    return approval if isinstance(approval, ApprovalInfo) else None
-
-
-def error_from_record(record: ErrorRecord) -> HSMError:
-    """Return the error that a record stands for; an unknown code becomes `HSMError`."""
-    cls = errors.error_classes().get(record.code, HSMError)
-    error = cls.from_wire(record.message, record.facts)
-    if isinstance(error, ApprovalRequiredError):
-        error.approval = record.approval
-    return error
 
 
 def _invalid(error: msgspec.ValidationError) -> InvalidInputError:

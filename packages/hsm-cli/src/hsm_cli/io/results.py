@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 import msgspec
@@ -13,15 +13,10 @@ import msgspec
 from hsm_cli.io.files import encode_base64, write_file
 from hsm_cli.io.output import Output
 from hsm_cli.io.tables import Column, short_id
-from hsm_core.model import (
-    AuditEntry,
-    Integrity,
-    KeyInfo,
-    Phase,
-    Record,
-    RotationRule,
-    UseInfo,
-)
+from hsm_core.model import Integrity, KeyInfo, Record, RotationRule, UseInfo
+
+if TYPE_CHECKING:
+    from hsm_core.model import AuditEntry
 
 
 def deliver(
@@ -336,5 +331,7 @@ def _interface(entry: AuditEntry) -> str:
 
 def _result(entry: AuditEntry) -> str:
     """Return the code of a record, or that it is an intent, whose code says nothing."""
+    from hsm_core.model import Phase
+
     event = entry.event
     return "intent" if event.phase is Phase.INTENT else event.code

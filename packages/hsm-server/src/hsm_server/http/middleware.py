@@ -20,6 +20,7 @@ from typing import Final, TypeAlias
 from aiohttp import HttpVersion11, web
 
 from hsm_core import wire
+from hsm_core.error_records import asked_approval
 from hsm_core.errors import (
     AuthenticationError,
     HSMError,
@@ -28,7 +29,6 @@ from hsm_core.errors import (
 )
 from hsm_core.operations import OPERATIONS, ApprovalInfo
 from hsm_core.rest import API_PREFIX, REVISION_HEADER
-from hsm_core.wire import asked_approval
 from hsm_server.http.credentials import address_of, shown_by, source_of
 from hsm_server.http.problems import RequestRefusedError, problem_parts, status_of
 from hsm_server.http.requests import flaw_of

@@ -17,7 +17,7 @@ from typing import Annotated, Final, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from hsm_core.wire import ErrorRecord
+from hsm_core.error_records import ErrorRecord
 from hsm_server.limits.buckets import Quota
 from hsm_server.vault.access import Visitor
 

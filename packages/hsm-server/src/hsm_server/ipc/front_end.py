@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from hsm_core import wire
+from hsm_core.error_records import error_record
 from hsm_core.errors import (
     AuthenticationError,
     HSMError,
@@ -321,7 +322,7 @@ class FrontEnd:
         if quota is None:
             return True
         if quota.wait_seconds:
-            error = wire.error_record(quota.error())
+            error = error_record(quota.error())
             self._outbox.send(
                 Answer(frame.id, caller.principal, error=error, quota=quota)
             )
@@ -412,7 +413,7 @@ class FrontEnd:
         if not isinstance(error, HSMError):
             self._dependencies.on_unexpected(error)
             error = HSMError()
-        record = wire.error_record(error)
+        record = error_record(error)
         revision = self._gateway.revision
         self._outbox.send(
             Answer(number, principal, error=record, quota=quota, revision=revision)

@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar, cast
 import msgspec
 
 from hsm_core import wire
+from hsm_core.error_records import ErrorRecord, error_from_record
 from hsm_core.errors import (
     AuthenticationError,
     HSMError,
@@ -282,7 +283,7 @@ class VaultLink:
                 yield event.principal, event.data
             found = answer.result()
             if found.error is not None:
-                raise wire.error_from_record(found.error)
+                raise error_from_record(found.error)
         finally:
             self._end(number, answer)
 
@@ -569,9 +570,9 @@ class RemoteVault:
             return Reply(principal, error=error, quota=quota)
         return Reply(principal, result, quota=quota)
 
-    def _error(self, visitor: Visitor, record: wire.ErrorRecord) -> HSMError:
+    def _error(self, visitor: Visitor, record: ErrorRecord) -> HSMError:
         """Return the error of an answer; who is not authenticated is greeted again."""
-        error = wire.error_from_record(record)
+        error = error_from_record(record)
         if isinstance(error, AuthenticationError):
             self._greeted.pop(_digest(visitor), None)
         return error

@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from hsm_core import wire
+from hsm_core.error_records import error_record
 from hsm_core.errors import (
     AuthenticationError,
     HSMError,
@@ -237,7 +238,7 @@ class IndividualRequests:
     ) -> Answer:
         """Record and return an authentication failure."""
         await self._gatekeeper.record_failure(visitor, error)
-        return Answer(number, error=wire.error_record(error))
+        return Answer(number, error=error_record(error))
 
     async def status(self, frame: Request) -> Answer:
         """Return the health of the HSM."""

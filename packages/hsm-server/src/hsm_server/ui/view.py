@@ -12,9 +12,9 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 from aiohttp import web
 
+from hsm_core.error_records import asked_approval
 from hsm_core.errors import HSMError, InvalidInputError
 from hsm_core.operations import Operation
-from hsm_core.wire import asked_approval
 from hsm_server.http.problems import (
     RequestRefusedError,
     headers_of,

@@ -22,6 +22,7 @@ from hsm_core.algorithms import (
     SignatureEncoding,
     spec,
 )
+from hsm_core.error_records import asked_approval
 from hsm_core.errors import (
     ApprovalRequiredError,
     DecryptionError,
@@ -31,7 +32,6 @@ from hsm_core.errors import (
 )
 from hsm_core.model import KeyInfo
 from hsm_core.operations import Operation
-from hsm_core.wire import asked_approval
 from hsm_server.http.problems import problem_of, status_of
 from hsm_server.ui.actions import Action, RejectedFormError, Tree, submit
 from hsm_server.ui.forms import ENCODINGS, MOST_INPUT_BYTES, Field, Option, fill_fields
