@@ -4,22 +4,13 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, TypeAlias
 
 from msgspec import Meta
 
 from hsm_core.consent import ShownOperation
 from hsm_core.model import ApprovalDemand, ApprovalState, Line, Record, Role
-from hsm_core.operations.base import (
-    AnyApprovalDigest,
-    ApprovalDigest,
-    ApprovalGeneration,
-    ApprovalReference,
-    Effect,
-    Operation,
-    Reason,
-    Route,
-)
+from hsm_core.operations.base import Effect, Operation, Reason, Route
 
 __all__ = [
     "ApprovalInfo",
@@ -33,6 +24,24 @@ __all__ = [
     "ListApprovals",
     "Withdraw",
 ]
+
+
+ApprovalReference: TypeAlias = Annotated[
+    str,
+    Meta(
+        pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z",
+        max_length=36,
+        description="Approval ID (UUID).",
+        examples=["5b1c9a52-7a0e-4d0c-8a35-0c7f0e9b1d24"],
+    ),
+]
+ApprovalDigest: TypeAlias = Annotated[
+    str, Meta(pattern=r"^[0-9a-f]{64}\Z", max_length=64)
+]
+AnyApprovalDigest: TypeAlias = Annotated[
+    str, Meta(pattern=r"^([0-9a-f]{64})?\Z", max_length=64)
+]
+ApprovalGeneration: TypeAlias = Annotated[int, Meta(ge=0, lt=2**53)]
 
 
 class ApprovalStatus(Record, frozen=True, kw_only=True):

@@ -18,10 +18,6 @@ from hsm_core.model import KeyId, Line, Record
 
 __all__ = [
     "AlgorithmName",
-    "AnyApprovalDigest",
-    "ApprovalDigest",
-    "ApprovalGeneration",
-    "ApprovalReference",
     "Effect",
     "Instant",
     "ItemError",
@@ -214,22 +210,6 @@ Instant: TypeAlias = Annotated[
 ]
 WaitingDays: TypeAlias = Annotated[int, Meta(ge=0, le=3650)]
 NewOwner: TypeAlias = Annotated[str, Meta(min_length=1, max_length=128)]
-ApprovalReference: TypeAlias = Annotated[
-    str,
-    Meta(
-        pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z",
-        max_length=36,
-        description="Approval ID (UUID).",
-        examples=["5b1c9a52-7a0e-4d0c-8a35-0c7f0e9b1d24"],
-    ),
-]
-ApprovalDigest: TypeAlias = Annotated[
-    str, Meta(pattern=r"^[0-9a-f]{64}\Z", max_length=64)
-]
-AnyApprovalDigest: TypeAlias = Annotated[
-    str, Meta(pattern=r"^([0-9a-f]{64})?\Z", max_length=64)
-]
-ApprovalGeneration: TypeAlias = Annotated[int, Meta(ge=0, lt=2**53)]
 
 
 class Verified(Record, frozen=True, kw_only=True):
