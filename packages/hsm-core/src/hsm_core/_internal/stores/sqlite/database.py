@@ -241,8 +241,9 @@ class Database:
         self._turn.take()
         try:
             self.check_usable()
-            with sqlite_errors():
-                yield self._connection
+            yield self._connection
+        except SQLITE_ERRORS as error:
+            raise own_error(error) from error
         finally:
             self._turn.end()
 

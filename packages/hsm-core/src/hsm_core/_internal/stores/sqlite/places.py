@@ -27,7 +27,7 @@ _Position: TypeAlias = tuple[int, bytes]
 _INTEGER_LIMIT: Final = 2**63
 _PACKED_BYTES: Final = 16
 _GROUPS: Final = (0, 8, 12, 16, 20, 32)
-_IDS_REMEMBERED: Final = 8192
+_PLACES_REMEMBERED: Final = 8192
 
 _ENTER: Final = (
     "INSERT INTO facets (tag, algorithm, state, number) VALUES (?, ?, ?, 1) "
@@ -186,7 +186,9 @@ def find_page(connection: sqlite3.Connection, query: IndexQuery) -> IndexPage:
         others, is_behind=query.after is not None, is_newest=is_newest
     )
     rows = connection.execute(statement, (*values, number, first)).fetchall()
-    return IndexPage(keys=_unpack(rows if is_newest else rows[::-1]), total=total)
+    if not is_newest:
+        rows.reverse()
+    return IndexPage(keys=tuple(map(_unpack, rows)), total=total)
 
 
 @cache
@@ -218,7 +220,7 @@ def _walk(
         after = _position(*query.after)
         shown = [row for row in shown if row < after]
     page = shown[query.offset : query.offset + query.limit]
-    return IndexPage(keys=_unpack(page), total=total)
+    return IndexPage(keys=tuple(map(_unpack, page)), total=total)
 
 
 def _facets(
@@ -243,16 +245,12 @@ def _position(created_at: int, key_id: str) -> _Position:
     return created_at, _pack(key_id)
 
 
-def _unpack(rows: list[Row]) -> tuple[tuple[int, KeyId], ...]:
-    if {type(created_at) for created_at, _ in rows} - {int}:
-        raise IntegrityError("The index of the key store was tampered with.")
-    return tuple([(created_at, _key_id(packed)) for created_at, packed in rows])
-
-
-@lru_cache(_IDS_REMEMBERED)
-def _key_id(packed: object) -> KeyId:
-    """Return the ID of a key in a place; those of keys shown again are one object."""
-    if not isinstance(packed, bytes) or len(packed) != _PACKED_BYTES:
+@lru_cache(_PLACES_REMEMBERED)
+def _unpack(row: Row) -> tuple[int, KeyId]:
+    """Return the place of a key; one that is shown again is one object."""
+    created_at, packed = row
+    is_packed = isinstance(packed, bytes) and len(packed) == _PACKED_BYTES
+    if type(created_at) is not int or not is_packed:
         raise IntegrityError("The index of the key store was tampered with.")
     digits = packed.hex()
-    return KeyId("-".join(digits[at:end] for at, end in pairwise(_GROUPS)))
+    return created_at, KeyId("-".join(digits[at:end] for at, end in pairwise(_GROUPS)))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -106,7 +106,10 @@ class SqliteRecords(Records):
         found = self._database.row(*_reading(name))
         if found is None:
             return None
-        return _checked(found[0], most)
+        value: object = found[0]
+        if not isinstance(value, bytes) or len(value) > most:
+            raise DamagedRecordError("A stored value was tampered with.")
+        return value
 
     def ids(self, folder: str, /) -> list[str]:
         """Return ids; of keys and abort marks the index has the only list."""
@@ -203,12 +206,6 @@ def _reading(name: str) -> tuple[str, tuple[object, ...]]:
     return _BLOB, (VERSION_BITS, version_of(name), key_id)
 
 
-def _checked(value: object, most: int) -> bytes:
-    if not isinstance(value, bytes) or len(value) > most:
-        raise DamagedRecordError("A stored value was tampered with.")
-    return value
-
-
 def _discard(connection: sqlite3.Connection, name: str) -> None:
     connection.execute(_DISCARD, (VERSION_BITS, version_of(name), key_of(name)))
 
@@ -270,10 +267,12 @@ class SqliteKeyStore(RecordKeyStore):
     def get(self, key_id: KeyId, /) -> StoredKey:
         """Return a key's document; one look-up, if there is nothing odd about it."""
         if is_key_id(key_id):
-            with suppress(DamagedRecordError):
-                found = self.database.row(_LISTED, (key_id,))
-                if found is not None:
-                    return StoredKey(key_id, _checked(found[0], MAX_DOCUMENT_BYTES))
+            try:
+                for (found,) in self.database.rows(_LISTED, (key_id,)):
+                    if type(found) is bytes and len(found) <= MAX_DOCUMENT_BYTES:
+                        return StoredKey(key_id, found)
+            except DamagedRecordError:
+                pass
         return super().get(key_id)
 
 
