@@ -25,7 +25,9 @@ Json: TypeAlias = Any
 MAX_DEPTH: Final = 16
 """Maximum nesting depth of arrays and objects."""
 
-_DEEP: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
+_ESCAPED: Final = re.compile(rb"\\.", re.DOTALL)
+_BRACKETS: Final = bytes.maketrans(b"{}", b"[]")
+_OTHERS: Final = bytes(set(range(256)) - set(b"[]{}"))
 
 
 def _refuse_duplicates(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
@@ -56,18 +58,14 @@ _DECODER: Final = json.JSONDecoder(
 def _check_depth(data: bytes) -> None:
     if data.count(b"[") + data.count(b"{") <= MAX_DEPTH:
         return
-    depth = 0
-    for match in _DEEP.finditer(data):
-        token = match[0]
-        if token in b"[{":
-            depth += 1
-            if depth > MAX_DEPTH:
-                raise MalformedError(
-                    f"The JSON text is nested deeper than {MAX_DEPTH} levels.",
-                    limit=MAX_DEPTH,
-                )
-        elif token in b"]}":
-            depth -= 1
+    outside = b"".join(_ESCAPED.sub(b"", data).split(b'"')[::2])
+    left = outside.translate(_BRACKETS, _OTHERS)
+    for _ in range(MAX_DEPTH):
+        left = left.replace(b"[]", b"")  # the innermost level
+    if b"[]" in left or left.endswith(b"[" * (MAX_DEPTH + 1)):
+        raise MalformedError(
+            f"The JSON text is nested deeper than {MAX_DEPTH} levels.", limit=MAX_DEPTH
+        )
 
 
 def scan_json(data: bytes) -> Json:
@@ -215,7 +213,8 @@ def with_bytes(
         MalformedError: A byte string is not canonical base64.
         PayloadTooLargeError: A byte string is longer than *limit*.
     """
-    names, lists = bytes_fields(cls), item_types(cls)
+    fields = _fields_of(cls)
+    names, lists = fields.byte_strings, fields.items
     return {
         name: _decode_base64(place + name, value, limit)
         if isinstance(value, str) and name in names
