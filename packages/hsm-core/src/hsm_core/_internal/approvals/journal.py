@@ -394,7 +394,7 @@ class ApprovalJournal(Journal):
     @contextmanager
     def _recorded(self, draft: AuditDraft) -> Iterator[None]:
         outcome = replace(draft, phase=Phase.OUTCOME)
-        self.begin(draft, outcome, reserved=draft.kind in _RESERVED)
+        self.begin(draft, reserved=draft.kind in _RESERVED)
         failpoint("approval.after_intent")
         try:
             yield

@@ -117,9 +117,9 @@ class Journal(ABC):
     def begin(
         self,
         intent: AuditDraft,
-        given_up: AuditDraft | None,
         *,
         reserved: bool = False,
+        rolls_forward: bool = False,
         meanwhile: Callable[[], None] = lambda: None,
     ) -> None:
         """
@@ -128,10 +128,11 @@ class Journal(ABC):
         Args:
             intent: Names the change.
 
-            given_up: Outcome if the intent can't be made durable in time, since the log
-                may have it nevertheless; None for a change that is rolled forward.
-
             reserved: Whether it may use the reserved space.
+
+            rolls_forward: Whether the change is completed even if the intent can't be
+                made durable in time. Otherwise an outcome says that it is given up,
+                since the log may have the intent nevertheless.
 
             meanwhile: Called while the log writes.
 
@@ -142,14 +143,16 @@ class Journal(ABC):
         self.append_pending()
         drafts = self.checked([intent])
         ticket = self.log.append(drafts, durable=True, reserved=reserved)
-        if given_up is None:
+        if rolls_forward:
             self.open[intent.operation_id] = intent
         meanwhile()
         try:
             self.wait(ticket)
         except AuditUnavailableError as error:
-            if given_up is not None:
-                outcome = replace(given_up, code=error.code)
+            if not rolls_forward:
+                outcome = replace(
+                    intent, phase=Phase.OUTCOME, code=error.code, version=0, demands=()
+                )
                 self._pending[intent.operation_id] = _Pending(outcome)
             raise
         # The outcome of an earlier try with this id was appended before, so is durable.

@@ -384,9 +384,8 @@ class Mutations:
         def write_ahead() -> None:
             problems.extend(run_together(calls))
 
-        given_up = attempt.draft(Phase.OUTCOME)
         try:
-            self._journal.begin(intent, given_up, meanwhile=write_ahead)
+            self._journal.begin(intent, meanwhile=write_ahead)
         except AuditUnavailableError:
             self._discard_ahead(after, opened)
             raise

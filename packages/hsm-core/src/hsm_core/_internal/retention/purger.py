@@ -249,7 +249,7 @@ class Purger(Journal):
         """Write the intent durably, and anchor it in the audit log."""
         self._ledger.check_usable()
         self._unanchored.add(intent.operation_id)
-        self.begin(intent, None)
+        self.begin(intent, rolls_forward=True)
         failpoint("purge.after_ledger_intent")
         self._ledger.anchor(intent)
         self._unanchored.discard(intent.operation_id)
