@@ -36,6 +36,7 @@ class TestScanner:
             (b"[" * 17 + b"]" * 17, "deeper than 16"),
             (b'{"a":' * 40 + b"1" + b"}" * 40, "deeper than 16"),
             (b"[" * 100_000, "deeper than 16"),
+            (b'["\\\\",' + b"[" * 16 + b"]" * 17, "deeper than 16"),
             (b"NaN", "NaN"),
             (b"[-Infinity]", "-Infinity"),
             (b"1" * 21, "20 digits"),
@@ -54,7 +55,13 @@ class TestScanner:
             wire.scan_json(text)
 
     @pytest.mark.parametrize(
-        "text", [b"[" * 16 + b"]" * 16, b'"[[[[[[[[[[[[[[[[[[[[["', b'{"a":"\\"[{[{"}']
+        "text",
+        [
+            b"[" * 16 + b"]" * 16,
+            b"[" + b"[{}]," * 20 + b"[]]",
+            b'"[[[[[[[[[[[[[[[[[[[[["',
+            b'{"a":"\\"' + b"[{" * 20 + b'"}',
+        ],
     )
     def test_counts_only_real_brackets(self, text: bytes) -> None:
         """Brackets in strings do not nest, and the limit itself is allowed."""
