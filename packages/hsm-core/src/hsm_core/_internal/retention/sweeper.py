@@ -33,7 +33,7 @@ from hsm_core._internal.time.clock_guard import ClockJumpGuard
 from hsm_core.errors import HSMError, IntegrityError, OverloadedError, UnavailableError
 from hsm_core.model import Approval, ApprovalState, KeyId
 from hsm_core.operations import PurgeItem
-from hsm_core.protocols import BUCKETS, Request
+from hsm_core.protocols import Request
 from hsm_core.retention_policy import RetentionPolicy
 
 _SHOWN: Final = 100
@@ -142,17 +142,16 @@ class Sweeper(msgspec.Struct, frozen=True, kw_only=True):
 
     def _documents(self, tally: Tally) -> Iterator[KeyDocument]:
         """Return the documents of keys that have more than one version."""
-        for bucket in range(BUCKETS):
-            for entry in list(self.inventory.store.digests(bucket)):
-                try:
-                    document = self.inventory.document(entry.key_id)
-                except HSMError:
-                    tally.failures += 1
-                    if not self.inventory.store.available:
-                        raise
-                    continue
-                if len(document.versions) > 1:
-                    yield document
+        for entry in self.inventory.store.digests():
+            try:
+                document = self.inventory.document(entry.key_id)
+            except HSMError:
+                tally.failures += 1
+                if not self.inventory.store.available:
+                    raise
+                continue
+            if len(document.versions) > 1:
+                yield document
 
     def _handle(
         self, candidate: Candidate, policy: RetentionPolicy, tally: Tally

@@ -127,15 +127,16 @@ class KeyIndex(KeyEntries):
         """Return the ids of all keys, oldest key first."""
         return [KeyId(key_id) for _, key_id in self._facets.get(_ALL, ())]
 
-    @_locked
-    def digests(self, bucket: int | None) -> list[KeyDigest]:
+    def digests(self, bucket: int | None) -> Iterator[KeyDigest]:
         """Return generation and digest of all keys, or of those of one bucket."""
-        key_ids: Iterable[KeyId] = self._entries
-        if bucket is not None:
-            key_ids = self._buckets.get(bucket, ())
+        for one in list(self._buckets) if bucket is None else (bucket,):
+            yield from self._digests_of(one)
+
+    @_locked
+    def _digests_of(self, bucket: int) -> list[KeyDigest]:
         return [
             KeyDigest(key_id, (entry := self._entries[key_id]).generation, entry.digest)
-            for key_id in key_ids
+            for key_id in self._buckets.get(bucket, ())
         ]
 
     @_locked
