@@ -213,18 +213,18 @@ def with_bytes(
         MalformedError: A byte string is not canonical base64.
         PayloadTooLargeError: A byte string is longer than *limit*.
     """
-    fields = _fields_of(cls)
-    names, lists = fields.byte_strings, fields.items
-    return {
-        name: _decode_base64(place + name, value, limit)
-        if isinstance(value, str) and name in names
-        else [
-            with_bytes(item, lists[name], limit, f"{place}{name}[{number}].")
-            if isinstance(item, dict)
-            else item
-            for number, item in enumerate(value)
-        ]
-        if isinstance(value, list) and name in lists
-        else value
-        for name, value in tree.items()
-    }
+    fields, found = _fields_of(cls), dict[str, Any]()
+    for name, value in tree.items():
+        if isinstance(value, str) and name in fields.byte_strings:
+            found[name] = _decode_base64(place + name, value, limit)
+        elif isinstance(value, list) and name in fields.items:
+            item_type = fields.items[name]
+            found[name] = [
+                with_bytes(item, item_type, limit, f"{place}{name}[{number}].")
+                if isinstance(item, dict)
+                else item
+                for number, item in enumerate(value)
+            ]
+        else:
+            found[name] = value
+    return found
