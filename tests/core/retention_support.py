@@ -3,44 +3,23 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import msgspec
-import pytest
-
-from hsm_core import wire
 from hsm_core._internal.assembly.assembly import Parts, assemble, open_ring
 from hsm_core._internal.assembly.opened import OpenHSM
 from hsm_core._internal.audit.record import event_of
-from hsm_core._internal.handlers.context import RequestContext
 from hsm_core._internal.keyring.key_ring import RootKey
 from hsm_core._internal.lib.concurrency import BackgroundWorker
 from hsm_core._internal.lib.entropy import SystemEntropy
-from hsm_core._internal.pipeline.authorisation import Admission, ApprovalDesk
 from hsm_core._internal.retention.service import LedgerFile, Retention
 from hsm_core._internal.stores.audit import open_audit_log, open_ledger
 from hsm_core._internal.stores.locations import open_approval_store, open_key_store
-from hsm_core.errors import (
-    ApprovalNotFoundError,
-    ApprovalRequiredError,
-    AuditTamperedError,
-    UnavailableError,
-)
-from hsm_core.model import (
-    Approval,
-    ApprovalDecision,
-    ApprovalDemand,
-    ApprovalState,
-    AuditEvent,
-    Caller,
-    KeyState,
-    Role,
-)
-from hsm_core.operations import Approve, ListApprovals, Operation
-from hsm_core.protocols import AuditLog, Clock
+from hsm_core.errors import AuditTamperedError, UnavailableError
+from hsm_core.model import ApprovalState, AuditEvent, KeyState, Role
+from hsm_core.operations import ApprovalInfo
+from hsm_core.protocols import AuditLog
 from hsm_core.session import Session
 from hsm_core.settings import ApprovalStoreKind, KeyStoreKind, Settings
 from hsm_core.testing import (
@@ -56,143 +35,6 @@ DAY = 86_400
 HMAC_KEY = b"\x02" * 32
 POLICY = b"default_days: 30\n"
 _ROOT = b"\x01" * 32
-
-
-@pytest.fixture(autouse=True)
-def keep_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the pipeline be as it was after a test whose people it has asked."""
-    for name in ("check_approvals", "take_approval"):
-        monkeypatch.setattr(Admission, name, getattr(Admission, name))
-
-
-class People(ApprovalDesk):
-    """
-    An approval desk that a test plays the people of.
-
-    Args:
-        clock: Time.
-
-        demands: Whether the policy demands approvals at all.
-
-        spends: Whether what was granted is good for one use only.
-
-    Attributes:
-        made: All approvals, oldest first.
-        asked: What each is about, by its id.
-        keys: Who asked each for what, by its id.
-    """
-
-    def __init__(
-        self, clock: Clock, *, demands: bool = True, spends: bool = True
-    ) -> None:
-        self.clock = clock
-        self.spends = spends
-        self.demands = demands
-        self.made: list[Approval] = []
-        self.asked: dict[str, Any] = {}
-        self.keys: dict[str, tuple[str, bytes]] = {}
-
-    def find(self, caller: Caller, operation: Operation[Any]) -> Approval | None:
-        """Return the open approval for an operation."""
-        wanted = (caller.principal, wire.encode_packed(operation))
-        self._expire()
-        for found in self.made:
-            if self.keys[found.approval_id] == wanted and not found.closed_at:
-                return found
-        return None
-
-    def state_of(self, approval_id: str) -> Approval:
-        """Return an approval."""
-        self._expire()
-        for found in self.made:
-            if found.approval_id == approval_id:
-                return found
-        raise ApprovalNotFoundError
-
-    def request(
-        self,
-        caller: Caller,
-        operation: Operation[Any],
-        *,
-        minimum_seconds: int = 0,
-    ) -> Approval | None:
-        """Make an approval, unless there is an open one."""
-        if not self.demands:
-            return None
-        found = self.find(caller, operation)
-        if found is not None:
-            return found
-        now = self.clock.now()
-        made = Approval(
-            approval_id=str(uuid.uuid4()),
-            generation=1,
-            state=ApprovalState.PENDING,
-            kind=type(operation).__name__,
-            digest="",
-            requester=caller.principal,
-            key_id=getattr(operation, "key_id", ""),
-            demands=(ApprovalDemand(rule="retention-purge", quorum=2),),
-            created_at=now,
-            expires_at=now + max(3600, minimum_seconds) * 1_000_000,
-        )
-        packed = wire.encode_packed(operation)
-        self.asked[made.approval_id] = operation
-        self.keys[made.approval_id] = (caller.principal, packed)
-        self.made.append(made)
-        return made
-
-    def _expire(self) -> None:
-        now = self.clock.now()
-        for found in self.made:
-            if not found.closed_at and now >= found.expires_at:
-                state = ApprovalState.EXPIRED
-                self._put(found, state=state, closed_at=found.expires_at)
-
-    def _put(self, found: Approval, **changes: Any) -> None:
-        after = msgspec.structs.replace(found, **changes)
-        place = next(
-            n for n, a in enumerate(self.made) if a.approval_id == found.approval_id
-        )
-        self.made[place] = after
-
-    def versions(self) -> list[tuple[int, ...]]:
-        """Return the versions that each approval is about."""
-        return [self.asked[a.approval_id].versions for a in self.made]
-
-    def waiting(self, kind: str = "") -> list[Approval]:
-        """Return the approvals that people are asked for."""
-        self._expire()
-        pending = (a for a in self.made if a.state is ApprovalState.PENDING)
-        return [a for a in pending if kind in ("", a.kind)]
-
-    def grant(self, *approvals: Approval) -> None:
-        """Let an Operator and an Auditor consent; without a name, to all that wait."""
-        for found in approvals or tuple(self.waiting()):
-            now = self.clock.now()
-            said = tuple(
-                ApprovalDecision(principal=name, granted=True, at=now)
-                for name in ("olga", "anton")
-            )
-            self._put(found, state=ApprovalState.GRANTED, decisions=said)
-
-    def end(self, approval: Approval, state: ApprovalState) -> None:
-        """Let an approval be denied, cancelled or consumed."""
-        self._put(approval, state=state, closed_at=self.clock.now())
-
-    def spend(self, attempt: RequestContext[Any]) -> None:
-        """
-        Consume the consent to an operation, as the pipeline does before it acts.
-
-        Raises:
-            ApprovalRequiredError: There is none.
-        """
-        if attempt.decision is None or not attempt.decision.approvals:
-            return
-        found = self.find(attempt.caller, attempt.operation)
-        if found is None or found.state is not ApprovalState.GRANTED:
-            raise ApprovalRequiredError
-        if self.spends:
-            self.end(found, ApprovalState.CONSUMED)
 
 
 class IdleCaretaker(BackgroundWorker):
@@ -211,8 +53,6 @@ class World:
 
         policy: What the policy's file holds; None for no file.
 
-        asks_people: Whether real approvals are asked for, and not *people*.
-
         is_idle: Whether nothing is done in the background: a sweep that was begun there
             is one that the next call of `sweep` merely ends.
 
@@ -226,26 +66,12 @@ class World:
         policy: bytes | None = POLICY,
         memory: bool = True,
         clock: FakeClock | None = None,
-        people: People | None = None,
-        asks_people: bool = False,
         is_idle: bool = False,
         **settings: Any,
     ) -> None:
         self.folder = folder
         self._new_caretaker = IdleCaretaker if is_idle else BackgroundWorker
         self.clock = clock or FakeClock()
-        self.people = people or People(self.clock)
-        self._has_desk = asks_people
-        # The pipeline asks these people, and not those of another test.
-        self.spend: Callable[[RequestContext[Any]], None] = self.people.spend
-        outer = self
-        if not asks_people:
-            Admission.check_approvals = (  # type: ignore[method-assign]
-                lambda self, context: None
-            )
-            Admission.take_approval = (  # type: ignore[method-assign]
-                lambda self, context: outer.spend(context)
-            )
         self.policy_path = folder / "retention.yaml"
         if policy is not None:
             self.policy_path.write_bytes(policy)
@@ -296,7 +122,6 @@ class World:
             registry=shared_registry(),
             purges=ledger,
             approvals=open_approval_store(self.settings),
-            desk=None if self._has_desk else self.people,
             new_worker=self._new_caretaker,
         )
         self.hsm = assemble(self.settings, parts)
@@ -332,7 +157,7 @@ class World:
     def schedule(self) -> None:
         """Let the purge of every old version be due, granted and scheduled."""
         self.pass_time(31, every=15.5)
-        self.people.grant()
+        self.consent()
         self.sweep()
 
     def ripen(self) -> None:
@@ -358,14 +183,21 @@ class World:
         except UnavailableError:
             return None
 
-    def consent(self) -> None:
-        """Let an Operator and an Auditor consent to all that is asked for."""
+    def asked(self, kind: str = "", *states: ApprovalState) -> list[ApprovalInfo]:
+        """Return the approval requests of a kind, in these states, oldest first."""
+        auditor = Session(self.hsm.act_as(caller(Role.AUDITOR)))
+        return [*auditor.approvals(states=states, kind=kind)][::-1]
+
+    def waiting(self, kind: str = "") -> list[ApprovalInfo]:
+        """Return the approval requests that wait for people."""
+        return self.asked(kind, ApprovalState.PENDING)
+
+    def consent(self, kind: str = "") -> None:
+        """Let an Operator and an Auditor consent to all that waits."""
         for name, role in (("olga", Role.OPERATOR), ("anton", Role.AUDITOR)):
-            who = Caller(principal=name, roles=frozenset({role}))
-            hsm = self.hsm.act_as(who)
-            page = hsm.execute(ListApprovals(states=(ApprovalState.PENDING,)))
-            for found in page.items:
-                hsm.execute(Approve(approval_id=found.approval_id, digest=found.digest))
+            session = Session(self.hsm.act_as(caller(role, principal=name)))
+            for found in self.waiting(kind):
+                session.approve(found.approval_id, digest=found.digest)
 
     def attested(self) -> list[AuditEvent]:
         """Return what the ledger says of purges."""

@@ -27,9 +27,7 @@ from hsm_core.model import ApprovalState, Caller, KeyState, Role
 from hsm_core.operations import OPERATIONS, Operation
 from hsm_core.testing import FakeClock
 from tests import self_tests
-from tests.core.retention_support import World, keep_pipeline
-
-__all__ = ["keep_pipeline"]
+from tests.core.retention_support import World
 
 R = TypeVar("R")
 
@@ -104,9 +102,7 @@ class Life:
         self.clock = WrongClock()
         policy = folder / "policy.yaml"
         policy.write_text(_TWO_PEOPLE)
-        self.world = World(
-            folder, clock=self.clock, asks_people=True, policy_config=policy
-        )
+        self.world = World(folder, clock=self.clock, policy_config=policy)
         self.seconds = seconds
         self.chance = random.Random(seed)
         self.done: set[type[Operation[Any]]] = set()

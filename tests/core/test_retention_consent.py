@@ -12,9 +12,7 @@ from hsm_core.errors import AccessDeniedError, HSMError
 from hsm_core.model import ApprovalState, Caller, KeyState, Role
 from hsm_core.operations import ApprovalInfo, Deny, ListApprovals, Withdraw
 from tests.core.dual_support import approve, person
-from tests.core.retention_support import DAY, World, keep_pipeline
-
-__all__ = ["keep_pipeline"]
+from tests.core.retention_support import DAY, World
 
 RETIRED, SCHEDULED = KeyState.RETIRED, KeyState.PURGE_SCHEDULED
 ACTIVE, DESTROYED = KeyState.ACTIVE, KeyState.DESTROYED
@@ -31,7 +29,7 @@ def world(tmp_path: Path) -> Iterator[World]:
     path = tmp_path / "policy.yaml"
     path.write_bytes(OPEN)
     path.chmod(0o600)
-    made = World(tmp_path, memory=False, asks_people=True, policy_config=path)
+    made = World(tmp_path, memory=False, policy_config=path)
     yield made
     made.close()
 
@@ -140,7 +138,6 @@ def with_grace(folder: Path, policy: bytes, days: int) -> World:
     return World(
         folder,
         memory=False,
-        asks_people=True,
         policy_config=path,
         retention_grace_seconds=days * DAY,
     )

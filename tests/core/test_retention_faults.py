@@ -7,7 +7,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,10 @@ from unittest import mock
 
 import pytest
 
+from hsm_core._internal.handlers.context import RequestContext
+from hsm_core._internal.handlers.destruction import PurgeVersion
 from hsm_core._internal.lib.failpoints import install
+from hsm_core._internal.pipeline.authorisation import Admission
 from hsm_core._internal.retention.evidence import LedgerVerification, verify_ledger
 from hsm_core._internal.retention.purger import Purger
 from hsm_core._internal.retention.sweeper import Tally
@@ -27,13 +30,12 @@ from hsm_core.errors import (
     StoreLockedError,
     StoreUnavailableError,
 )
-from hsm_core.model import ApprovalState, KeyId, KeyState, Phase
+from hsm_core.model import KeyId, KeyState, Phase, Role
+from hsm_core.operations import Withdraw
 from hsm_core.protocols import AuditTicket
 from hsm_core.retention_policy import RetentionPolicy
-from hsm_core.testing import FakeClock
-from tests.core.retention_support import DAY, HMAC_KEY, World, keep_pipeline
-
-__all__ = ["keep_pipeline"]
+from hsm_core.testing import FakeClock, caller
+from tests.core.retention_support import DAY, HMAC_KEY, World
 
 RETIRED, SCHEDULED = KeyState.RETIRED, KeyState.PURGE_SCHEDULED
 ACTIVE, DESTROYED = KeyState.ACTIVE, KeyState.DESTROYED
@@ -134,7 +136,7 @@ class TestKills:
         """Whatever it left: nothing is served any more, one purge, one attestation."""
         first, second = tmp_path / "world", tmp_path / "images"
         first.mkdir(mode=0o700)
-        world = World(first, memory=False, asks_people=True)
+        world = World(first, memory=False)
         key = world.old_key()
         world.pass_time(31, every=15.5)
         world.consent()
@@ -155,9 +157,7 @@ class TestKills:
     @staticmethod
     def check(folder: Path, key: str, now: int) -> None:
         """Start with what a kill has left, and see it through."""
-        world = World(
-            folder, memory=False, clock=FakeClock(now), asks_people=True, policy=None
-        )
+        world = World(folder, memory=False, clock=FakeClock(now), policy=None)
         before = world.states(key)[0]
         begun = world.attested()
 
@@ -244,10 +244,14 @@ class TestLedgerFaults:
 
     @pytest.mark.parametrize("made", [False, True])
     def test_a_commit_whose_outcome_is_unknown_is_found_out(
-        self, world: World, made: bool
+        self, tmp_path: Path, made: bool
     ) -> None:
-        """Whether it was made or not, there is one purge and one attestation."""
-        world.people.spends = False
+        """
+        Whether it was made or not, there is one purge and one attestation.
+
+        What was not made is made after a start, which gives the approval back.
+        """
+        world = World(tmp_path, memory=False)
         (key,) = ripe(world)
         world.faults.plan_unknown_commit(made=made)
         for _ in range(3):
@@ -258,25 +262,40 @@ class TestLedgerFaults:
         deadline = time.monotonic() + 20
         while world.states_or_none(key) is None and time.monotonic() < deadline:
             time.sleep(0.1)
+        world.close()
+        world.open()
         world.sweep()
 
         assert [DESTROYED, ACTIVE] == world.states(key)
         outcomes = [e for e in world.attested() if e.phase == "outcome"]
         assert ["ok"] == [e.code for e in outcomes]
+        world.close()
+
+    @pytest.fixture
+    def refuse(self, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+        """Return what lets the next purge find that its approval does not count."""
+        real = Admission.take_approval
+
+        def plan(before: Callable[[], object] = lambda: None) -> None:
+            def take(admission: Admission, context: RequestContext[Any]) -> object:
+                if isinstance(context.operation, PurgeVersion):
+                    monkeypatch.setattr(Admission, "take_approval", real)
+                    before()
+                    raise ApprovalRequiredError
+                return real(admission, context)
+
+            monkeypatch.setattr(Admission, "take_approval", take)
+
+        return plan
 
     def test_a_purge_that_is_refused_is_closed_in_the_ledger(
-        self, world: World
+        self, world: World, refuse: Callable[..., None]
     ) -> None:
         """The attempt is attested as such; the consent that vanished ends it."""
         (key,) = ripe(world)
-        real = world.people.spend
-
-        def refuse(attempt: Any) -> None:
-            if type(attempt.operation).__name__ == "PurgeVersion":
-                world.people.end(world.people.made[0], ApprovalState.CANCELLED)
-            real(attempt)
-
-        world.spend = refuse
+        (asked,) = world.asked("PurgeVersion")
+        olga = world.hsm.act_as(caller(Role.OPERATOR, principal="olga"))
+        refuse(lambda: olga.execute(Withdraw(approval_id=asked.approval_id)))
         world.sweep()
         world.sweep()
 
@@ -285,18 +304,11 @@ class TestLedgerFaults:
         assert ["approval_required"] == codes
 
     def test_a_purge_after_a_refusal_has_an_attestation_of_its_own(
-        self, world: World
+        self, world: World, refuse: Callable[..., None]
     ) -> None:
         """The refusal, attested late, is not the outcome of the next attempt."""
         (key,) = ripe(world)
-        real, refusals = world.people.spend, [ApprovalRequiredError()]
-
-        def refuse(attempt: Any) -> None:
-            if type(attempt.operation).__name__ == "PurgeVersion" and refusals:
-                raise refusals.pop()
-            real(attempt)
-
-        world.spend = refuse
+        refuse()
         failure = AuditUnavailableError()
         world.ledger_faults.plan("audit.append.outcome", failure, times=2)
         world.sweep()
@@ -337,9 +349,9 @@ class TestClock:
         world.clock.step(10 * 365 * DAY)
         world.sweep()
 
-        assert [] == world.people.waiting("PurgeVersion")
-        (asked,) = world.people.waiting("AllowPurges")
-        assert "leap" == world.people.asked[asked.approval_id].cause
+        assert [] == world.waiting("PurgeVersion")
+        (asked,) = world.waiting("AllowPurges")
+        assert "leap" in [field.text for field in asked.operation.fields]
         assert "leap" == world.session.retention().paused
 
         world.clock.step(-10 * 365 * DAY)
@@ -354,11 +366,11 @@ class TestClock:
         world.old_key()
         world.clock.step(400 * DAY)
         world.sweep()
-        world.people.grant(*world.people.waiting("AllowPurges"))
+        world.consent("AllowPurges")
         world.pass_time(1)
         world.pass_time(1)
 
-        assert 1 == len(world.people.waiting("PurgeVersion"))
+        assert 1 == len(world.waiting("PurgeVersion"))
 
     def test_a_leap_ends_no_grace_period(self, tmp_path: Path) -> None:
         """The grace period is time that really passes."""
@@ -391,7 +403,7 @@ class TestClock:
         window = 30 * DAY if when == "window" else 0
         while passed + tolerated < window + DAY - 3600:
             world.sweep()
-            world.people.grant(*world.people.waiting("PurgeVersion"))
+            world.consent("PurgeVersion")
             assert DESTROYED not in world.states(key)
             world.clock.advance(8 * DAY if when == "window" else 8 * 3600)
             passed = world.clock.monotonic() - began
@@ -405,17 +417,17 @@ class TestClock:
         world.pass_time(31, every=15.5)
         world.sweep()
         world.sweep()
-        world.people.grant()
+        world.consent()
         world.sweep()
         world.clock.advance(1.5 * DAY)
         world.sweep()
-        (asked,) = world.people.waiting("AllowPurges")
+        (asked,) = world.waiting("AllowPurges")
 
-        assert "limit" == world.people.asked[asked.approval_id].cause
+        assert "limit" in [field.text for field in asked.operation.fields]
         assert asked.approval_id == world.session.retention().pause_approval_id
         assert {SCHEDULED} == {world.states(key)[0] for key in keys}
 
-        world.people.grant()
+        world.consent()
         world.sweep()
         world.sweep()
 
@@ -474,7 +486,7 @@ def test_requests_go_on_during_a_sweep_over_1_000_versions(tmp_path: Path) -> No
         session.encrypt(key, b"x")
         latencies.append(time.perf_counter() - began)
 
-    assert 100 == len(world.people.made)
+    assert 100 == len(world.asked())
     assert len(worked) > 10
     assert max(worked) < 0.25
     assert max(latencies) < 60

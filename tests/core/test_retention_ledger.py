@@ -3,6 +3,7 @@
 
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -26,16 +27,7 @@ from hsm_core.testing import FakeClock, caller, memory_hsm
 from tests.core import record_attacks
 from tests.core.audit_support import read_lines, write_lines
 from tests.core.record_attacks import RecordAttack
-from tests.core.retention_support import (
-    DAY,
-    HMAC_KEY,
-    People,
-    World,
-    events_of,
-    keep_pipeline,
-)
-
-__all__ = ["keep_pipeline"]
+from tests.core.retention_support import DAY, HMAC_KEY, World, events_of
 
 ACTIVE, DESTROYED = KeyState.ACTIVE, KeyState.DESTROYED
 
@@ -245,7 +237,7 @@ def check_kept_back(world: World, seq: int, *, newest: int = 4) -> None:
     key = world.old_key()
     world.ripen()
     world.sweep()
-    world.people.grant()
+    world.consent()
     world.sweep()
     report = world.session.retention()
 
@@ -274,7 +266,7 @@ def test_what_was_remembered_can_not_simply_be_lost(folder: Path, trail: str) ->
     assert "state" == world.session.retention().paused
 
     world.sweep()
-    world.people.grant(*world.people.waiting("AllowPurges"))
+    world.consent("AllowPurges")
     world.sweep()
     world.sweep()
 
@@ -390,24 +382,18 @@ def test_a_trail_that_was_changed_keeps_purges_back(tmp_path: Path) -> None:
     assert "trail" == world.session.retention().paused
 
     trail.write_bytes(whole)
-    people: People = world.people
-    assert not people.waiting()
+    assert not world.waiting()
     world.close()
 
 
 BEGIN = BeginLedger(reason="the disk failed")
 
 
-def ask(world: World) -> None:
-    """Let people agree to a new ledger."""
-    asked = world.people.request(caller(*Role), BEGIN)
-    assert asked is not None
-    world.people.grant(asked)
-
-
 def begin(world: World) -> LedgerBegun:
-    """Begin a new ledger, with consent."""
-    ask(world)
+    """Begin a new ledger, with consent, which may be there already."""
+    with suppress(ApprovalRequiredError):
+        return world.session.begin_ledger(BEGIN.reason)
+    world.consent("BeginLedger")
     return world.session.begin_ledger(BEGIN.reason)
 
 
@@ -442,7 +428,7 @@ class TestLostLedger:
         begun = begin(world)
         for _ in range(3):
             world.sweep()
-            world.people.grant()
+            world.consent()
 
         assert (former.log_id, former.head_seq, former.head_hash) == (
             begun.former_log_id,
@@ -488,9 +474,8 @@ class TestLostLedger:
             if name == place:
                 raise KeyboardInterrupt
 
-        ask(world)
         with install(strike), pytest.raises(KeyboardInterrupt):
-            world.session.begin_ledger(BEGIN.reason)
+            begin(world)
         world.close()
         world.open()
         was_healthy = world.session.status().retention.healthy
@@ -555,10 +540,9 @@ class TestLostLedger:
         """Nothing is purged then, and it can be done again."""
         gone(folder)
         world = World(folder, memory=False, clock=later())
-        ask(world)
         world.faults.plan("store.write_meta", StoreUnavailableError())
         with pytest.raises(StoreUnavailableError):
-            world.session.begin_ledger(BEGIN.reason)
+            begin(world)
 
         assert not world.session.status().retention.healthy
 

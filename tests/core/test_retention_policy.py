@@ -23,7 +23,7 @@ from hsm_core.retention_policy import (
 )
 from hsm_core.testing import FakeClock
 from tests.core.key_support import document_of, key_id_of
-from tests.core.retention_support import World, keep_pipeline
+from tests.core.retention_support import World
 from tests.support import REPOSITORY
 
 _BOMB = b"tags: &a {x: 1}\noverrides: [*a, *a, *a]\n"
@@ -269,8 +269,6 @@ class TestFile:
         assert file.policy is None
 
 
-__all__ = ["keep_pipeline"]
-
 RETIRED, SCHEDULED = KeyState.RETIRED, KeyState.PURGE_SCHEDULED
 ACTIVE, DESTROYED = KeyState.ACTIVE, KeyState.DESTROYED
 GOOD = b"default_days: 30\ntags:\n  long: 300\n"
@@ -308,7 +306,7 @@ def spoil(world: World, content: bytes | None) -> None:
 
 def asked_for(world: World) -> list[str]:
     """Return the keys that people were asked about."""
-    return [world.people.asked[a.approval_id].key_id for a in world.people.made]
+    return [found.operation.key_id for found in world.asked()]
 
 
 def test_the_last_good_policy_goes_on(world: World, bad: bytes | None) -> None:
@@ -324,16 +322,14 @@ def test_the_last_good_policy_goes_on(world: World, bad: bytes | None) -> None:
     assert report.problem
     assert parse_retention_policy(GOOD).sha256 == report.policy_sha256
     assert not world.session.status().retention.healthy
-    assert [old] == [
-        world.people.asked[a.approval_id].key_id for a in world.people.made
-    ]
+    assert [old] == asked_for(world)
 
-    world.people.grant()
+    world.consent()
     world.pass_time(3)
 
     assert [DESTROYED, ACTIVE] == world.states(old)
     assert [RETIRED, ACTIVE] == world.states(long) == world.states(young)
-    assert 1 == len(world.people.made)
+    assert 1 == len(world.asked())
     assert 2 == len(world.attested())
 
 
@@ -342,13 +338,13 @@ def test_where_there_never_was_a_good_one(tmp_path: Path, bad: bytes | None) -> 
     world = World(tmp_path, policy=bad)
     key = world.old_key()
     world.pass_time(400, every=100)
-    world.people.grant()
+    world.consent()
     world.sweep()
     report = world.session.retention()
 
     assert ("", 0) == (report.policy_sha256, report.default_days)
     assert report.problem
-    assert [] == world.people.made
+    assert not world.asked()
     assert [] == world.attested()
     assert [RETIRED, ACTIVE] == world.states(key)
     assert b"x" == world.session.decrypt(key, world.session.encrypt(key, b"x"))
@@ -399,7 +395,7 @@ def test_a_tag_that_no_key_has_changes_nothing(world: World) -> None:
     assert (
         parse_retention_policy(GOOD).sha256 != world.session.retention().policy_sha256
     )
-    assert [] == world.people.made
+    assert not world.asked()
 
     world.pass_time(2)
 

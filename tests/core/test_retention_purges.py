@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from hsm_core._internal.lib.failpoints import install
+from hsm_core._internal.policy import engine
 from hsm_core._internal.retention.service import removal_method
 from hsm_core.errors import HSMError, KeyStateError
 from hsm_core.model import ApprovalState, AuditEvent, KeyId, KeyState
@@ -22,10 +23,13 @@ from hsm_core.settings import KeyStoreKind
 from tests.core.audit_support import read_lines
 from tests.core.dual_disk import KINDS
 from tests.core.governance_steps import Site, make_template
-from tests.core.retention_support import World, events_of, keep_pipeline
+from tests.core.retention_support import World, events_of
 
-__all__ = ["keep_pipeline"]
-
+UNASKED = """
+version: 1
+rules:
+  - {name: all, effect: allow}
+"""
 RETIRED, SCHEDULED = KeyState.RETIRED, KeyState.PURGE_SCHEDULED
 ACTIVE, DESTROYED = KeyState.ACTIVE, KeyState.DESTROYED
 
@@ -44,21 +48,29 @@ def until(world: World, days: float) -> datetime:
     return now + timedelta(days=days)
 
 
+def asked_versions(world: World) -> list[list[int | None]]:
+    """Return the versions that each approval request is about."""
+    return [
+        [f.number for f in asked.operation.fields if f.name.startswith("versions.")]
+        for asked in world.asked()
+    ]
+
+
 class TestPurge:
     def test_an_old_version_is_purged_once(self, world: World) -> None:
         """After window, consent and grace the material goes, and is attested once."""
         key = world.old_key()
         world.pass_time(29)
 
-        assert [] == world.people.waiting()
+        assert [] == world.waiting()
 
         world.pass_time(2)
-        (asked,) = world.people.waiting("PurgeVersion")
+        (asked,) = world.waiting("PurgeVersion")
 
         assert [RETIRED, ACTIVE] == world.states(key)
 
         world.pass_time(5)
-        world.people.grant()
+        world.consent()
         world.sweep()
 
         assert [SCHEDULED, ACTIVE] == world.states(key)
@@ -70,7 +82,7 @@ class TestPurge:
         world.pass_time(30)
 
         assert [DESTROYED, ACTIVE] == world.states(key)
-        assert 1 == len(world.people.made)
+        assert 1 == len(world.asked())
         intent, outcome = world.attested()
         assert ("intent", "outcome") == (intent.phase, outcome.phase)
         assert "ok" == outcome.code
@@ -92,7 +104,7 @@ class TestPurge:
 
         assert b"old" == world.session.decrypt(key, old)
 
-        world.people.grant()
+        world.consent()
         world.sweep()
         with pytest.raises(KeyStateError):
             world.session.decrypt(key, old)
@@ -112,13 +124,13 @@ class TestPurge:
         # Versions 1 and 3 share material; 3 was retired 20 days after 1 and 2.
         world.pass_time(12)
 
-        assert [(2,)] == world.people.versions()
+        assert [[2]] == asked_versions(world)
 
         world.pass_time(20)
 
-        assert {(2,), (1, 3)} == set(world.people.versions())
+        assert [[2], [1, 3]] == asked_versions(world)
 
-        world.people.grant()
+        world.consent()
         world.pass_time(3)
 
         assert [DESTROYED] * 3 + [ACTIVE] == world.states(key)
@@ -133,11 +145,11 @@ class TestPurge:
         world.session.revoke(key, version=1)
         world.pass_time(29)
 
-        assert [] == world.people.waiting()
+        assert [] == world.waiting()
 
         world.pass_time(2)
 
-        assert 1 == len(world.people.waiting())
+        assert 1 == len(world.waiting())
 
 
 class TestWhatIsKept:
@@ -148,7 +160,7 @@ class TestWhatIsKept:
         world.session.revoke(revoked)
         world.pass_time(400, every=50)
 
-        assert [] == world.people.made
+        assert not world.asked()
         assert [ACTIVE] == world.states(only)
         assert [KeyState.REVOKED] == world.states(revoked)
 
@@ -167,7 +179,7 @@ class TestWhatIsKept:
         world.session.hold(key, "case 4711")
         world.pass_time(100, every=10)
 
-        assert [] == world.people.made
+        assert not world.asked()
         assert "case 4711" == world.session.describe(key).hold
         with pytest.raises(KeyStateError, match="case 4711"):
             world.session.destroy(key)
@@ -175,7 +187,7 @@ class TestWhatIsKept:
         world.session.release(key, "closed")
         world.pass_time(1)
 
-        assert 1 == len(world.people.waiting())
+        assert 1 == len(world.waiting())
 
     def test_a_hold_takes_back_what_is_scheduled(self, world: World) -> None:
         """At once, and the version serves again."""
@@ -183,7 +195,7 @@ class TestWhatIsKept:
         old = world.session.encrypt(key, b"old")
         world.session.rotate(key)
         world.pass_time(31)
-        world.people.grant()
+        world.consent()
         world.sweep()
         world.session.hold(key, "wait")
 
@@ -204,7 +216,7 @@ class TestWhatIsKept:
         """Until it ends; then people are asked, or have consented already."""
         key = world.old_key()
         world.pass_time(31)
-        world.people.grant()
+        world.consent()
         world.sweep()
         world.session.extend_retention(key, 1, until(world, 40))
 
@@ -216,7 +228,7 @@ class TestWhatIsKept:
 
         world.pass_time(2)
 
-        assert 2 == len(world.people.made)
+        assert 2 == len(world.asked())
 
     def test_an_extension_is_never_taken_back(self, world: World) -> None:
         """Neither by a shorter one nor by one into the past."""
@@ -237,23 +249,26 @@ class TestConsent:
         world.pass_time(100)
 
         assert [RETIRED, ACTIVE] == world.states(key)
-        assert len(world.people.made) > 2
-        states = [found.state for found in world.people.made]
+        assert len(world.asked()) > 2
+        states = [found.state for found in world.asked()]
         assert {ApprovalState.EXPIRED} == set(states[:-1])
         assert ApprovalState.PENDING is states[-1]
 
     def test_without_a_demand_for_consent_nothing_is_purged(
-        self, tmp_path: Path
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A policy that asks nobody purges nothing, and the status says so."""
-        clock_world = World(tmp_path)
-        clock_world.people.demands = False
-        key = clock_world.old_key()
-        clock_world.pass_time(60)
+        monkeypatch.setattr(engine, "_PURGE", frozenset())
+        policy = tmp_path / "policy.yaml"
+        policy.write_text(UNASKED)
+        policy.chmod(0o600)
+        world = World(tmp_path, policy_config=policy)
+        key = world.old_key()
+        world.pass_time(60)
 
-        assert [RETIRED, ACTIVE] == clock_world.states(key)
-        assert "approvals" == clock_world.session.retention().paused
-        clock_world.close()
+        assert [RETIRED, ACTIVE] == world.states(key)
+        assert "approvals" == world.session.retention().paused
+        world.close()
 
 
 class TestFailingKeys:
@@ -270,7 +285,7 @@ class TestFailingKeys:
         found.write_bytes(found.read_bytes().replace(b"AES-256", b"AES-128"))
         world.open()
         world.pass_time(31)
-        world.people.grant()
+        world.consent()
         world.pass_time(2)
 
         assert 3 == world.session.retention().completed_total
@@ -283,7 +298,7 @@ class TestTrail:
         """No person, and no token, can have the scheduler's name."""
         world.old_key()
         world.pass_time(31)
-        world.people.grant()
+        world.consent()
         world.pass_time(2)
         events = [entry.event for entry in world.session.audit_events(limit=200)]
         steps = {"SchedulePurge", "PurgeVersion"}
@@ -298,7 +313,7 @@ class TestTrail:
         """After intent and outcome of each purge."""
         world.old_key()
         world.pass_time(31)
-        world.people.grant()
+        world.consent()
         world.pass_time(2)
         events = [entry.event for entry in world.session.audit_events(limit=200)]
         anchors = [e for e in events if e.kind == "system.ledger"]
@@ -432,7 +447,7 @@ def test_the_intent_claims_what_is_done(tmp_path: Path, kind: str) -> None:
 def test_material_of_many_versions(tmp_path: Path) -> None:
     """It is purged at once, and the ledger has one digest of all sealed forms."""
     count = 300
-    world = World(tmp_path, asks_people=True)
+    world = World(tmp_path)
     key = world.old_key()
     for _ in range(count - 1):
         world.session.rollback(key, 1)

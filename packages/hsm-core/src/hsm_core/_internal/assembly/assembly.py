@@ -96,7 +96,6 @@ class Parts:
         check_signature: Checks what approvers sign.
         credential_keys: Vouch for who calls; None where who calls knows them.
         purges: Where purges are attested; without it nothing is purged.
-        desk: Asks people about purges, in place of the approvals.
         new_worker: Makes what all recurring work is given to.
         cluster: The node that this is, where several share the stores.
     """
@@ -117,7 +116,6 @@ class Parts:
     check_signature: SignatureCheck | None = None
     credential_keys: CredentialKeys | None = None
     purges: LedgerFile | None = None
-    desk: ApprovalDesk | None = None
     new_worker: Callable[[], BackgroundWorker] = BackgroundWorker
     cluster: ClusterNode | None = None
 
@@ -251,7 +249,6 @@ class _Assembly:
             self._store_check,
             maintenance,
             self._slot,
-            parts.desk,
             parts.new_worker,
             parts.cluster,
             self._shared_state(),

@@ -64,7 +64,6 @@ class OpenHSM:
         store_check: StoreCheck,
         maintenance: PeriodicMaintenance,
         retention: RetentionSlot,
-        desk: ApprovalDesk | None,
         new_worker: Callable[[], BackgroundWorker] = BackgroundWorker,
         cluster: ClusterNode | None = None,
         shared: SharedState | None = None,
@@ -101,7 +100,7 @@ class OpenHSM:
             settings, services, self._pipeline.execute, new_worker()
         )
         self._begin(store_check)
-        retention.begin(self._pipeline.execute, desk or self.desk, new_worker)
+        retention.begin(self._pipeline.execute, self.desk, new_worker)
         if cluster is not None:
             cluster.begin(services.audit.log_id, services.policy)
         self._policy.begin()
