@@ -29,6 +29,15 @@ HEAVY = (
 )
 
 
+OF_OTHER_COMMANDS = (
+    "hsm_core.algorithms.table",
+    "hsm_core.model.trail",
+    "hsm_core.operations.approvals",
+    "hsm_core.operations.signing",
+    "hsm_core.settings",
+)
+
+
 @pytest.fixture
 def environment(stub: Stub, certificates: Certificates) -> dict[str, str]:
     """Give an environment with nothing but what reaches the stub."""
@@ -50,17 +59,25 @@ def silent_server() -> Iterator[str]:
         yield f"https://127.0.0.1:{listening.getsockname()[1]}"
 
 
-def loaded(*args: str) -> set[str]:
-    """Return which heavy modules a command line loads."""
+def loaded(
+    *args: str,
+    known: tuple[str, ...] = HEAVY,
+    environment: dict[str, str] | None = None,
+) -> set[str]:
+    """Return which of the *known* modules a command line loads."""
     probe = (
         "import json, sys\n"
         "from hsm_cli.main import run\n"
         f"code = run({list(args)!r})\n"
         "sys.stdout = sys.stderr\n"
-        f"print(json.dumps([code, [m for m in {HEAVY!r} if m in sys.modules]]))\n"
+        f"print(json.dumps([code, [m for m in {known!r} if m in sys.modules]]))\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", probe], check=True, capture_output=True, text=True
+        [sys.executable, "-c", probe],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=environment,
     )
     code, modules = json.loads(done.stderr)
     assert 0 == code
@@ -76,6 +93,14 @@ class TestStart:
     def test_command_loads_what_it_needs(self) -> None:
         """A table for a pipe needs neither HTTP nor tables nor cryptography."""
         assert {"msgspec", "hsm_core.model"} == loaded("algorithms", "--offline")
+
+    def test_list_loads_only_its_subject(self, environment: dict[str, str]) -> None:
+        """A list of keys does without the operations of other subjects."""
+        known = ("hsm_core.operations.keys", *OF_OTHER_COMMANDS)
+
+        assert {"hsm_core.operations.keys"} == loaded(
+            "list", known=known, environment=environment
+        )
 
     def test_version(self) -> None:
         """The version is printed."""
