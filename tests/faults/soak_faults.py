@@ -310,10 +310,8 @@ def _are_strangers(evidence: Evidence) -> bool:
 
 def _is_told(evidence: Evidence) -> bool:
     """Whether whoever was refused finds the reason in the log."""
-    return not evidence.was_unwell or any(
-        evidence.said(event)
-        for event in ("unavailable", "ended", "accepting fails", "loop")
-    )
+    reasons = ("unavailable", "ended", "accepting fails", "loop", "policy refused")
+    return not evidence.was_unwell or any(map(evidence.said, reasons))
 
 
 def _is_broken_trail(evidence: Evidence) -> bool:
