@@ -724,10 +724,8 @@ def faults(session: nox.Session) -> None:
     runs a short form of each.
     """
     _install(session, "test")
-    session.run(
-        *("pytest", "--timeout=3600", *_paths(SELECTION["faults"])),
-        env={"FERROHSM_FAULTS": "1", "FERROHSM_REQUIRE_SERVICES": "1"},
-    )
+    session.env.update(FERROHSM_FAULTS="1", FERROHSM_REQUIRE_SERVICES="1")
+    session.run("pytest", "--timeout=3600", *_paths(SELECTION["faults"]))
     for words in (
         ("tests.faults.store_sweep",),
         ("tests.faults.histories", "--count", "100"),

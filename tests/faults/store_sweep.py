@@ -5,7 +5,8 @@ Every fault at every system call of the stores in files; takes minutes.
 The key store is killed and failed at each call of each operation, the stores of
 approvals are killed at each call of each step.
 
-Usage: ``python -m tests.faults.store_sweep``. Needs strace.
+Usage: ``FERROHSM_FAULTS=1 python -m tests.faults.store_sweep``. Needs strace. Without
+the variable only every other call fails.
 """
 
 import argparse
