@@ -7,7 +7,8 @@ opens what the first one left. A third one checks that nothing acknowledged is l
 Prints how many rounds there were.
 
 Arguments: scratch folder, and a key of `SCENARIOS` with its arguments. A sweep over
-calls kills before and within them in turns; with ``FERROHSM_FAULTS=1``, both at each.
+calls takes every third, others each time, and kills before and within them in turns;
+with ``FERROHSM_FAULTS=1``, both at each.
 """
 
 from __future__ import annotations
@@ -185,12 +186,13 @@ class Sweep(ABC):
         self._say(self._out, f"{text} ".encode())
 
     def run(self) -> int:
-        """Kill at each call until there is none more; return how many there were."""
+        """Kill at calls until there is none more; return how many there were."""
         if in_child(self.prepare) != 0:
             raise SystemExit("the logs could not be made")
         is_long = os.environ.get("FERROHSM_FAULTS") == "1"
         survived = 0
-        for number in itertools.count(1):
+        first, step = (1, 1) if is_long else (random.randint(1, 3), 3)
+        for number in itertools.count(first, step):
             for within in (False, True) if is_long else (number % 4 < 2,):
                 survived = 0 if self._round(number, within=within) else survived + 1
             if survived >= 4:
@@ -209,7 +211,7 @@ class Sweep(ABC):
         os.close(reader)
         if ended not in (0, -signal.SIGKILL):
             raise SystemExit(f"round {number}: the work failed")
-        if number % 3 == 0:
+        if number % 5 == 0:
             in_child(lambda: self._reopen(path, number))
         if in_child(lambda: self.check(path)) != 0:
             raise SystemExit(f"round {number}: the check failed")

@@ -64,7 +64,7 @@ def test_a_kill_at_each_point_of_a_repair_is_repaired(tmp_path: Path) -> None:
 def test_every_call_that_changes_a_file_is_a_crash_point(
     tmp_path: Path, state: str
 ) -> None:
-    """A writer dies at its n-th call, for every n, and nothing is lost."""
+    """A writer dies at its n-th call, for many n, and nothing is lost."""
     assert _kill(tmp_path, "writing", state) > 40
 
 
@@ -72,13 +72,13 @@ def test_every_call_that_changes_a_file_is_a_crash_point(
 def test_a_kill_at_each_call_of_a_healing_loses_nothing(
     tmp_path: Path, beginning: str
 ) -> None:
-    """A writer dies while it heals, at every call, and all acknowledged is kept."""
+    """A writer dies while it heals, at many calls, and all acknowledged is kept."""
     assert _kill(tmp_path, "healing", beginning) > 8
 
 
 @pytest.mark.parametrize("scenario", ["first", "again"])
 def test_every_call_of_a_prune_is_a_crash_point(tmp_path: Path, scenario: str) -> None:
-    """A prune dies at its n-th call, for every n; it is finished or never was."""
+    """A prune dies at its n-th call, for many n; it is finished or never was."""
     assert _kill(tmp_path, "pruning", scenario) > 40
 
 
