@@ -62,7 +62,7 @@ class Work:
             thread.start()
 
     def _repeat(self, kind: str, work: Callable[[], object]) -> None:
-        while not self._is_over.wait(0.05):
+        while not self._is_over.wait(0.2):
             try:
                 work()
             except HSMError as error:

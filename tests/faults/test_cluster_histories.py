@@ -10,7 +10,7 @@ from tests.faults.cluster_faults import Pair
 from tests.faults.cluster_histories import Histories
 from tests.postgresql import PostgreSQL
 
-COUNT = int(os.environ.get("FERROHSM_HISTORIES", "160"))
+COUNT = int(os.environ.get("FERROHSM_HISTORIES", "80"))
 MOST = 480
 """Histories after which a protection that is switched off is noticed."""
 
