@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Fixtures of the command line's tests."""
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,7 @@ from tests.client.conftest import (
     stub,
     way,
 )
-from tests.client.stub import Stub
+from tests.client.stub import TOKEN, Stub
 
 __all__ = [
     "certificates",
@@ -64,3 +66,15 @@ def data_file(tmp_path: Path) -> Path:
     path = tmp_path / "data.bin"
     path.write_bytes(bytes(range(256)) * 4)
     return path
+
+
+@pytest.fixture
+def environment(stub: Stub, certificates: Certificates) -> dict[str, str]:
+    """Give an environment with nothing but what reaches the stub."""
+    return {
+        "PATH": os.environ["PATH"],
+        "FERROHSM_ENDPOINT": stub.endpoint,
+        "FERROHSM_CA_BUNDLE": str(certificates.ca),
+        "FERROHSM_AUTH_TOKEN": TOKEN,
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }

@@ -2,7 +2,6 @@
 """``audit follow``: the live view of the audit log on the command line."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -14,21 +13,8 @@ from msgspec import structs
 from hsm_core import wire
 from hsm_core.model import AuditEntry
 from tests.cli.support import Shell
-from tests.client.certificates import Certificates
 from tests.client.streams import DENIED, block, streamed
-from tests.client.stub import TOKEN, Stub, stream
-
-
-@pytest.fixture
-def environment(stub: Stub, certificates: Certificates) -> dict[str, str]:
-    """Give an environment with nothing but what reaches the stub."""
-    return {
-        "PATH": os.environ["PATH"],
-        "FERROHSM_ENDPOINT": stub.endpoint,
-        "FERROHSM_CA_BUNDLE": str(certificates.ca),
-        "FERROHSM_AUTH_TOKEN": TOKEN,
-        "PYTHONPATH": os.pathsep.join(sys.path),
-    }
+from tests.client.stub import Stub, stream
 
 
 @pytest.fixture

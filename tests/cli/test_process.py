@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.client.certificates import Certificates
 from tests.client.stub import TOKEN, Stub
 from tests.support import require_program
 
@@ -36,18 +35,6 @@ OF_OTHER_COMMANDS = (
     "hsm_core.operations.signing",
     "hsm_core.settings",
 )
-
-
-@pytest.fixture
-def environment(stub: Stub, certificates: Certificates) -> dict[str, str]:
-    """Give an environment with nothing but what reaches the stub."""
-    return {
-        "PATH": os.environ["PATH"],
-        "FERROHSM_ENDPOINT": stub.endpoint,
-        "FERROHSM_CA_BUNDLE": str(certificates.ca),
-        "FERROHSM_AUTH_TOKEN": TOKEN,
-        "PYTHONPATH": os.pathsep.join(sys.path),
-    }
 
 
 @pytest.fixture

@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -41,9 +40,7 @@ from hsm_core.protocols import (
 )
 from hsm_core.testing import FakeClock
 from tests.core.approval_support import (
-    ROWS,
     START,
-    ApprovalRow,
     Register,
     approval_id_of,
     approval_of,
@@ -55,27 +52,6 @@ from tests.core.approval_support import (
 
 S = ApprovalState
 ONE = approval_id_of(1)
-
-
-@pytest.fixture(params=ROWS, ids=str)
-def row(request: pytest.FixtureRequest) -> ApprovalRow:
-    """Give one implementation after the other."""
-    found: ApprovalRow = request.param
-    return found
-
-
-@pytest.fixture
-def store(row: ApprovalRow, tmp_path: Path) -> Iterator[ApprovalStore]:
-    """Give an open, empty store."""
-    opened = row.open(tmp_path)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    """Give a clock that stands still."""
-    return FakeClock()
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -29,7 +28,6 @@ from hsm_core.protocols import ApprovalChange, ApprovalQuery, ApprovalStore
 from tests.core.approval_support import (
     DURABLE,
     EXCLUSIVE,
-    ROWS,
     ApprovalRow,
     approval_id_of,
     approval_of,
@@ -38,21 +36,6 @@ from tests.core.approval_support import (
 )
 
 S = ApprovalState
-
-
-@pytest.fixture(params=ROWS, ids=str)
-def row(request: pytest.FixtureRequest) -> ApprovalRow:
-    """Give one implementation after the other."""
-    found: ApprovalRow = request.param
-    return found
-
-
-@pytest.fixture
-def store(row: ApprovalRow, tmp_path: Path) -> Iterator[ApprovalStore]:
-    """Give an open, empty store."""
-    opened = row.open(tmp_path)
-    yield opened
-    opened.close()
 
 
 def numbers(store: ApprovalStore, query: ApprovalQuery) -> list[int]:

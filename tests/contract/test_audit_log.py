@@ -26,12 +26,6 @@ from tests.contract.audit_rows import KINDS, open_empty
 from tests.core.audit_support import KEY, followed
 
 
-@pytest.fixture
-def clock() -> FakeClock:
-    """Give the clock of the log under test."""
-    return FakeClock()
-
-
 @pytest.fixture(params=KINDS)
 def log(
     request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock

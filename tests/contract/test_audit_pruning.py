@@ -26,12 +26,6 @@ from tests.core.audit_support import KEY
 DAY = 24 * 3600
 
 
-@pytest.fixture
-def clock() -> FakeClock:
-    """Give a clock that the log and the test share."""
-    return FakeClock()
-
-
 @pytest.fixture(params=["memory", "segmented", "sqlite", "postgresql"])
 def make(
     request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock

@@ -25,9 +25,9 @@ from hsm_core._internal.stores.filesystem.audit_stored import StoredSegments
 from hsm_core._internal.stores.filesystem.audit_verify import AuditVerifier
 from hsm_core._internal.stores.sqlite.audit import SqliteAuditLog
 from hsm_core._internal.stores.sqlite.audit_offline import SqliteAuditVerifier
-from hsm_core.errors import AuditTamperedError
+from hsm_core.errors import AuditTamperedError, AuditUnavailableError
 from hsm_core.model import AuditedCaller, AuditEvent, Phase
-from hsm_core.protocols import AuditDraft, AuditLog, Clock
+from hsm_core.protocols import AuditDraft, AuditLog, AuditTicket, Clock
 from hsm_core.settings import AuditSync
 from hsm_core.testing import FakeClock, FakeEntropy
 from tests.core.second_reader import BadLogError, read_database, read_files
@@ -252,3 +252,12 @@ def followed(
     for line in lines:
         follower.follow(line)
     return follower
+
+
+def is_done(ticket: AuditTicket) -> bool:
+    """Return whether a record is written already."""
+    try:
+        ticket.wait(0)
+    except AuditUnavailableError:
+        return False
+    return True

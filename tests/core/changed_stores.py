@@ -227,3 +227,8 @@ def problems(gateway: OpenHSM) -> dict[str, str]:
     """Compare everything, and return what is wrong with which key."""
     found = gateway.act_as(caller()).execute(ops.VerifyStore()).findings
     return {finding.key_id: finding.problem for finding in found}
+
+
+def id_of(data: Data, name: str) -> str:
+    """Return the id of a key that was made, by its name."""
+    return (data.folder.parent / name).read_text()

@@ -13,6 +13,8 @@ import psycopg
 from hsm_core._internal.lib.failpoints import install
 from hsm_core._internal.stores.postgresql.audit_offline import ClusterVerifier
 from hsm_core._internal.stores.postgresql.connection import read_location
+from hsm_core._internal.stores.postgresql.database import ClusterDatabase
+from hsm_core._internal.stores.postgresql.records import ClusterKeyStore
 from hsm_core.factory import OpenHSM, open_hsm
 from hsm_core.model import AuditEvent
 from hsm_core.operations import ListAuditEvents
@@ -95,3 +97,8 @@ def sql(url: str, statement: str, *values: object) -> list[tuple[Any, ...]]:
     with psycopg.connect(url, autocommit=True) as connection:
         found = connection.execute(statement.encode(), values or None)
         return found.fetchall() if found.description else []
+
+
+def store_at(url: str) -> ClusterKeyStore:
+    """Open the key store of a database."""
+    return ClusterKeyStore(ClusterDatabase(read_location(url)))

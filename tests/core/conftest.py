@@ -10,7 +10,7 @@ import pytest
 
 from hsm_core.factory import OpenHSM
 from hsm_core.session import Session
-from hsm_core.testing import memory_hsm
+from hsm_core.testing import FakeClock, memory_hsm
 from tests.core.filesystem_support import folder_in_memory, make_template
 from tests.core.hsm_support import session_of
 
@@ -39,3 +39,9 @@ def memory_path() -> Iterator[Path]:
 def store_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give a closed key store in a directory, to be copied."""
     return make_template(tmp_path_factory.mktemp("template") / "store")
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """Give a clock that moves when it is told to."""
+    return FakeClock()

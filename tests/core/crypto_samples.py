@@ -6,6 +6,7 @@ from __future__ import annotations
 from functools import cache
 
 from hsm_core._internal.crypto.pyca import PycaCryptoProvider
+from hsm_core._internal.crypto.registry import GeneratedKey, default_registry
 from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core.algorithms import (
     ALGORITHMS,
@@ -14,8 +15,9 @@ from hsm_core.algorithms import (
     HashAlgorithm,
     SignatureEncoding,
 )
-from hsm_core.protocols import OAEPParameters, SignatureParameters
+from hsm_core.protocols import KeyHandle, OAEPParameters, SignatureParameters
 
+REGISTRY = default_registry(SystemEntropy())
 PYCA = PycaCryptoProvider()
 SERVED = [algorithm for algorithm in ALGORITHMS if algorithm in PYCA.algorithms()]
 ASYMMETRIC = [algorithm for algorithm in SERVED if ALGORITHMS[algorithm].is_asymmetric]
@@ -73,3 +75,21 @@ def label(value: object) -> str | None:
     if isinstance(value, OAEPParameters):
         return f"{value.hash}-{value.mgf_hash}"
     return None
+
+
+@cache
+def key_of(algorithm: Algorithm) -> GeneratedKey:
+    """Return the key that the tests of an algorithm share."""
+    return REGISTRY.generate(algorithm)
+
+
+@cache
+def private_of(algorithm: Algorithm) -> KeyHandle:
+    """Return that key, loaded."""
+    return REGISTRY.load(algorithm, key_of(algorithm).material)
+
+
+@cache
+def public_of(algorithm: Algorithm) -> KeyHandle:
+    """Return its public half, loaded."""
+    return REGISTRY.load_public(algorithm, key_of(algorithm).public_der)

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from hsm_core import errors, primitives
+from hsm_core import operations as ops
 from hsm_core.algorithms import ALGORITHMS, Algorithm, Cost, Family, KeyFormat, KeyUsage
-from hsm_core.model import Role
+from hsm_core.factory import OpenHSM
+from hsm_core.model import AuditEvent, Role
 from hsm_core.session import Session
 from hsm_core.testing import caller, memory_hsm
 from tests.support import require_service
@@ -110,3 +112,9 @@ class Outside:
             algorithm, self._key_id, wrapped, format=format, exportable=True
         )
         return made.key_id
+
+
+def recorded(gateway: OpenHSM, kind: str) -> list[AuditEvent]:
+    """Return the records of a kind, newest first."""
+    hsm = gateway.act_as(caller())
+    return [e.event for e in hsm.execute(ops.ListAuditEvents(kind=(kind,))).items]

@@ -108,3 +108,17 @@ def still_there(path: Path) -> Seen:
     with closing(SqliteKeyStore(path)) as store:
         store.database.verify()
         return seen(store)
+
+
+def log_of(path: Path) -> Path:
+    """Return the path of a database's log."""
+    return path.with_name(path.name + "-wal")
+
+
+def make_things(folder: Path) -> Path:
+    """Make a database with three things, and return its path."""
+    path = folder / "folder" / "things.sqlite"
+    with opened(path) as database:
+        for _ in range(3):
+            add(database)
+    return path

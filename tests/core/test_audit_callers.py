@@ -20,7 +20,6 @@ from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core._internal.lib.failpoints import install
 from hsm_core._internal.stores.memory.audit import MemoryAuditLog
 from hsm_core.errors import AuditUnavailableError
-from hsm_core.protocols import AuditTicket
 from hsm_core.settings import AuditSync
 from hsm_core.testing import FakeClock
 from tests.core.audit_faults import (
@@ -31,7 +30,7 @@ from tests.core.audit_faults import (
     resumes,
     until,
 )
-from tests.core.audit_support import KEY, draft, events, open_any, verified
+from tests.core.audit_support import KEY, draft, events, is_done, open_any, verified
 
 NAMES = ["audit.log", "audit.sqlite"]
 
@@ -112,19 +111,11 @@ def test_a_slow_sync_puts_no_more_records_at_risk(
 
     monkeypatch.setattr(os, "fdatasync", slowly)
     tickets = (log.append([draft(number)]) for number in range(1, 2000))
-    answered = sum(1 for _ in takewhile(_is_done, tickets))
+    answered = sum(1 for _ in takewhile(is_done, tickets))
 
     assert 0 < answered < 512
     may_end.set()
     log.close()
-
-
-def _is_done(ticket: AuditTicket) -> bool:
-    try:
-        ticket.wait(0)
-    except AuditUnavailableError:
-        return False
-    return True
 
 
 def test_records_of_many_threads_stand_in_one_chain(path: Path) -> None:

@@ -48,12 +48,6 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    """Give a clock that moves when told to."""
-    return FakeClock()
-
-
-@pytest.fixture
 def path(tmp_path: Path) -> Path:
     """Give the place of a trail."""
     return tmp_path / "log" / "audit.log"

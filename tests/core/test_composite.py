@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from functools import cache
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -20,11 +19,7 @@ from hsm_core._internal.crypto.composite import (
 )
 from hsm_core._internal.crypto.handle import BaseHandle
 from hsm_core._internal.crypto.parameters import signature_parameters
-from hsm_core._internal.crypto.registry import (
-    CryptoRegistry,
-    GeneratedKey,
-    default_registry,
-)
+from hsm_core._internal.crypto.registry import CryptoRegistry, default_registry
 from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core.algorithms import ALGORITHMS, Algorithm, spec
 from hsm_core.errors import (
@@ -35,6 +30,7 @@ from hsm_core.errors import (
 )
 from hsm_core.protocols import KeyHandle, SignatureParameters
 from tests.contract.provider_rows import altered
+from tests.core.crypto_samples import REGISTRY, key_of, private_of, public_of
 from tests.core.faulty_crypto import StuckProvider, faulty_registry
 
 COMPOSITES = [algorithm for algorithm, row in ALGORITHMS.items() if row.is_hybrid]
@@ -43,29 +39,10 @@ SIGNATURES = [algorithm for algorithm in COMPOSITES if spec(algorithm).is_signat
 CURVE_KEMS = [a for a in KEMS if spec(a).components[1] is not Algorithm.X25519]
 
 MESSAGE = b"a message"
-REGISTRY = default_registry(SystemEntropy())
 
 each_composite = pytest.mark.parametrize("algorithm", COMPOSITES)
 each_kem = pytest.mark.parametrize("algorithm", KEMS)
 each_signature = pytest.mark.parametrize("algorithm", SIGNATURES)
-
-
-@cache
-def key_of(algorithm: Algorithm) -> GeneratedKey:
-    """Return the key that the tests of an algorithm share."""
-    return REGISTRY.generate(algorithm)
-
-
-@cache
-def private_of(algorithm: Algorithm) -> KeyHandle:
-    """Return that key, loaded."""
-    return REGISTRY.load(algorithm, key_of(algorithm).material)
-
-
-@cache
-def public_of(algorithm: Algorithm) -> KeyHandle:
-    """Return its public half, loaded."""
-    return REGISTRY.load_public(algorithm, key_of(algorithm).public_der)
 
 
 def raw_public(algorithm: Algorithm, public_der: bytes) -> bytes:

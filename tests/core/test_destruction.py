@@ -11,26 +11,19 @@ from pathlib import Path
 import pytest
 
 from hsm_core import errors
-from hsm_core import operations as ops
 from hsm_core._internal.handlers.destruction import CompleteDestruction
 from hsm_core.factory import OpenHSM
-from hsm_core.model import AuditEvent, KeyState, Phase, Role
+from hsm_core.model import KeyState, Phase, Role
 from hsm_core.session import Session
 from hsm_core.settings import Settings
 from hsm_core.testing import FakeClock, caller, memory_hsm
 from tests.contract.hsm_ways import disk_session, filesystem_hsm
-from tests.core.hsm_support import memory_session
+from tests.core.hsm_support import memory_session, recorded
 from tests.core.test_staging import states, told
 
 STAGED, ACTIVE, RETIRED, SUSPENDED, REVOKED, SCHEDULED, DESTROYED = KeyState
 DAY = 24 * 3600
 WAIT = Settings(destroy_waiting_days=30)
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    """Give a clock that moves when it is told to."""
-    return FakeClock()
 
 
 @pytest.fixture
@@ -50,12 +43,6 @@ def make_all_states(session: Session, *, suspended: bool) -> str:
     if suspended:
         session.suspend(key, reason="why not")
     return key
-
-
-def recorded(gateway: OpenHSM, kind: str) -> list[AuditEvent]:
-    """Return the records of a kind, newest first."""
-    hsm = gateway.act_as(caller())
-    return [e.event for e in hsm.execute(ops.ListAuditEvents(kind=(kind,))).items]
 
 
 class TestWaiting:

@@ -70,12 +70,6 @@ OFFICE = """
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    """Give a clock that stands still."""
-    return FakeClock()
-
-
-@pytest.fixture
 def policy() -> DemandingPolicy:
     """Give a policy under which another person must agree to signing and more."""
     return DemandingPolicy(

@@ -16,16 +16,15 @@ from hsm_core._internal.crypto.ciphertexts import (
     parse,
     seal_to,
 )
-from hsm_core._internal.crypto.registry import GeneratedKey, default_registry
+from hsm_core._internal.crypto.registry import default_registry
 from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core.algorithms import ALGORITHMS, Algorithm, spec
 from hsm_core.algorithms.specs import KEM_ENVELOPE
 from hsm_core.errors import DecryptionError, SelfTestFailedError
 from hsm_core.model import KeyId
-from hsm_core.protocols import KeyHandle
 from tests.contract.provider_rows import altered
+from tests.core.crypto_samples import REGISTRY, private_of, public_of
 
-REGISTRY = default_registry(SystemEntropy())
 KEMS = [
     algorithm
     for algorithm, row in ALGORITHMS.items()
@@ -37,24 +36,6 @@ MESSAGE, AAD = b"attack at dawn", b"context"
 TAG_BYTES = 16
 
 each_kem = pytest.mark.parametrize("algorithm", KEMS)
-
-
-@cache
-def key_of(algorithm: Algorithm) -> GeneratedKey:
-    """Return the key that the tests of an algorithm share."""
-    return REGISTRY.generate(algorithm)
-
-
-@cache
-def private_of(algorithm: Algorithm) -> KeyHandle:
-    """Return that key, loaded."""
-    return REGISTRY.load(algorithm, key_of(algorithm).material)
-
-
-@cache
-def public_of(algorithm: Algorithm) -> KeyHandle:
-    """Return its public half, loaded."""
-    return REGISTRY.load_public(algorithm, key_of(algorithm).public_der)
 
 
 @cache

@@ -15,7 +15,6 @@ import pytest
 
 from hsm_core import operations as ops
 from hsm_core._internal.lib import silence
-from hsm_core._internal.stores.postgresql.connection import read_location
 from hsm_core._internal.stores.postgresql.database import ClusterDatabase
 from hsm_core._internal.stores.postgresql.records import ClusterKeyStore
 from hsm_core.errors import (
@@ -28,6 +27,7 @@ from hsm_core.errors import (
 from hsm_core.session import Session
 from hsm_core.settings import Settings
 from hsm_core.testing import caller
+from tests.core.cluster_nodes import store_at
 from tests.core.key_support import change_of, document_of, key_id_of, operation_of
 from tests.core.postgresql_proxy import CommitProxy, Cut
 from tests.postgresql import PostgreSQL
@@ -51,11 +51,6 @@ def store(server: PostgreSQL) -> Iterator[ClusterKeyStore]:
     create(found, 1)
     yield found
     found.close()
-
-
-def store_at(url: str) -> ClusterKeyStore:
-    """Open the key store of a database."""
-    return ClusterKeyStore(ClusterDatabase(read_location(url)))
 
 
 def create(store: ClusterKeyStore, number: int) -> None:

@@ -25,16 +25,11 @@ from hsm_core.errors import (
     StoreUnavailableError,
 )
 from hsm_core.protocols import KeyStore
-from tests.core.cluster_nodes import sql
+from tests.core.cluster_nodes import sql, store_at
 from tests.core.key_support import change_of, document_of, key_id_of, operation_of
 from tests.postgresql import PostgreSQL
 
 Pair = tuple[ClusterKeyStore, ClusterKeyStore]
-
-
-def store_at(url: str) -> ClusterKeyStore:
-    """Open the key store of a database."""
-    return ClusterKeyStore(ClusterDatabase(read_location(url)))
 
 
 @pytest.fixture

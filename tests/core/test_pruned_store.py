@@ -26,7 +26,7 @@ from hsm_core.settings import AuditSync
 from hsm_core.testing import FakeClock, FakeEntropy, caller
 from tests.core.audit_prune_support import change
 from tests.core.audit_support import KEY, draft
-from tests.core.changed_stores import DATA, Data, problems, session_on
+from tests.core.changed_stores import DATA, Data, id_of, problems, session_on
 
 
 def prune(data: Data) -> int:
@@ -68,11 +68,6 @@ def data(request: pytest.FixtureRequest, tmp_path: Path) -> Data:
     with made.open() as gateway:
         session_on(gateway).rotate("first")
     return made
-
-
-def id_of(data: Data, name: str) -> str:
-    """Return the id of a key."""
-    return (data.folder.parent / name).read_text()
 
 
 def test_what_was_pruned_still_counts(data: Data) -> None:

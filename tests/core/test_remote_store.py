@@ -52,12 +52,6 @@ def vault() -> MemoryVault:
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    """Give a clock that stands."""
-    return FakeClock()
-
-
-@pytest.fixture
 def store(vault: MemoryVault, clock: FakeClock) -> Iterator[RemoteKeyStore]:
     """Give a store with one key."""
     opened = open_remote(vault, clock=clock)

@@ -18,7 +18,14 @@ from hsm_core._internal.lib.failpoints import install
 from hsm_core.factory import OpenHSM
 from hsm_core.model import Integrity, KeyState
 from hsm_core.testing import FakeClock, caller
-from tests.core.changed_stores import DATA, Data, SqliteData, problems, session_on
+from tests.core.changed_stores import (
+    DATA,
+    Data,
+    SqliteData,
+    id_of,
+    problems,
+    session_on,
+)
 
 DAY: Final = 24 * 3600
 
@@ -41,11 +48,6 @@ def data(request: pytest.FixtureRequest, tmp_path: Path) -> Data:
         session.revoke("first", version=1)
         session.create_key("ed25519", name="third")
     return made
-
-
-def id_of(data: Data, name: str) -> str:
-    """Return the id of the first or second key."""
-    return (data.folder.parent / name).read_text()
 
 
 def recover(gateway: OpenHSM) -> ops.Recovered:

@@ -11,18 +11,13 @@ import pytest
 from hsm_core import errors
 from hsm_core import operations as ops
 from hsm_core.factory import OpenHSM
-from hsm_core.model import AuditEvent, KeyState, Phase, RotationRule
+from hsm_core.model import KeyState, Phase, RotationRule
 from hsm_core.policies import parse_policy
 from hsm_core.session import Session
 from hsm_core.testing import FakeClock, Faults, caller, memory_hsm
+from tests.core.hsm_support import recorded
 
 DAY = 24 * 3600
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    """Give a clock that moves when it is told to."""
-    return FakeClock()
 
 
 @pytest.fixture
@@ -52,12 +47,6 @@ def look(gateway: OpenHSM) -> None:
 def rotating(session: Session, **rule: Any) -> str:
     """Return a new key that has a rule."""
     return session.set_rotation(session.create_key("aes").key_id, **rule).key_id
-
-
-def recorded(gateway: OpenHSM, kind: str) -> list[AuditEvent]:
-    """Return the records of a kind, newest first."""
-    hsm = gateway.act_as(caller())
-    return [e.event for e in hsm.execute(ops.ListAuditEvents(kind=(kind,))).items]
 
 
 class TestRule:

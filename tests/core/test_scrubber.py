@@ -15,7 +15,14 @@ from hsm_core._internal.lib.concurrency import BackgroundWorker
 from hsm_core.factory import OpenHSM
 from hsm_core.model import Integrity
 from hsm_core.testing import memory_hsm
-from tests.core.changed_stores import DATA, Data, FilesystemData, problems, session_on
+from tests.core.changed_stores import (
+    DATA,
+    Data,
+    FilesystemData,
+    id_of,
+    problems,
+    session_on,
+)
 
 
 @pytest.fixture(params=DATA, ids=lambda kind: kind.kind.value)
@@ -28,11 +35,6 @@ def data(request: pytest.FixtureRequest, tmp_path: Path) -> Data:
             key = session_on(gateway).create_key("aes", name=name).key_id
             (tmp_path / name).write_text(key)
     return made
-
-
-def id_of(data: Data, name: str) -> str:
-    """Return the id of a key."""
-    return (data.folder.parent / name).read_text()
 
 
 def wait_for_scrub(gateway: OpenHSM) -> None:

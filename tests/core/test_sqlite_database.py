@@ -32,6 +32,7 @@ from tests.core.sqlite_support import (
     count,
     edited,
     files_of,
+    make_things,
     opened,
     outsider,
 )
@@ -43,11 +44,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """Give the path of a closed database with three things."""
-    path = tmp_path / "folder" / "things.sqlite"
-    with opened(path) as database:
-        for _ in range(3):
-            add(database)
-    return path
+    return make_things(tmp_path)
 
 
 def mode_of(path: Path) -> int:

@@ -32,6 +32,8 @@ from tests.core.sqlite_support import (
     count,
     files_of,
     keys_template,
+    log_of,
+    make_things,
     opened,
     outsider,
     still_there,
@@ -42,16 +44,7 @@ from tests.support import REPOSITORY, require_mounts, require_program
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """Give the path of a closed database with three things."""
-    path = tmp_path / "folder" / "things.sqlite"
-    with opened(path) as database:
-        for _ in range(3):
-            add(database)
-    return path
-
-
-def log_of(path: Path) -> Path:
-    """Return the path of a database's log."""
-    return path.with_name(path.name + "-wal")
+    return make_things(tmp_path)
 
 
 # A disk that fails, or a process that is killed

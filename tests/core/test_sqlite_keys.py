@@ -45,7 +45,7 @@ from tests.core.key_support import (
     operation_of,
     page,
 )
-from tests.core.sqlite_support import copy_of, edited, keys_template
+from tests.core.sqlite_support import copy_of, edited, keys_template, log_of
 
 MATERIAL = "00000000-0000-4000-8000-000000000001"
 ALGORITHMS = [Algorithm.AES_256_GCM, Algorithm.EC_P256]
@@ -339,11 +339,6 @@ class TestEditedRows:
 
         with closing(SqliteKeyStore(path)) as store, pytest.raises(IntegrityError):
             store.read_meta("ring")
-
-
-def log_of(path: Path) -> Path:
-    """Return the path of a database's log."""
-    return path.with_name(path.name + "-wal")
 
 
 def crashed(path: Path, number: int, folder: Path) -> Path:

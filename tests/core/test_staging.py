@@ -17,12 +17,6 @@ STAGED, ACTIVE, RETIRED, SUSPENDED, REVOKED, SCHEDULED, DESTROYED = KeyState
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    """Give a clock that stands still."""
-    return FakeClock()
-
-
-@pytest.fixture
 def session(clock: FakeClock) -> Iterator[Session]:
     """Give a fresh HSM in memory."""
     with memory_hsm(clock=clock) as gateway:

@@ -8,11 +8,10 @@ import pytest
 
 from hsm_core._internal.audit import writer
 from hsm_core._internal.audit.medium import SYNC_BOUNDS_SECONDS, SyncClock
-from hsm_core.errors import AuditUnavailableError
 from hsm_core.operations import SyncTimes
-from hsm_core.protocols import AuditLog, AuditTicket
+from hsm_core.protocols import AuditLog
 from tests.core import audit_support, sqlite_audit_support
-from tests.core.audit_support import draft
+from tests.core.audit_support import draft, is_done
 
 
 def _file(folder: Path) -> AuditLog:
@@ -66,14 +65,6 @@ def test_a_trail_counts_its_syncs(
     assert found.count >= found.within[-1]
 
 
-def _is_done(ticket: AuditTicket) -> bool:
-    try:
-        ticket.wait(0)
-    except AuditUnavailableError:
-        return False
-    return True
-
-
 @pytest.mark.parametrize("make", [_file, _sqlite], ids=["file", "sqlite"])
 def test_callers_who_come_again_share_a_sync(
     tmp_path: Path, make: Callable[[Path], AuditLog], monkeypatch: pytest.MonkeyPatch
@@ -84,14 +75,14 @@ def test_callers_who_come_again_share_a_sync(
     log.append([draft(number) for number in range(5)]).wait()
 
     tickets = [log.append([draft(number)]) for number in range(4)]
-    assert not any(map(_is_done, tickets))
+    assert not any(map(is_done, tickets))
     tickets.append(log.append([draft(4)]))
     for ticket in tickets:
         ticket.wait()
     last = log.append([draft(5)])
-    assert not _is_done(last)
+    assert not is_done(last)
     log.close()
-    assert _is_done(last)
+    assert is_done(last)
 
 
 @pytest.mark.parametrize("make", [_file, _sqlite], ids=["file", "sqlite"])

@@ -30,12 +30,6 @@ from tests.support import REPOSITORY
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    """Give a clock that stands still."""
-    return FakeClock()
-
-
-@pytest.fixture
 def gateway(clock: FakeClock) -> Iterator[OpenHSM]:
     """Give an HSM whose trail has a key, an error, and an hour between the two."""
     with memory_hsm(clock=clock) as opened:

@@ -45,12 +45,6 @@ def noise(count: int) -> list[AuditDraft]:
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    """Give a clock."""
-    return FakeClock()
-
-
-@pytest.fixture
 def log(clock: FakeClock) -> MemoryAuditLog:
     """Give an empty trail in memory."""
     return MemoryAuditLog(KEY, clock=clock, entropy=FakeEntropy(), node="node-1")
