@@ -20,7 +20,6 @@ import shutil
 import signal
 import sys
 import time
-import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -55,6 +54,7 @@ from tests.core.audit_support import (
     torn_log,
     verified,
 )
+from tests.core.forked import in_child
 
 SEGMENT_BYTES: Final = 4096
 TORN: Final = b'{"event":{"format":1,"log_id":"'
@@ -80,21 +80,6 @@ REPAIRING: Final = (
     *("audit.repair.after_sync", "audit.repair.after_record"),
     *("audit.open.after_mark", "audit.after_write", "audit.after_sync"),
 )
-
-
-def in_child(work: Callable[[], None]) -> int:
-    """Run *work* in a child and return how that ended."""
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            work()
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def dying_at(name: str, hits: int = 1) -> Callable[[str], None]:

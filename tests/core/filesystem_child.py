@@ -30,6 +30,7 @@ from tests.core.filesystem_support import (
     failing_sync_of_directories,
     patched,
 )
+from tests.core.forked import was_killed
 
 POINTS = [
     "store.before_blobs",
@@ -43,20 +44,6 @@ POINTS = [
 def die() -> None:
     """Kill this process in a way that nothing can catch."""
     os.kill(os.getpid(), signal.SIGKILL)
-
-
-def was_killed(work: Callable[[], None]) -> bool:
-    """Run *work* in a child and return whether it was killed; it must not fail else."""
-    child = os.fork()
-    if not child:
-        try:
-            work()
-            os._exit(0)
-        finally:
-            os._exit(1)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert status in {0, -signal.SIGKILL}
-    return status != 0
 
 
 def heal(template: Path, folder: Path, scenario: str) -> int:

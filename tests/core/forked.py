@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import traceback
 import warnings
 from collections.abc import Callable
 
@@ -23,3 +25,25 @@ def holds_in_child(
         finally:
             os._exit(not holds)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def in_child(work: Callable[[], None]) -> int:
+    """Run *work* in a child and return how that ended."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            work()
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def was_killed(work: Callable[[], None]) -> bool:
+    """Run *work* in a child and return whether it was killed; it must not fail else."""
+    status = in_child(work)
+    assert status in {0, -signal.SIGKILL}
+    return status != 0

@@ -11,15 +11,16 @@ the n-th of opening, mutation and closing. Prints how many were killed for each 
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from hsm_core._internal.stores.sqlite.records import SqliteKeyStore
 from tests.core.filesystem_support import SCENARIOS
+from tests.core.forked import was_killed
 from tests.core.sqlite_support import copy_of
 
 OPENED: Final = "open"
@@ -53,30 +54,14 @@ def _mutate(path: Path, scenario: str, call: str, spent: int) -> None:
     store.close()
 
 
-def _was_killed(path: Path, scenario: str, call: str, spent: int) -> bool:
-    child = os.fork()
-    if not child:
-        try:
-            _mutate(path, scenario, call, spent)
-            os._exit(0)
-        finally:
-            os._exit(1)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert status in {0, -signal.SIGKILL}
-    return status != 0
-
-
 def main(template: str, folder: str, scenario: str) -> None:
     """Kill one child after the other, for each call until one is not killed."""
     for call in CALLS:
         nth = 1
-        while _was_killed(
-            copy_of(Path(template), Path(folder) / f"{call}-{nth}"),
-            scenario,
-            call,
-            LAST - nth,
-        ):
+        copy = copy_of(Path(template), Path(folder) / f"{call}-{nth}")
+        while was_killed(partial(_mutate, copy, scenario, call, LAST - nth)):
             nth += 1
+            copy = copy_of(Path(template), Path(folder) / f"{call}-{nth}")
         sys.stdout.write(f"{call} {nth - 1}\n")
         sys.stdout.flush()
 

@@ -18,7 +18,7 @@ from hsm_core.protocols import Clock, KeyStore
 from hsm_core.session import Session
 from hsm_core.testing import caller
 from tests.core.cluster_nodes import AUDIT_KEY, die_at, open_node, sql
-from tests.core.filesystem_child import was_killed
+from tests.core.forked import was_killed
 from tests.core.node_support import eventually
 from tests.core.ripe_material import MovedClock, adopt_policy, make_ripe
 

@@ -19,7 +19,7 @@ from hsm_core.factory import OpenHSM
 from hsm_core.model import ApprovalState, AuditEvent, Phase
 from tests.core.cluster_nodes import die_at, events, node, open_node, session, verify
 from tests.core.dual_support import approve, ask, ed25519, person, sign
-from tests.core.filesystem_child import was_killed
+from tests.core.forked import was_killed
 from tests.core.node_support import eventually
 
 

@@ -25,7 +25,8 @@ from hsm_core._internal.lib.failpoints import install
 from hsm_core.factory import OpenHSM
 from hsm_core.settings import Settings
 from tests.core.changed_stores import DATA, Data, session_on
-from tests.core.filesystem_child import die, was_killed
+from tests.core.filesystem_child import die
+from tests.core.forked import was_killed
 
 LIMIT: Final = 400
 _RULES: Final = UseRules(limit_of=lambda _: LIMIT, first_uses=2, most_uses=8)

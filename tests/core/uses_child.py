@@ -15,8 +15,9 @@ import sys
 from pathlib import Path
 
 from hsm_core._internal.stores.filesystem.stores import FilesystemKeyStore
-from tests.core.filesystem_child import die, was_killed
+from tests.core.filesystem_child import die
 from tests.core.filesystem_support import CHANGES, FaultyOS, patched
+from tests.core.forked import was_killed
 from tests.core.uses_support import KEY, accounts_over, use
 
 _USES = 8

@@ -308,15 +308,22 @@ def take(tls: ssl.SSLSocket, *, pause: float = 0.0) -> Iterator[int]:
             time.sleep(pause)
 
 
+@contextlib.contextmanager
+def reached(people: People, kind: str) -> Iterator[tuple[Server, ssl.SSLSocket]]:
+    """Give a server of this test alone, and a connection to it."""
+    with (
+        serving(state_of(people.pair), kind) as server,
+        connected(server, client_context(people.root)) as tls,
+    ):
+        yield server, tls
+
+
 def test_who_takes_nothing_is_cut_off(
     people: People, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who asks for more and more, and reads none of it, holds no connection."""
     monkeypatch.setattr(taking, "_SECONDS", 0.3)
-    with (
-        serving(state_of(people.pair), kind) as server,
-        connected(server, client_context(people.root)) as tls,
-    ):
+    with reached(people, kind) as (server, tls):
         ask_much(tls, 8)
         open_ = server.listener._connections  # noqa: SLF001 (no other view of them)
         end = time.monotonic() + 10
@@ -332,10 +339,7 @@ def test_who_takes_it_slowly_gets_it(
 ) -> None:
     """It may take any time in which some of it is taken."""
     monkeypatch.setattr(taking, "_SECONDS", 1.0)
-    with (
-        serving(state_of(people.pair), kind) as server,
-        connected(server, client_context(people.root)) as tls,
-    ):
+    with reached(people, kind) as (_, tls):
         ask_much(tls, 2)
         ask_much(tls, 1, ends=True)
         began = time.monotonic()
@@ -347,10 +351,7 @@ def test_who_takes_it_slowly_gets_it(
 def test_a_last_answer_is_waited_for(people: People, kind: str) -> None:
     """Who begins to read it late gets all of it: until then the connection stays."""
     ask = ASK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
-    with (
-        serving(state_of(people.pair), kind) as server,
-        connected(server, client_context(people.root)) as tls,
-    ):
+    with reached(people, kind) as (server, tls):
         tls.sendall(ask.replace(b"GET /healthz", b"POST /echo?answer=300000"))
         time.sleep(1.5)  # longer than a farewell is waited for
         open_ = server.listener._connections  # noqa: SLF001 (no other view of them)
@@ -364,10 +365,7 @@ def test_a_last_answer_that_nobody_takes_is_cut_off(
 ) -> None:
     """Nobody can hold the end of a server up for ever either."""
     monkeypatch.setattr(taking, "_SECONDS", 0.3)
-    with (
-        serving(state_of(people.pair), kind) as server,
-        connected(server, client_context(people.root)) as tls,
-    ):
+    with reached(people, kind) as (server, tls):
         ask_much(tls, 3)
         ask_much(tls, 1, ends=True)
         time.sleep(0.2)
