@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Modules that an HSM on one machine does without."""
+"""Modules that are not loaded, or not before they are used."""
 
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 _PROGRAM = """
 import sys
@@ -29,3 +31,13 @@ def test_one_machine_loads_nothing_of_a_cluster(tmp_path: Path) -> None:
         text=True,
     )
     assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize(
+    ("package", "late"),
+    [("model", "Approval"), ("operations", "Sign"), ("algorithms", "ALGORITHMS")],
+)
+def test_what_is_loaded_late_is_exported(package: str, late: str) -> None:
+    """Who imports all names gets those, too, that are loaded on first use."""
+    program = f"from hsm_core.{package} import *; {late}"
+    subprocess.run([sys.executable, "-c", program], check=True)

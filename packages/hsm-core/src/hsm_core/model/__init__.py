@@ -23,16 +23,22 @@ else:
 
     def __getattr__(name: str) -> object:
         """
-        Load a name of approvals or audit records (PEP 562).
+        Load approvals and audit records on first use (PEP 562).
 
         Raises:
             AttributeError: There is no such name.
         """
         import hsm_core.model.approvals as approvals
+        import hsm_core.model.callers as callers
+        import hsm_core.model.keys as keys
+        import hsm_core.model.records as records
         import hsm_core.model.trail as trail
 
-        for source in (approvals, trail):
-            if name in source.__all__:
-                found = globals()[name] = getattr(source, name)
-                return found
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        names = globals()
+        names["__all__"] = []
+        for source in (approvals, callers, keys, records, trail):
+            names["__all__"] += source.__all__
+            names.update((each, getattr(source, each)) for each in source.__all__)
+        if name not in names:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return names[name]
