@@ -34,6 +34,13 @@ _REAL_KEY: Final = 0.7
 _REAL_BODY: Final = 0.3
 _EVERYTHING: Final = 0.7
 _FITTING: Final = 0.9
+_SLOW: Final = "SelfTest"
+_ENOUGH: Final = 3
+"""
+How often what takes seconds is done, whatever the request says.
+
+Afterwards somebody asks who may not.
+"""
 _UNMET: Final = ("FerroHSM-Approval", "If-Match", "Idempotency-Key")
 """Headers that, made up, name what is not there."""
 
@@ -45,6 +52,8 @@ class RoleTokens:
     def get(self, case: schemathesis.Case[Any], context: Any) -> str:
         """Return a token."""
         tokens: list[str] = _STATE["tokens"]
+        if _operation(case) == _SLOW and _COUNTS[f"{_SLOW} 200"] >= _ENOUGH:
+            return tokens[-1]
         if _CHANCE.random() < _EVERYTHING:
             return tokens[0]
         return _CHANCE.choice(tokens[1:])
