@@ -249,7 +249,7 @@ class TestLedgerFaults:
         """
         Whether it was made or not, there is one purge and one attestation.
 
-        What was not made is made after a start, which gives the approval back.
+        What was not made is made once the approval is given back, as at a start.
         """
         world = World(tmp_path, memory=False)
         (key,) = ripe(world)
