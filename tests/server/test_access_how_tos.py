@@ -63,7 +63,7 @@ def principal(policy: Policy, name: str, **changes: Any) -> str | None:
         guard = Gatekeeper(open_async(hsm), own, lambda: None, issuers=issuers)
         try:
             token = ISSUED[name].token(**changes)
-            return guard.caller(Visitor(credential=token)).principal
+            return guard.authenticate(Visitor(credential=token)).caller.principal
         except AuthenticationError:
             return None
 

@@ -86,7 +86,7 @@ def named(gatekeeper: Gatekeeper, token: str) -> Caller | None:
     """Return the caller of a token; None if it is refused as all are."""
     refused: tuple[str, dict[str, object]] = ("Authentication failed.", {})
     try:
-        return gatekeeper.caller(Visitor(credential=token))
+        return gatekeeper.authenticate(Visitor(credential=token)).caller
     except AuthenticationError as error:
         if (str(error), error.facts) != refused:
             raise
@@ -502,7 +502,7 @@ class TestApprovals:
 
     def ask(self, hsm: OpenHSM, guarding: Gatekeeper) -> str:
         """Ask as the job in CI; return the approval that is missing, or nothing."""
-        job = guarding.caller(Visitor(credential=ISSUED["okta"].token()))
+        job = guarding.authenticate(Visitor(credential=ISSUED["okta"].token())).caller
         operation = ops.CreateKey(algorithm="ed25519", name="release")
         try:
             hsm.act_as(job).execute(operation)
@@ -512,7 +512,9 @@ class TestApprovals:
 
     def approve(self, hsm: OpenHSM, guarding: Gatekeeper, approval: str) -> None:
         """Approve as grace."""
-        grace = guarding.caller(Visitor(credential=ISSUED["entra"].token()))
+        grace = guarding.authenticate(
+            Visitor(credential=ISSUED["entra"].token())
+        ).caller
         granted(hsm, grace, approval)
 
     @pytest.mark.parametrize("change", ["key", "rule", "nothing"])

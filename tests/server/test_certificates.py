@@ -228,11 +228,11 @@ async def test_a_certificate_that_has_expired_meanwhile() -> None:
     with opened(policy(), clock=clock) as (_, keeper, _):
         for seconds in (facts.begins_at, facts.ends_at):
             clock.seconds = seconds
-            assert "ann" == keeper.caller(visitor).principal
+            assert "ann" == keeper.authenticate(visitor).caller.principal
         for seconds in (facts.begins_at - 1, facts.ends_at + 1):
             clock.seconds = seconds
             with pytest.raises(AuthenticationError):
-                keeper.caller(visitor)
+                keeper.authenticate(visitor)
 
 
 @pytest.mark.parametrize("roles", ["", "Operator"], ids=["gone", "another role"])

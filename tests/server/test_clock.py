@@ -94,7 +94,7 @@ async def test_a_clock_that_was_days_ahead() -> None:
         watch = ClockWatch(clock, keeper.on_clock_reset, metrics, logger)
         ahead = mint(claims(iat=int(times.wall), exp=int(times.wall) + 300))
         visitor = Visitor(credential=ahead)
-        signed_in = await keeper.sign_in(visitor, keeper.caller(visitor))
+        signed_in = await keeper.sign_in(visitor, keeper.authenticate(visitor).caller)
         times.wall = begin
         fresh = mint(claims(iat=int(begin), exp=int(begin) + 300))
         assert 401 == await status(fresh)
@@ -106,7 +106,7 @@ async def test_a_clock_that_was_days_ahead() -> None:
         assert 200 == await status(fresh)
         assert b"0.0" == behind()
         with pytest.raises(AuthenticationError):
-            keeper.caller(Visitor(session=signed_in.session))
+            keeper.authenticate(Visitor(session=signed_in.session))
     lines = [json.loads(line) for line in log.getvalue().splitlines()]
     assert ["clock behind", "clock reset", "clock in step"] == [
         line["event"] for line in lines

@@ -51,7 +51,7 @@ class Place:
         """Return a gatekeeper that has seen nothing yet but one request."""
         trust = TokenTrust.of_secret(SECRET, TokenRules(leeway_seconds=60))
         keeper = Gatekeeper(open_async(self.hsm), trust, lambda: None, self.clock)
-        keeper.caller(Visitor(credential=self.token(jti="first")), spends=True)
+        keeper.authenticate(Visitor(credential=self.token(jti="first")), spends=True)
         return keeper
 
     def token(self, *, age: int = 0, **changes: object) -> str:
@@ -61,7 +61,7 @@ class Place:
 
     def is_let(self, token: str) -> bool:
         """Return whether that serves for what is to be asked once."""
-        who = self.keeper.caller(Visitor(credential=token), spends=True)
+        who = self.keeper.authenticate(Visitor(credential=token), spends=True).caller
         try:
             self.hsm.act_as(who).execute(GenerateRandom(length=1))
         except AccessDeniedError:
@@ -93,8 +93,10 @@ def test_a_token_serves_once(place: Place) -> None:
 def test_any_request_spends_it(place: Place) -> None:
     """Also one that the rule is not about; what only looks does not."""
     token, looked_at = place.token(jti="a"), place.token(jti="b")
-    place.keeper.caller(Visitor(credential=token), spends=True)
-    assert not place.keeper.caller(Visitor(credential=looked_at)).single_use
+    place.keeper.authenticate(Visitor(credential=token), spends=True)
+    assert not place.keeper.authenticate(
+        Visitor(credential=looked_at)
+    ).caller.single_use
 
     assert not place.is_let(token)
     assert place.is_let(looked_at)
@@ -110,7 +112,9 @@ def test_the_first_request_of_a_quiet_server() -> None:
         now = int(clock.seconds)
         token = mint(claims(jti="a", iat=now, exp=now + 300))
 
-        assert keeper.caller(Visitor(credential=token), spends=True).single_use
+        assert keeper.authenticate(
+            Visitor(credential=token), spends=True
+        ).caller.single_use
 
 
 def test_what_was_made_before_the_start(place: Place) -> None:
@@ -295,7 +299,7 @@ async def test_a_view_spends_it_too(place: Place) -> None:
     async with contextlib.aclosing(pages):
         await anext(pages)
 
-    assert not place.keeper.caller(visitor, spends=True).single_use
+    assert not place.keeper.authenticate(visitor, spends=True).caller.single_use
 
 
 def test_a_time_that_was_set_back(place: Place) -> None:

@@ -312,7 +312,7 @@ def test_no_request_sees_keys_of_two_sets() -> None:
             for secret, issuer in ((b"1", "one"), (b"2", "two"), (b"1", "two")):
                 token = _token(secret * 32, issuer, f"{number}-{count % 50}")
                 try:
-                    caller = gatekeeper.caller(Visitor(credential=token))
+                    caller = gatekeeper.authenticate(Visitor(credential=token)).caller
                 except AuthenticationError:
                     continue
                 except Exception:

@@ -269,7 +269,7 @@ async def test_a_stolen_cookie_is_worth_nothing(
 
     assert [None] == failures
     whole = Visitor(session=secret, certificate=ANN.der)
-    assert keeper.caller(whole).principal in {"ann", "alice"}
+    assert keeper.authenticate(whole).caller.principal in {"ann", "alice"}
 
 
 async def test_a_key_that_is_gone_ends_its_sessions(
@@ -310,7 +310,7 @@ async def test_an_unused_look_is_no_use(keeper: Gatekeeper) -> None:
 
     quiet = msgspec.structs.replace(Visitor(session=secret), is_background=True)
 
-    assert "alice" == keeper.caller(quiet).principal
+    assert "alice" == keeper.authenticate(quiet).caller.principal
 
 
 async def test_the_button_needs_a_certificate() -> None:

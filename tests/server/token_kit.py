@@ -125,7 +125,7 @@ class Watched:
     def accepts(self, token: str) -> bool:
         """Return whether a token is good now."""
         try:
-            self.gatekeeper.caller(Visitor(credential=token))
+            self.gatekeeper.authenticate(Visitor(credential=token))
         except AuthenticationError:
             return False
         return True

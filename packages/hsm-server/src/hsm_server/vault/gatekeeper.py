@@ -220,10 +220,6 @@ class Gatekeeper:
         """Return the JWK Set of the public keys that count, as JSON."""
         return self._verifier.trust.public_keys()
 
-    def caller(self, visitor: Visitor, *, spends: bool = False) -> Caller:
-        """Return the caller; see `authenticate`."""
-        return self.authenticate(visitor, spends=spends).caller
-
     def asks_database(self, visitor: Visitor, *, spends: bool = False) -> bool:
         """Return whether `authenticate` may wait for the database of a cluster."""
         if self._threads is None:
