@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 from itertools import product
 
 import pytest
@@ -21,6 +22,7 @@ def test_callers_that_take_turns(monkeypatch: pytest.MonkeyPatch, most: int) -> 
     The record of each use names who asked, however few plans are kept.
     """
     monkeypatch.setattr(plans, "_MOST_PLANS", most)
+    monkeypatch.setattr(plans, "_SWEPT_PLANS", most)
     names = ["ada", "bob", "ada", "ada", "carla", "bob"]
     with memory_hsm(clock=FakeClock()) as gateway:
         sessions = {
@@ -39,6 +41,26 @@ def test_callers_that_take_turns(monkeypatch: pytest.MonkeyPatch, most: int) -> 
     assert [(name, key) for _, name, key in turns] == [
         (who and who.principal, key) for who, key in recorded
     ]
+
+
+def test_revoked_keys_leave_no_plans(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A program that makes, uses and revokes keys does not grow by what it knew of them.
+    """
+    monkeypatch.setattr(plans, "_SWEPT_PLANS", 8)
+    with memory_hsm(clock=FakeClock()) as gateway:
+        session = Session(gateway.act_as(caller()))
+        kept = session.create_key(Algorithm.ED25519).key_id
+        session.sign(kept, b"message")
+        for _ in range(40):
+            key = session.create_key(Algorithm.ED25519).key_id
+            session.sign(key, b"message")
+            session.revoke(key)
+        gc.collect()
+        held = [plan for plan in gc.get_objects() if isinstance(plan, plans.UsePlan)]
+
+        assert 1 < len(held) <= 1 + 8
+        assert session.sign(kept, b"message").version == 1
 
 
 def test_callers_of_one_name() -> None:

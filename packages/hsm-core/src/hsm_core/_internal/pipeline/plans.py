@@ -44,6 +44,9 @@ from hsm_core.operations import Operation
 from hsm_core.protocols import AuditDraft, AuditFacts, Request, UseDraft
 
 _MOST_PLANS: Final = 4096
+_SWEPT_PLANS: Final = 512
+"""So many new ones are made until those that hold no more are dropped."""
+
 _MOST_QUICK_ITEMS: Final = 8
 _ENVELOPE: Final = CiphertextEncoding.ENVELOPE
 
@@ -396,12 +399,28 @@ class Plans:
             return
         if context.policy.asks_for_the_time(type(operation).__name__):
             return
-        handler = self._handlers[type(operation)]
-        assert isinstance(handler, Handler)  # noqa: S101 (for the type checker)
-        plan, differs = UsePlan(self._services, handler, context), kind.differs
-        if self._learned >= _MOST_PLANS:
-            self._plans.clear()
-            self._newest, self._learned = (None, {}), 0
-        self._learned += 1
+        differs = kind.differs
         slot = type(operation), kind.fixed(operation), differs and differs(operation)
-        self._plans.setdefault(facts_of(request.caller), {})[slot] = plan
+        of_caller = self._plans.setdefault(facts_of(request.caller), {})
+        known = of_caller.get(slot)
+        # A plan whose key was closed to make room is as good as a new one.
+        if known is None or not known.seen.holds():
+            handler = self._handlers[type(operation)]
+            assert isinstance(handler, Handler)  # noqa: S101 (for the type checker)
+            of_caller[slot] = UsePlan(self._services, handler, context)
+            self._learned += 1
+        self._newest = request.caller, of_caller
+        if self._learned >= _SWEPT_PLANS:
+            self._learned = 0
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Drop the plans of revoked keys and the like; all, if there are too many."""
+        living: dict[tuple[Any, ...], _OfCaller] = {}
+        for facts, plans in self._plans.copy().items():
+            held = {s: plan for s, plan in plans.copy().items() if plan.seen.holds()}
+            if held:
+                living[facts] = held
+        if sum(map(len, living.values())) > _MOST_PLANS:
+            living = {}
+        self._plans, self._newest = living, (None, {})
