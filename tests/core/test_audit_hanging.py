@@ -14,7 +14,7 @@ import pytest
 from hsm_core._internal.lib.failpoints import install
 from hsm_core.errors import AuditUnavailableError
 from hsm_core.factory import open_hsm
-from hsm_core.settings import Settings
+from hsm_core.settings import AuditStoreKind, Settings
 from tests.core.audit_faults import (
     begun,
     close_and_check,
@@ -124,3 +124,29 @@ def test_an_hsm_behind_a_hanging_disk_answers_in_time(tmp_path: Path) -> None:
             until(lambda: session.status().audit.state == "ok")
         assert session.encrypt(key, b"secret")
     assert verified(tmp_path / "log" / "audit.log", bytes(32)).clean
+
+
+@pytest.mark.parametrize("kind", [AuditStoreKind.FILE, AuditStoreKind.SQLITE])
+def test_an_hsm_opens_on_a_disk_that_is_slow_for_a_while(
+    tmp_path: Path, kind: AuditStoreKind
+) -> None:
+    """Nobody is served yet, so that a start may take longer than an answer."""
+    settings = Settings(
+        key_dir=tmp_path / "keys",
+        audit_store=kind,
+        audit_log=tmp_path / "log" / "audit.log",
+        audit_sqlite_path=tmp_path / "log" / "audit.sqlite",
+        audit_timeout_seconds=0.5,
+    )
+    slow = iter([1.0] * 2)
+
+    def handler(reached: str) -> None:
+        if reached == "audit.before_sync":
+            time.sleep(next(slow, 0.0))
+
+    with (
+        install(handler),
+        open_hsm(settings, master_key=bytes(32), hmac_key=bytes(32)) as gateway,
+    ):
+        assert not list(slow)
+        until(lambda: session_of(gateway).status().audit.state == "ok")

@@ -24,6 +24,7 @@ from hsm_core._internal.handlers.power_up import (
     root_self_test,
 )
 from hsm_core._internal.keyring.key_ring import RootKey
+from hsm_core._internal.lib import silence
 from hsm_core._internal.lib.concurrency import BackgroundWorker
 from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core._internal.policy.engine import policy_of
@@ -228,12 +229,13 @@ def open_hsm(
             stack.pop_all()
         return hsm
 
-    if settings.key_store == KeyStoreKind.POSTGRESQL:
-        from hsm_core._internal.assembly.cluster import open_patiently
+    with silence.opening() as ends:
+        if settings.key_store == KeyStoreKind.POSTGRESQL:
+            from hsm_core._internal.assembly.cluster import open_again
 
-        hsm = open_patiently(attempt, progress)
-    else:
-        hsm = attempt()
+            hsm = open_again(attempt, progress, ends)
+        else:
+            hsm = attempt()
     if test_all:
         hsm.test_all_algorithms()
     return hsm

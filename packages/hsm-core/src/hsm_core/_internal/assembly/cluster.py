@@ -74,7 +74,6 @@ T = TypeVar("T")
 _INSTANCE_BYTES: Final = 4
 _SYNC_SECONDS: Final = 0.5
 _TAKING_OVER_SECONDS: Final = 0.5
-_OPENING_SECONDS: Final = 30.0
 _PAUSE_SECONDS: Final = 0.5
 _TRANSIENT: Final = (AuditUnavailableError, OutcomeUnknownError, StoreUnavailableError)
 _NAMING_SECONDS: Final = 0.5
@@ -405,7 +404,9 @@ def follow_approvals(
     return others
 
 
-def open_patiently(attempt: Callable[[], T], progress: Callable[[str], None]) -> T:
+def open_again(
+    attempt: Callable[[], T], progress: Callable[[str], None], ends: float
+) -> T:
     """
     Open a node, and try again as long as its database is slow or pauses.
 
@@ -414,22 +415,22 @@ def open_patiently(attempt: Callable[[], T], progress: Callable[[str], None]) ->
 
         progress: Called with why another attempt is made.
 
+        ends: Instant of ``time.monotonic()`` after which no other is made.
+
     Raises:
-        HSMError: It was refused, or half a minute is over.
+        HSMError: It was refused, or the time is over.
     """
-    ends = time.monotonic() + _OPENING_SECONDS
     is_first = True
-    with silence.opening(ends):
-        while True:
-            try:
-                return attempt()
-            except _TRANSIENT as error:
-                is_refused = is_first and isinstance(error, UnreachableError)
-                if is_refused or time.monotonic() >= ends:
-                    raise
-                progress(f"new attempt: {error}")
-            is_first = False
-            time.sleep(_PAUSE_SECONDS)
+    while True:
+        try:
+            return attempt()
+        except _TRANSIENT as error:
+            is_refused = is_first and isinstance(error, UnreachableError)
+            if is_refused or time.monotonic() >= ends:
+                raise
+            progress(f"new attempt: {error}")
+        is_first = False
+        time.sleep(_PAUSE_SECONDS)
 
 
 def shared_retention(

@@ -34,6 +34,7 @@ from hsm_core._internal.audit.medium import (
 )
 from hsm_core._internal.audit.outage import Outage
 from hsm_core._internal.lib.failpoints import failpoint
+from hsm_core._internal.lib.silence import is_opening
 from hsm_core.errors import AuditUnavailableError
 from hsm_core.model import Phase
 from hsm_core.protocols import AuditDraft, AuditHealth, AuditTicket, Clock, UseDraft
@@ -175,7 +176,7 @@ class Flusher:
             raise AuditUnavailableError(outage.sentence) from outage.error
         if self._closing:
             raise AuditUnavailableError("The audit log is closed.")
-        if self._busy_since is not None and self._hangs():
+        if self._busy_since is not None and self._hangs() and not is_opening():
             raise AuditUnavailableError("The audit log was not written in time.")
         if self._pending.size + self._backlog.open_bytes > MAX_PENDING_BYTES:
             raise AuditUnavailableError(

@@ -8,6 +8,8 @@ answers anybody in this process, each wait has its own limit. Once it has answer
 nobody for `PATIENCE_SECONDS`, all waits of a task that is older than that end together.
 
 A node asks its database several times a second, so that silence is the database's.
+
+While a store is opened nobody is served: then waits for its disk may last longer, too.
 """
 
 from __future__ import annotations
@@ -21,6 +23,9 @@ from typing import Final
 PATIENCE_SECONDS: Final = 1.7
 """Seconds of silence that a task waits; a request has two for its answer."""
 
+_OPENING_SECONDS: Final = 30.0
+"""Opening a store may take so long where disk or database is slow: nobody is served."""
+
 
 class _Mine(threading.local):
     """
@@ -28,7 +33,7 @@ class _Mine(threading.local):
 
     Attributes:
         began: When its task began; None outside of one.
-        opens_until: How long it may take to open a node.
+        opens_until: How long it may take to open a store.
     """
 
     began: float | None = None
@@ -64,18 +69,22 @@ def task(began: float | None = None) -> Iterator[None]:
 
 
 @contextmanager
-def opening(until: float) -> Iterator[None]:
+def opening() -> Iterator[float]:
     """
-    Let each wait of this thread in a ``with`` block last until an instant.
+    Let each wait of this thread in a ``with`` block last until half a minute is over.
 
-    Args:
-        until: Instant of ``time.monotonic()``.
+    It gives the instant of ``time.monotonic()`` at which it will be.
     """
-    _mine.opens_until = until
+    _mine.opens_until = time.monotonic() + _OPENING_SECONDS
     try:
-        yield
+        yield _mine.opens_until
     finally:
         _mine.opens_until = float("-inf")
+
+
+def is_opening() -> bool:
+    """Return whether this thread opens a store and still may."""
+    return time.monotonic() < _mine.opens_until
 
 
 def note_answer() -> None:
