@@ -270,6 +270,17 @@ class TestAuditVerify:
         assert "Encrypt" in table.text
         assert "next: --start-seq " in table.text
 
+    @pytest.mark.parametrize("option", ["--log-id", "--cursor"])
+    def test_options_for_several_logs(
+        self, bare_shell: Shell, trail: Path, option: str
+    ) -> None:
+        """A local log is one log: options that choose among several are refused."""
+        line = ("audit", "events", "--audit-path", str(trail))
+        outcome = bare_shell(*line, option, "0" * 32)
+
+        assert (2, b"") == (outcome.code, outcome.out)
+        assert f"{option} conflicts with --audit-path" in outcome.err
+
     def test_local_records_of_a_damaged_log(
         self, bare_shell: Shell, trail: Path
     ) -> None:

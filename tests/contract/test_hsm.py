@@ -1067,6 +1067,17 @@ class TestTrail:
         assert newest.head_seq == newest.items[0].event.seq
         assert newest.head_hash == newest.items[0].leaf_hash
 
+    def test_a_cursor_is_for_several_logs(self, session: Session) -> None:
+        """A single machine refuses it, and does not answer with the first page."""
+        hsm = session._hsm  # noqa: SLF001 (the seam itself)
+        for operation in (
+            ops.ListAuditEvents(cursor="made up"),
+            ops.ListAuditEvents(cursor=f"{'0' * 32}5", start_seq=5),
+        ):
+            with pytest.raises(errors.InvalidInputError) as caught:
+                hsm.execute(operation)
+            assert "cursor" == caught.value.facts["field"]
+
     def test_verify(self, session: Session) -> None:
         """The whole trail verifies, range by range."""
         hsm = session._hsm  # noqa: SLF001 (the seam itself)

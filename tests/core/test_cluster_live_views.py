@@ -201,8 +201,16 @@ async def test_a_record_that_is_gone(nodes: Nodes, database: str) -> None:
 async def test_cursors_that_are_refused(nodes: Nodes) -> None:
     """A cursor is that of a page; a list does not begin now; one log has none."""
     first = nodes("a").act_as(caller())
-    for cursor in ("x", FROM_NOW, "0" * 32):
-        with pytest.raises(InvalidInputError):
-            first.execute(ListAuditEvents(cursor=cursor))
-    with memory_hsm() as single, pytest.raises(InvalidInputError, match="several"):
+    page = first.execute(ListAuditEvents(limit=1))
+    following = ListAuditEvents(cursor=page.next_cursor)
+    malformed = ("x", FROM_NOW, "0" * 32, f"{'0' * 32}5")
+    for query in (
+        *(replace(following, cursor=cursor) for cursor in malformed),
+        replace(following, start_seq=5),
+        replace(following, log_id=page.items[0].log_id),
+    ):
+        with pytest.raises(InvalidInputError) as caught:
+            first.execute(query)
+        assert "cursor" == caught.value.facts["field"]
+    with memory_hsm() as single, pytest.raises(InvalidInputError, match="cursor"):
         await anext(follow(single, live(FROM_NOW)))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from hsm_core import operations as ops
 from hsm_core._internal.time.clock import instant
@@ -120,6 +121,16 @@ def test_nothing_is_shown_of_a_damaged_log(
         read_trail(path, KEY, ListAuditEvents(limit=1))
     with pytest.raises(InvalidInputError, match="kind"):
         read_trail(path, KEY, ListAuditEvents(kind=("Sgin",)))
+
+
+@pytest.mark.parametrize("name", ["log_id", "cursor"])
+def test_fields_of_a_cluster_are_refused(
+    life: tuple[Path, list[tuple[ListAuditEvents, ops.AuditPage]]], name: str
+) -> None:
+    """They choose among several logs, and this is one."""
+    query = replace(ListAuditEvents(), **{name: "0" * 32})
+    with pytest.raises(InvalidInputError, match=name):
+        read_trail(life[0], KEY, query)
 
 
 class _EnoughError(Exception):

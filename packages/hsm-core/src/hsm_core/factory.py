@@ -58,6 +58,7 @@ from hsm_core.errors import (
     AuditUnavailableError,
     ConfigurationError,
     InputSizeError,
+    InvalidInputError,
 )
 from hsm_core.model import AuditEntry, AuditEvent, RepairDetail
 from hsm_core.operations import AuditPage, ListAuditEvents
@@ -350,13 +351,23 @@ def read_trail(path: Path, hmac_key: bytes | None, query: ListAuditEvents) -> Au
         query: The query; its key is a whole ID.
 
     Raises:
-        InvalidInputError: The query names an unknown kind or code.
+        InvalidInputError: The query names an unknown kind or code, a log or a cursor.
         AuditTamperedError: The trail is damaged.
         WrongAuditKeyError: The key is not the trail's.
         ConfigurationError: There is no trail, or it can't be read.
     """
-    check_query(query)
+    _check_offline(query)
     return read_page(open_verifier(path, hmac_key), query, filter_of(query))
+
+
+def _check_offline(query: ListAuditEvents) -> None:
+    """Refuse what `check_query` does, and fields for the logs of a cluster."""
+    check_query(query)
+    for name in ("log_id", "cursor"):
+        if getattr(query, name):
+            raise InvalidInputError(
+                f"{name} applies to the logs of a cluster only.", field=name
+            )
 
 
 def follow_trail(
@@ -382,12 +393,12 @@ def follow_trail(
         wait: Called at the end of the trail, until it raises something.
 
     Raises:
-        InvalidInputError: The query names an unknown kind or code.
+        InvalidInputError: The query names an unknown kind or code, a log or a cursor.
         AuditTamperedError: The trail is damaged.
         WrongAuditKeyError: The key is not the trail's.
         ConfigurationError: There is no trail, it can't be read, or it is in SQLite.
     """
-    check_query(query)
+    _check_offline(query)
     verifier, events = open_verifier(path, hmac_key), filter_of(query)
     if isinstance(verifier, SqliteAuditVerifier):
         raise ConfigurationError(

@@ -174,6 +174,9 @@ def events(
     """
     invocation: Invocation = ctx.obj
     key = _local_key(ctx, audit_path, hmac_key)
+    for name, value in (("--log-id", log_id), ("--cursor", cursor)):
+        if value and audit_path is not None:
+            raise click.UsageError(f"{name} conflicts with --audit-path.")
     if audit_path is None:
         filters["key_id"] = invocation.whole_key(filters["key_id"])
     query = ListAuditEvents(

@@ -177,8 +177,9 @@ class ListAuditEvents(Operation[AuditPage], frozen=True, kw_only=True):
             has records of that log only.
         log_id: Log of a cluster; empty means this node's, or all of them if there is
             no *start_seq* either. Only this node's can be followed alone.
-        cursor: ``next_cursor`` of the previous page of all logs. ``"now"`` begins a
-            live view of them with new records.
+        cursor: ``next_cursor`` of the previous page of all logs of a cluster; refused
+            beside *start_seq* or *log_id*, and on a single machine. ``"now"`` begins a
+            live view of all logs with new records.
         ascending: Oldest first.
         kind: Record kinds: operations such as ``Sign``, or system events such as
             ``system.start``; empty for all. An unknown kind raises `InvalidInputError`.

@@ -107,6 +107,12 @@ class ListAuditEventsHandler(Handler[ops.ListAuditEvents, ops.AuditPage]):
             cluster = MergedView(self._services, operation, logs)
             cluster.learn_keys()
             return Answer(cluster.page(operation.cursor))
+        if operation.cursor:
+            raise InvalidInputError(
+                "cursor continues a list or live view of all logs of a cluster. To "
+                "continue in one log, use start_seq alone.",
+                field="cursor",
+            )
         source: RecordSource = audit
         label = None
         if logs is not None and operation.log_id and not operation.follow:
@@ -114,10 +120,6 @@ class ListAuditEventsHandler(Handler[ops.ListAuditEvents, ops.AuditPage]):
             source = logs.log(operation.log_id)
         elif operation.log_id not in ("", audit.log_id):
             raise unknown_log()
-        elif operation.follow and operation.cursor:
-            raise InvalidInputError(
-                "cursor continues a live view of several logs only.", field="cursor"
-            )
         events = filter_of(operation)
         learn_keys(self._services, operation, events)
         view = View(source, operation, events, label)

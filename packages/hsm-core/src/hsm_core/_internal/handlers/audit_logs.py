@@ -181,6 +181,8 @@ class MergedView:
         if is_live and cursor == ops.FROM_NOW:
             return [self._end(label) for label in labels]
         starts = _starts(cursor)
+        if not is_live and starts.keys() - {label.log_id for label in labels}:
+            raise _invalid_cursor()
         # A list has shown to its end what its cursor does not name. A log that is in no
         # cursor of a live view has begun since.
         return [
@@ -218,10 +220,14 @@ def _starts(cursor: str) -> dict[str, int]:
     found = [_CURSOR.fullmatch(part) for part in cursor.split(",")] if cursor else []
     starts = {part[1]: int(part[2]) for part in found if part is not None}
     if len(starts) != len(found):
-        raise InvalidInputError(
-            "cursor must be next_cursor of a page before.", field="cursor"
-        )
+        raise _invalid_cursor()
     return starts
+
+
+def _invalid_cursor() -> InvalidInputError:
+    return InvalidInputError(
+        "cursor must be next_cursor of a page before.", field="cursor"
+    )
 
 
 def verify_next(logs: LogCatalog, operation: ops.VerifyAudit) -> ops.AuditVerification:
