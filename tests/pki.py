@@ -164,12 +164,26 @@ class Issuer(Issued):
         begin: timedelta = -2 * _HOUR,
         end: timedelta = 24 * _HOUR,
         signer: Issued | None = None,
+        issuer: x509.Name | None = None,
     ) -> bytes:
-        """Return a CRL, DER; by somebody else's key, if there is a *signer*."""
+        """
+        Return a CRL, DER.
+
+        Args:
+            revoked: Its entries.
+
+            begin: Last update, from now.
+
+            end: Next update, from now.
+
+            signer: Whose key signs it, if it is somebody else's.
+
+            issuer: Its issuer, if it is not written as in the certificates.
+        """
         now = datetime.now(UTC)
         builder = (
             x509.CertificateRevocationListBuilder()
-            .issuer_name(self.certificate.subject)
+            .issuer_name(issuer or self.certificate.subject)
             .last_update(now + begin)
             .next_update(now + end)
             .add_extension(self._identifier(), critical=False)

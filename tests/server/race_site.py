@@ -14,6 +14,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
+from cryptography import x509
+
 from hsm_core.rest import API_PREFIX
 from tests.core.race_support import CROWD, OPEN, Refused
 from tests.pki import Issuer, self_signed_root
@@ -38,10 +40,25 @@ def new_address() -> str:
 
 
 class Clients:
-    """An authority of client certificates, and the list of those it has revoked."""
+    """
+    An authority of client certificates, and the list of those it has revoked.
 
-    def __init__(self, folder: Path, issuer: Issuer | None = None) -> None:
+    Args:
+        folder: Where its files are.
+
+        issuer: The authority.
+
+        listed: Issuer of the list, if it is not written as in the certificates.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        issuer: Issuer | None = None,
+        listed: x509.Name | None = None,
+    ) -> None:
         self._issuer = issuer or self_signed_root("Clients")
+        self._listed = listed
         self._folder = folder
         self._revoked: list[Any] = []
         self.ca, self.crl = folder / "clients.pem", folder / "clients.crl"
@@ -60,7 +77,8 @@ class Clients:
 
     def _publish(self) -> None:
         new = self._folder / "new.crl"
-        new.write_bytes(self._issuer.revocation_list(*self._revoked))
+        lists = self._issuer.revocation_list(*self._revoked, issuer=self._listed)
+        new.write_bytes(lists)
         new.replace(self.crl)
 
 

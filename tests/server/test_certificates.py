@@ -8,6 +8,7 @@ import json
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import closing
 from ipaddress import IPv6Address
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.name import _ASN1Type
 from cryptography.x509.oid import NameOID
+from OpenSSL.crypto import X509
 
 from hsm_core._internal.policy.engine import RuleEngine
 from hsm_core.errors import AuthenticationError
@@ -26,7 +29,14 @@ from hsm_core.operations import ListAuditEvents
 from hsm_core.policies import Policy, parse_policy
 from hsm_core.settings import Settings
 from hsm_core.testing import caller, memory_hsm
-from hsm_server.certificates import CertificateFacts, certificate_facts
+from hsm_server.certificates import (
+    CertificateFacts,
+    certificate_facts,
+    comparable_name,
+    pack_revoked,
+    read_revoked,
+    revocable_names,
+)
 from hsm_server.config.settings import TokenRules
 from hsm_server.http.state import VAULT
 from hsm_server.identity.clock import FlooredClock
@@ -56,6 +66,59 @@ def with_subject(*attributes: x509.NameAttribute[str]) -> bytes:
         .not_valid_after(good.not_valid_after_utc)
     )
     return builder.sign(ROOT.key, hashes.SHA256()).public_bytes(Encoding.DER)
+
+
+def _names(*attributes: tuple[x509.ObjectIdentifier, str, _ASN1Type]) -> bytes:
+    return with_subject(*(x509.NameAttribute(*one) for one in attributes))
+
+
+# Nothing else leads to OpenSSL's comparison.
+@pytest.mark.filterwarnings("ignore:X509.get_subject:DeprecationWarning")
+def test_names_are_the_same_that_openssl_takes_for_the_same() -> None:
+    """A list that revokes in a handshake revokes in a cluster: both compare alike."""
+    common, unit = NameOID.COMMON_NAME, NameOID.ORGANIZATIONAL_UNIT_NAME
+    text, ascii_only, wide = (
+        _ASN1Type.UTF8String,
+        _ASN1Type.PrintableString,
+        _ASN1Type.BMPString,
+    )
+    certificates = [
+        _names(*attributes)
+        for attributes in (
+            [(common, "Example CA", text)],
+            [(common, "Example CA", ascii_only)],
+            [(common, "Example CA", wide)],
+            [(common, " exAMPLE  CA ", text)],
+            [(common, "Example\u00a0CA", text)],
+            [(common, "ExampleCA", text)],
+            [(unit, "Example CA", text)],
+            [(common, "\u00c9xample", text)],
+            [(common, "\u00e9xample", text)],
+            [(common, "\u00c9xample", wide)],
+            [(common, "Example CA", text), (unit, "One", text)],
+            [(unit, "ONE", ascii_only), (common, "Example CA", text)],
+            [(common, "example ca", text), (unit, "one", ascii_only)],
+        )
+    ]
+    loaded = [x509.load_der_x509_certificate(der) for der in certificates]
+    ours = [comparable_name(one.subject) for one in loaded]
+    theirs = [X509.from_cryptography(one).get_subject() for one in loaded]
+    same = {(a, b) for a, b in product(range(len(loaded)), repeat=2) if a != b}
+    found = {(a, b) for a, b in same if ours[a] == ours[b]}
+
+    assert {(a, b) for a, b in same if theirs[a] == theirs[b]} == found
+    assert {0, 1, 2, 3} | {7, 9} | {10, 12} == {one for pair in found for one in pair}
+
+
+def test_nodes_of_earlier_releases_know_what_is_revoked() -> None:
+    """They know a certificate by the encoding of its issuer."""
+    client = ROOT.issue("client")
+    issuer = ROOT.certificate.subject.public_bytes()
+    former = hashlib.sha256(b"%d " % client.certificate.serial_number + issuer)
+    shared = read_revoked(pack_revoked([ROOT.revocation_list(client.certificate)]))
+
+    assert former.hexdigest() in shared
+    assert set(shared) == revocable_names(client.der)
 
 
 def test_without_one_nothing_is_known() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.x509.name import _ASN1Type
+from cryptography.x509.oid import NameOID
 
 from tests.pki import Issuer, self_signed_root
 from tests.postgresql import PostgreSQL
@@ -25,6 +29,15 @@ from tests.server.test_cluster import ClusterSite
 from tests.server.token_kit import signer, write_config
 
 ALGORITHMS = ("ES256", "EdDSA", "RS256")
+_COMMON_NAME = x509.NameAttribute(
+    NameOID.COMMON_NAME, " client  CERTIFICATES", _ASN1Type.PrintableString
+)
+_REWRITTEN = x509.Name([_COMMON_NAME])
+"""
+Issuer of the revocation lists: as in the certificates, but for what doesn't count.
+
+Certificates have it as a UTF-8 string (RFC 5280, section 7.1).
+"""
 
 
 class Node:
@@ -42,7 +55,7 @@ class Node:
     def __init__(self, site: ClusterSite, name: str, authority: Issuer) -> None:
         self.folder = site.folder / name
         self.folder.mkdir(mode=0o700, exist_ok=True)
-        self.clients = Clients(self.folder, authority)
+        self.clients = Clients(self.folder, authority, _REWRITTEN)
         self._site = site
         self._name = name
         self.server: Running
@@ -88,7 +101,7 @@ def nodes(postgresql: PostgreSQL, tmp_path: Path) -> Iterator[list[Node]]:
     """Give two running servers that trust the same keys of tokens."""
     site = ClusterSite(tmp_path, postgresql.url(postgresql.new_database()))
     with ExitStack() as stack:
-        authority = self_signed_root("Clients")
+        authority = self_signed_root("Client Certificates")
         found = [Node(site, name, authority) for name in "ab"]
         for node in found:
             node.trust(*ALGORITHMS)
@@ -145,7 +158,11 @@ def test_a_removed_token_key(nodes: list[Node]) -> None:
 
 
 def test_a_revoked_certificate(nodes: list[Node]) -> None:
-    """What a stopped vault gets after another node read its list is refused."""
+    """
+    What a stopped vault gets after another node read its list is refused.
+
+    The list writes the name of its issuer in another way than the certificates.
+    """
     a, b = nodes
     key_id = new_key_of(a)
     revoked, ann = a.clients.issue("ann")
@@ -159,6 +176,8 @@ def test_a_revoked_certificate(nodes: list[Node]) -> None:
         a.reload("revocations shared")
 
     assert [401, 200] == answers
+    with pytest.raises((ConnectionError, ssl.SSLError)):
+        a.signs(key_id, "EdDSA", ann)
 
 
 def test_an_older_file(nodes: list[Node]) -> None:

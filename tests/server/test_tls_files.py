@@ -4,6 +4,7 @@
 import os
 import struct
 import subprocess
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -353,9 +354,16 @@ class TestClients:
 
         assert words in folder.refusal(client=folder.client(crl))
 
-    def test_a_forged_list_is_refused(self, folder: Folder) -> None:
-        """Another key has signed it."""
-        forged = folder.issuer.revocation_list(signer=self_signed_root("A stranger"))
+    @pytest.mark.parametrize("write", [str, str.upper])
+    def test_a_forged_list_is_refused(
+        self, folder: Folder, write: Callable[[str], str]
+    ) -> None:
+        """Another key has signed it, in whichever case it names its issuer."""
+        [name] = folder.issuer.certificate.subject
+        forged = folder.issuer.revocation_list(
+            signer=self_signed_root("A stranger"),
+            issuer=x509.Name([x509.NameAttribute(name.oid, write(str(name.value)))]),
+        )
 
         assert "signature of the revocation list" in folder.refusal(
             client=folder.client(forged)

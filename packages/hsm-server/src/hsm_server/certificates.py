@@ -8,10 +8,11 @@ The modules below ``tls`` load pyOpenSSL, which no process without TLS needs.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Final, TypeVar
 
+import msgspec
 from cryptography import x509
 
 from hsm_core.errors import AuthenticationError
@@ -81,13 +82,36 @@ def fingerprint(certificate: bytes) -> str:
     return hashlib.sha256(certificate).hexdigest() if certificate else ""
 
 
+def comparable_name(name: x509.Name) -> bytes:
+    """
+    Return a form of a name that is equal for names that OpenSSL takes for the same.
+
+    Types of strings, the case of ASCII letters, and repeated or outer spaces are left
+    out.
+
+    Standard:
+        RFC 5280, section 7.1.
+    """
+    parts = (
+        sorted((one.oid.dotted_string, _folded(one.value)) for one in part)
+        for part in name.rdns
+    )
+    return msgspec.msgpack.encode(list(parts))
+
+
+def _folded(value: str | bytes) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    return b" ".join(value.encode().lower().split())
+
+
 _NAME_BYTES: Final = 32
 
 
 @lru_cache(maxsize=_KEPT)
-def revocable_name(certificate: bytes) -> str:
+def revocable_names(certificate: bytes) -> frozenset[str]:
     """
-    Return the name by which a revocation list would revoke a certificate, hex.
+    Return the names by which a revocation list would revoke a certificate, hex.
 
     Args:
         certificate: DER.
@@ -97,7 +121,8 @@ def revocable_name(certificate: bytes) -> str:
     """
     try:
         found = x509.load_der_x509_certificate(certificate)
-        return _name_of(found.issuer, found.serial_number).hex()
+        names = _names_of(_forms_of(found.issuer), found.serial_number)
+        return frozenset(name.hex() for name in names)
     except UNREADABLE:
         raise AuthenticationError from None
 
@@ -105,15 +130,17 @@ def revocable_name(certificate: bytes) -> str:
 def pack_revoked(lists: Iterable[bytes]) -> bytes:
     """Return the names of all certificates in revocation lists (DER), one by one."""
     return b"".join(
-        _name_of(crl.issuer, revoked.serial_number)
+        name
         for crl in map(x509.load_der_x509_crl, lists)
+        for forms in [_forms_of(crl.issuer)]
         for revoked in crl
+        for name in _names_of(forms, revoked.serial_number)
     )
 
 
 def read_revoked(data: bytes) -> list[str]:
     """
-    Return the names that `pack_revoked` has written, as `revocable_name`.
+    Return the names that `pack_revoked` has written, as `revocable_names`.
 
     Raises:
         ValueError: It has not.
@@ -124,8 +151,13 @@ def read_revoked(data: bytes) -> list[str]:
     return [data[start : start + _NAME_BYTES].hex() for start in starts]
 
 
-def _name_of(issuer: x509.Name, serial: int) -> bytes:
-    return hashlib.sha256(b"%d " % serial + issuer.public_bytes()).digest()
+def _forms_of(issuer: x509.Name) -> tuple[bytes, bytes]:
+    # Nodes of earlier releases share and know the encoding only.
+    return comparable_name(issuer), issuer.public_bytes()
+
+
+def _names_of(issuer: Iterable[bytes], serial: int) -> Iterator[bytes]:
+    return (hashlib.sha256(b"%d " % serial + form).digest() for form in issuer)
 
 
 @lru_cache(maxsize=_KEPT)

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import serialization
 
 from hsm_core.errors import HSMError, UnsafeFileModeError
 from hsm_core.secret_input import is_open_to_others
-from hsm_server.certificates import UNREADABLE, extension_of
+from hsm_server.certificates import UNREADABLE, comparable_name, extension_of
 from hsm_server.config.exit_codes import ListenError
 from hsm_server.config.tls import ClientSettings, PairFiles
 from hsm_server.tls.certificates import (
@@ -260,7 +260,7 @@ def _last_update(der: bytes) -> datetime:
 def _scope(der: bytes) -> tuple[bytes, ...]:
     """Return the scope of a list: its issuer, the issuer's key, and a part."""
     crl = x509.load_der_x509_crl(der)
-    scope = [crl.issuer.public_bytes()]
+    scope = [comparable_name(crl.issuer)]
     for kind in (
         x509.AuthorityKeyIdentifier,
         x509.IssuingDistributionPoint,
@@ -349,7 +349,8 @@ def _check_list(
     now: datetime,
 ) -> None:
     try:
-        issuers = [ca for ca in authorities if ca.subject == crl.issuer]
+        name = comparable_name(crl.issuer)
+        issuers = [ca for ca in authorities if comparable_name(ca.subject) == name]
         begins, ends = crl.last_update_utc, crl.next_update_utc
     except UNREADABLE:
         raise ListenError(f"The revocation list {path} is malformed.") from None

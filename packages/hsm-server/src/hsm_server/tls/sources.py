@@ -13,6 +13,7 @@ import msgspec
 from cryptography import x509
 
 from hsm_core.errors import HSMError
+from hsm_server.certificates import comparable_name
 from hsm_server.config.exit_codes import ListenError
 from hsm_server.config.tls import ClientSettings, TLSSettings
 from hsm_server.system.standard_streams import sentence
@@ -335,10 +336,10 @@ def client_problem(rules: ClientRules | None, now: datetime) -> str:
 
 
 def _list_problem(
-    crl: x509.CertificateRevocationList, issuers: set[x509.Name], now: datetime
+    crl: x509.CertificateRevocationList, issuers: set[bytes], now: datetime
 ) -> str:
     ends_at = crl.next_update_utc
-    if crl.issuer not in issuers:
+    if comparable_name(crl.issuer) not in issuers:
         return (
             f"The revocation list of {_issuer_of(crl)} belongs to no client CA. Remove "
             "it from --client-crl."
@@ -351,8 +352,9 @@ def _list_problem(
     return ""
 
 
-def _names(authorities: Sequence[bytes]) -> set[x509.Name]:
-    return {x509.load_der_x509_certificate(der).subject for der in authorities}
+def _names(authorities: Sequence[bytes]) -> set[bytes]:
+    found = map(x509.load_der_x509_certificate, authorities)
+    return {comparable_name(authority.subject) for authority in found}
 
 
 def _issuer_of(crl: x509.CertificateRevocationList) -> str:

@@ -24,7 +24,7 @@ from hsm_server.certificates import (
     certificate_facts,
     fingerprint,
     readable_facts,
-    revocable_name,
+    revocable_names,
 )
 from hsm_server.config.settings import ConsoleSettings
 from hsm_server.identity.clock import FlooredClock
@@ -189,7 +189,7 @@ class Gatekeeper:
         Refuse client certificates on all nodes; it waits.
 
         Args:
-            names: All that are revoked, as `revocable_name`.
+            names: All that are revoked, as `revocable_names`.
 
         Raises:
             HSMError: It can't be done now; to be done again.
@@ -483,8 +483,8 @@ class Gatekeeper:
     def _check_certificate(self, visitor: Visitor) -> None:
         """Refuse a client certificate that any node of the cluster has revoked."""
         if self._withdrawn is not None and visitor.certificate:
-            name = revocable_name(visitor.certificate)
-            if self._withdrawn.withdrawn(_CERTIFICATES, [name]):
+            names = revocable_names(visitor.certificate)
+            if self._withdrawn.withdrawn(_CERTIFICATES, names):
                 raise AuthenticationError
 
     def _identity_by(self, visitor: Visitor, session: Session | None) -> Identity:
