@@ -50,11 +50,13 @@ result; the change is made only once.
 Tables fit 80 columns; `--format wide` shows all columns and whole IDs. `--format json`,
 or `--json`, prints one JSON record, and `--format jsonl` one for each item of a list.
 `--field NAME` prints one field of it. Commands whose `--format` is the format of a key
-have `--as` instead. A KEY is a name, an ID, or at least the first 8 digits of an ID.
+have `--as` instead.
 
 With `--json`, the result is one JSON record on standard output, in the wire format, and
 an error is one on standard error: `{"code": …, "message": …, "facts": {…}}`.
 """
+_CODE = re.compile(r"(`[^`]*`)")
+_QUOTED = re.compile(r"'(hsm-(?:cli|server)\b[^'`]*)'")
 _FLAG = re.compile(r"(?<![\w`-])--[a-z][a-z0-9-]*")
 
 
@@ -100,8 +102,8 @@ def _command(
 ) -> Iterator[str]:
     path = context.command_path.removeprefix("hsm-cli ")
     yield f"{'#' * level} {path}\n"
-    words = [p.metavar or "" for p in command.params if isinstance(p, click.Argument)]
-    names = [word or "LENGTH" for word in words]
+    arguments = [p for p in command.params if isinstance(p, click.Argument)]
+    names = [argument.make_metavar(context) for argument in arguments]
     if isinstance(command, click.Group):
         names = ["COMMAND"]
     yield f"`hsm-cli {path} [OPTIONS] {' '.join(names)}`".replace(" `", "`") + "\n"
@@ -120,8 +122,17 @@ def _command(
 
 
 def _prose(text: str | None) -> str:
-    """Return a help text as Markdown: flags are code."""
-    return _FLAG.sub(r"`\g<0>`", cleandoc(text or "")) + "\n"
+    """Return a help text as Markdown: flags, commands and tables are code."""
+    found = cleandoc(text or "").split("\n\n")
+    return "\n\n".join(map(_paragraph, found)) + "\n"
+
+
+def _paragraph(text: str) -> str:
+    if text.startswith("\b\n"):
+        return f"```text{text[1:]}\n```"
+    parts = _CODE.split(_QUOTED.sub(r"`\1`", text))
+    parts[::2] = (_FLAG.sub(r"`\g<0>`", part) for part in parts[::2])
+    return "".join(parts)
 
 
 def _options(command: click.Command, context: click.Context) -> str:

@@ -19,6 +19,9 @@ BY_SESSION = {"TestPolicy"}
 BY_INTERFACE = {"DecryptPKCS1", "RawSign", "RawVerify"}
 """Operations for programs of others, which have no command."""
 
+HIDDEN = {("operator", "store", "back-up")}
+"""Former names of commands inside groups."""
+
 
 def leaves(
     group: click.Group = cli, path: tuple[str, ...] = ()
@@ -148,11 +151,15 @@ def test_former_names(name: str) -> None:
 
 @pytest.mark.parametrize("words", leaves(), ids=" ".join)
 def test_help_of_every_command(bare_shell: Shell, words: tuple[str, ...]) -> None:
-    """Every command explains itself, takes --json, and documents each option."""
+    """Every command explains itself, takes --json, and is on the page."""
     outcome = bare_shell.ok(*words, "--help")
+    usage = re.sub(r"\s+", " ", outcome.text.partition("\n\n")[0])
 
     assert "--json" in outcome.text
-    assert f"Usage: hsm-cli {' '.join(words)}" in outcome.text
+    assert usage.startswith(f"Usage: hsm-cli {' '.join(words)}")
+    is_there = f"\n`{usage.removeprefix('Usage: ')}`\n" in PAGE.read_text("utf-8")
+    assert is_there is (words not in HIDDEN)
+    assert "\\b" not in outcome.text
 
 
 def test_unknown_commands(bare_shell: Shell) -> None:

@@ -84,13 +84,24 @@ def _options(command: click.Command, context: click.Context) -> Iterator[str]:
 
 
 def _paragraphs(text: str | None) -> str:
-    found = [" ".join(part.split()) for part in cleandoc(text or "").split("\n\n")]
-    return "".join(f".PP\n{_text(part)}\n" for part in found if part)
+    found = filter(None, cleandoc(text or "").split("\n\n"))
+    return "".join(f".PP\n{_paragraph(part)}\n" for part in found)
+
+
+def _paragraph(text: str) -> str:
+    mark, *lines = text.splitlines()
+    if mark != "\b":
+        return _text(text)
+    return "\n".join((".nf", *map(_line, lines), ".fi"))
 
 
 def _text(text: str) -> str:
     """Return text of one line that means nothing else to the formatter."""
-    plain = " ".join(text.replace("\b", "").split()).replace("\\", "\\e")
+    return _line(" ".join(text.replace("\b", "").split()))
+
+
+def _line(text: str) -> str:
+    plain = text.replace("\\", "\\e")
     escaped = plain.replace("-", "\\-").replace('"', "\\(dq").replace("'", "\\(aq")
     return f"\\&{escaped}" if escaped.startswith(".") else escaped
 

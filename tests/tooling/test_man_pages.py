@@ -56,4 +56,4 @@ def test_every_line_is_text_or_a_known_request(name: str) -> None:
     """
     lines = PAGES[name][1].splitlines()
     requests = {line.split()[0] for line in lines if line.startswith((".", "'"))}
-    assert requests <= {".TH", ".SH", ".SS", ".PP", ".TP", ".B"}
+    assert requests <= {".TH", ".SH", ".SS", ".PP", ".TP", ".B", ".nf", ".fi"}

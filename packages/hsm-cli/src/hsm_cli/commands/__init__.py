@@ -133,7 +133,7 @@ SPELLINGS: Final[Listing] = {
     no_args_is_help=False,
     help=(
         "Create, use and manage keys on an hsm-server.\n\n"
-        "KEY is a name or the start of an ID."
+        "KEY is a name, an ID, or at least the first 8 digits of an ID."
     ),
 )
 @global_flags

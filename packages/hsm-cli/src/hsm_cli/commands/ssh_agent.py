@@ -65,7 +65,7 @@ def ssh_agent(
     wait_seconds: float,
     **given: Any,
 ) -> None:
-    r"""
+    """
     Run an SSH agent with keys of the HSM, until Ctrl-C.
 
     It offers KEYs, or all keys with tags that begin with ssh-. The tags of a key say
@@ -78,7 +78,7 @@ def ssh_agent(
     ssh-ca:host         certificates for hosts
     ssh-host            proofs of an sshd whose host key it is
     ssh-forward         all of these also over forwarded connections (ssh -A)
-    """
+    """  # noqa: D301 (the character, with which click keeps the lines)
     access = open_access(invocation, "ssh-agent", **given)
     agent = SSHAgent(
         access,

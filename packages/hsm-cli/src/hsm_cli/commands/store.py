@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Final
 
 import click
@@ -30,7 +31,7 @@ _ANSWER: Final = "recover"
 
 @click.group("store", cls=Group, no_args_is_help=False)
 def store() -> None:
-    """Verify, back up and recover the key store."""
+    """Verify and recover the key store."""
 
 
 @store.command("verify", cls=HSMCommand)
@@ -55,7 +56,7 @@ def verify(invocation: Invocation) -> None:
         )
 
 
-@store.command("back-up", cls=HSMCommand, hidden=True)
+@click.command("backup", cls=HSMCommand)
 @click.pass_obj
 def back_up(invocation: Invocation) -> None:
     """
@@ -76,6 +77,11 @@ def back_up(invocation: Invocation) -> None:
         ),
         f"in {made.folder}, with the audit log up to record {made.head_seq}",
     )
+
+
+_former_back_up = copy(back_up)
+_former_back_up.hidden = True
+store.add_command(_former_back_up, "back-up")
 
 
 @store.command("recover", cls=HSMCommand)
