@@ -39,7 +39,10 @@ _BLOCK = re.compile(r"(<!-- begin: (\w+) -->\n).*?(<!-- end: \2 -->)", re.DOTALL
 _EXITS = {
     ExitCode.OK: "Stopped.",
     ExitCode.FAILED: "Any other error, such as an unreadable store.",
-    ExitCode.USAGE: "An option, an environment variable or a secret is not valid.",
+    ExitCode.USAGE: (
+        "An option, an environment variable or a secret is not valid, or the program "
+        "is too old for its cluster."
+    ),
     ExitCode.UNSAFE_FILE_MODE: (
         "A file or directory is accessible to other users. With `init`: the directory "
         "is not empty."

@@ -47,7 +47,7 @@ _MODULES: Final = (
 @dataclass(frozen=True)
 class TestServer:
     """
-    Development server of a test run, with everything in memory.
+    Development server of a test run, of which nothing is kept.
 
     Attributes:
         url: Address, ``https://127.0.0.1:PORT``.

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """
-Development server (``--dev``): everything in memory, on this machine alone.
+Development server (``--dev``): keys in memory, on this machine alone.
 
-It has its own certificate, secrets and bearer token, in a private temporary folder, and
-a connection profile by which the client finds it. All of them vanish with the server.
+Its certificate, secrets, bearer token and audit log are in a private temporary folder,
+and the client finds it by a connection profile. All of them vanish with the server.
 """
 
 from __future__ import annotations
@@ -204,8 +204,9 @@ def dev_option() -> click.Option:
         is_flag=True,
         is_eager=True,
         expose_value=False,
-        help="Run a development server: everything in memory, on a loopback address, "
-        "with a certificate and a token of its own. 'hsm-cli' finds it by itself.",
+        help="Run a development server on a loopback address, with a certificate and "
+        "a token of its own. When it stops, nothing is kept. 'hsm-cli' finds it by "
+        "itself.",
         callback=_prepare,
     )
 

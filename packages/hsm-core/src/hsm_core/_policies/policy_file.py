@@ -374,7 +374,7 @@ class RuleSection(Record, frozen=True, kw_only=True, rename={"except_": "except"
     One rule.
 
     Attributes:
-        name: Stands in the trail where it decided.
+        name: Audit records name the rule by it.
         effect: Deny beats require-approval, and that beats allow.
         description: For people.
         match: What it is about; everything where there is none.

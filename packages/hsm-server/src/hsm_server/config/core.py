@@ -158,8 +158,8 @@ STORAGE: Final = {
         "retention-ledger",
         "File of the retention ledger, which records every purge. A cluster has it in "
         "the database.  "
-        "[default: with --retention-config, retention-ledger.log beside"
-        " the trail]",
+        "[default: with --retention-config, retention-ledger.log beside "
+        "the audit log]",
     ),
     "retention_interval_seconds": Setting(
         "retention-interval-secs",

@@ -88,8 +88,9 @@ def init(directory: Path, **answers: Any) -> None:
     Create a new HSM in DIRECTORY.
 
     Creates the root key and the audit key, a private CA, credentials for one or two
-    people, a policy with dual control, and the settings file hsm.toml. DIRECTORY must
-    be missing or empty. Asks five questions, unless options answer them.
+    people, a policy, and the settings file hsm.toml. With two people, the policy has
+    dual control. DIRECTORY must be missing or empty. Asks five questions, except those
+    that options answer.
     """
     os.umask(0o077)
     for number in (signal.SIGTERM, signal.SIGHUP):
