@@ -161,7 +161,7 @@ def run(site: Site, primary: Database, replica: Database, act_seconds: float) ->
         show("The replica is promoted", load.between(promoted, ended))
         print(f"  first success after {load.first_after(promoted):.2f} s")
         report = hsm.audit.verify()
-        print(f"Audit log of node a: {report}")
+        print(f"Audit logs of all nodes: {report}")
     if late:
         raise SystemExit("A revoked key was used.")
 

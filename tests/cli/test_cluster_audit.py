@@ -6,14 +6,16 @@ from __future__ import annotations
 import base64
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import psycopg
+from msgspec.structs import replace
 
 from hsm_core.factory import OpenHSM, open_hsm
-from hsm_core.operations import ListAuditEvents
+from hsm_core.operations import ListAuditEvents, Operation, VerifyAudit
 from hsm_core.settings import Settings
 from hsm_core.testing import caller
-from tests.cli.support import Shell
+from tests.cli.support import Answering, Shell
 
 HMAC_KEY = base64.b64encode(b"\x02" * 32).decode()
 
@@ -35,11 +37,38 @@ def test_records_of_all_nodes(bare_shell: Shell, database: str, tmp_path: Path) 
         page = bare_shell.ok("audit", "events", "--limit", "2", "--json").json
         more = ("--limit", "1000", "--cursor", page["next_cursor"])
         table = bare_shell.ok("audit", "events", *more)
-        verified = bare_shell.ok("audit", "verify")
 
     assert "NODE" == table.lines[0].split()[0]
     assert {"a", "b"} == {line[:1] for line in table.lines[1:-2]}
-    assert "a, b" in verified.text
+
+
+def test_heads_of_all_nodes(bare_shell: Shell, database: str, tmp_path: Path) -> None:
+    """Each log is verified range by range; the result names its node, ID and head."""
+    first, second = (_node(name, database, tmp_path) for name in ("a", "b"))
+    with closing(first), closing(second):
+        hsm = first.act_as(caller())
+
+        def three_at_a_time(operation: Operation[Any]) -> object:
+            if isinstance(operation, VerifyAudit):
+                operation = replace(operation, limit=3)
+            return hsm.execute(operation)
+
+        for _ in range(5):
+            second.act_as(caller()).execute(ListAuditEvents(limit=1))
+        bare_shell.hsm = Answering(three_at_a_time)
+        verified = bare_shell.ok("audit", "verify", "--json").json
+        shown = bare_shell.ok("audit", "verify").text
+        written = hsm.execute(ListAuditEvents(limit=1000)).items
+
+    logs = verified["logs"]
+    heads = {(entry.log_id, entry.event.seq): entry for entry in written}
+    assert ["a", "b"] == [log["node"] for log in logs]
+    assert verified["verified"] == sum(log["verified"] for log in logs)
+    for log in logs:
+        head = heads[log["log_id"], log["head_seq"]]
+        assert (log["node"], log["head_hash"]) == (head.node, head.leaf_hash)
+        assert (0, log["head_seq"] + 1) == (log["start_seq"], log["verified"])
+        assert f"{log['log_id']}, " in shown
 
 
 def test_all_logs(bare_shell: Shell, database: str, tmp_path: Path) -> None:

@@ -26,8 +26,10 @@ from hsm_core.factory import open_hsm
 from hsm_core.model import AuditedCaller, AuditEntry, Phase
 from hsm_core.operations import ListAuditEvents, VerifyAudit, following_range
 from hsm_core.protocols import HSM, AuditDraft
+from hsm_core.session import Session
 from hsm_core.settings import Settings
 from hsm_core.testing import FakeClock, caller
+from hsm_core.users import User
 from tests.core.audit_support import KEY, fill, intent
 from tests.core.cluster_logs import Site, site_on
 from tests.core.cluster_nodes import sql
@@ -381,7 +383,13 @@ def _check_queries(first: HSM, second: HSM) -> None:
     assert "a" == found.node
     following = following_range(VerifyAudit(), found)
     assert following is not None
-    assert "b" == second.execute(following).node
+    last = second.execute(following)
+    assert ("b", following.log_id) == (last.node, last.log_id)
+    whole, report = Session(first).verify_audit(), User(second).audit.verify()
+    assert ("b", last.log_id) == (whole.node, whole.log_id)
+    assert found.verified + last.verified < whole.verified < report.records
+    assert ["a", "b"] == [log.node for log in report.logs]
+    assert {entry.log_id for entry in shown} == {log.log_id for log in report.logs}
     for wrong in (ListAuditEvents(log_id="0" * 32), ListAuditEvents(cursor="x")):
         with pytest.raises(InvalidInputError):
             first.execute(wrong)

@@ -10,7 +10,7 @@ from typing import Final, NoReturn
 from hsm_core.algorithms import Algorithm, KeyUsage, parse_algorithm
 from hsm_core.errors import ConflictError, InvalidInputError
 from hsm_core.model import KeyId, KeyInfo, KeyState, Role, parse_role
-from hsm_core.operations import ApprovalInfo
+from hsm_core.operations import ApprovalInfo, AuditVerification, join_ranges
 
 DAMAGED: Final = "damaged"
 """State shown for a key whose stored form failed its integrity check."""
@@ -68,16 +68,30 @@ class AuditReport:
 
     Attributes:
         records: Number of records verified.
-        head_seq: Sequence number of the newest record.
+        head_seq: Sequence number of the newest record; in a cluster, that of the last
+            of *logs*.
         head_hash: Its leaf hash, 64 hex digits; store it elsewhere to compare later.
+        logs: Result for each log, with its node and ID; several in a cluster.
     """
 
     records: int
     head_seq: int
     head_hash: str
+    logs: tuple[AuditVerification, ...]
 
     def __repr__(self) -> str:
         return f"<AuditReport intact, {self.records} records>"
+
+
+def audit_report(ranges: Iterable[AuditVerification]) -> AuditReport:
+    """Return the report of a verification, range by range."""
+    logs = join_ranges(ranges)
+    return AuditReport(
+        records=sum(log.verified for log in logs),
+        head_seq=logs[-1].head_seq,
+        head_hash=logs[-1].head_hash,
+        logs=logs,
+    )
 
 
 def roles_of(roles: Iterable[Role | str]) -> frozenset[Role]:

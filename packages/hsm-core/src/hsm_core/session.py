@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from hsm_core import operations as ops
 from hsm_core._sessions.governance import (
     ApprovalMethods,
@@ -40,20 +42,20 @@ class Session(
         return self._hsm.execute(operation).items
 
     def verify_audit(self) -> ops.AuditVerification:
-        """Verify the whole audit log, range by range. See `VerifyAudit`."""
-        start, verified = 0, 0
-        while True:
-            found = self._hsm.execute(ops.VerifyAudit(start_seq=start))
-            verified += found.verified
-            if found.next_seq is None:
-                return ops.AuditVerification(
-                    start_seq=0,
-                    verified=verified,
-                    next_seq=None,
-                    head_seq=found.head_seq,
-                    head_hash=found.head_hash,
-                )
-            start = found.next_seq
+        """
+        Verify the whole audit log, range by range. See `VerifyAudit`.
+
+        In a cluster, verify the logs of all nodes. The result is that of the last one,
+        but for ``verified``, which counts the records of all.
+        """
+        ranges: list[ops.AuditVerification] = []
+        following: ops.VerifyAudit | None = ops.VerifyAudit()
+        while following is not None:
+            found = self._hsm.execute(following)
+            ranges.append(found)
+            following = ops.following_range(following, found)
+        logs = ops.join_ranges(ranges)
+        return replace(logs[-1], verified=sum(log.verified for log in logs))
 
     def status(self) -> ops.HSMStatus:
         """Return the health of the HSM."""

@@ -19,6 +19,7 @@ from hsm_core._objects import (
     AuditReport,
     KeyMetadata,
     approval_of,
+    audit_report,
     check_same_algorithm,
     data_of,
     state_of,
@@ -272,18 +273,13 @@ class Audit:
             AuditTamperedError: A record is damaged; ``facts`` name it.
             AccessDeniedError: The user may not verify the audit log.
         """
-        records, operation = 0, ops.VerifyAudit(start_seq=0)
-        while True:
-            found = self._user.execute(operation)
-            records += found.verified
-            following = ops.following_range(operation, found)
-            if following is None:
-                return AuditReport(
-                    records=records,
-                    head_seq=found.head_seq,
-                    head_hash=found.head_hash,
-                )
-            operation = following
+        ranges: list[ops.AuditVerification] = []
+        following: ops.VerifyAudit | None = ops.VerifyAudit()
+        while following is not None:
+            found = self._user.execute(following)
+            ranges.append(found)
+            following = ops.following_range(following, found)
+        return audit_report(ranges)
 
     def events(
         self,

@@ -33,17 +33,31 @@ from hsm_cli.offline import (
 from hsm_cli.options import Group, ListOption, given_as_flag, with_options
 from hsm_cli.parameters import HSMCommand, warn_of_literal_secrets
 from hsm_core.errors import AuthenticationError, HSMError
-from hsm_core.model import AuditEntry
+from hsm_core.model import AuditEntry, Record
 from hsm_core.operations.audit import (
     AuditVerification,
     ListAuditEvents,
     VerifyAudit,
     following_range,
+    join_ranges,
 )
 from hsm_core.secret_input import database_problem, split_password
 
 _AGE: Final = re.compile(r"(\d{1,5})([smhdw])")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+class VerifiedLogs(Record, frozen=True, kw_only=True):
+    """
+    Intact audit logs of a cluster in the JSON output of ``audit verify``.
+
+    Attributes:
+        verified: Number of verified records in all logs.
+        logs: Result for each log.
+    """
+
+    verified: int
+    logs: tuple[AuditVerification, ...]
 
 
 class _Instant(click.DateTime):
@@ -386,16 +400,21 @@ def _verify_cluster(
     pairs = [("checked", describe_checks(macs=report.macs_checked))]
     if report.consents_checked is not None:
         pairs.append(("signed approvals", f"{report.consents_checked}, all valid"))
-    pairs += [(f"log of {log.node}", _log_line(log)) for log in report.logs]
+    pairs += [
+        (f"log of {log.node}", _log_line(log, log.records, log.first_seq))
+        for log in report.logs
+    ]
     if report.ledger is not None:
         pairs.append(("retention ledger", _ledger_line(report.ledger)))
     invocation.output.pairs(report, pairs, headline)
 
 
-def _log_line(log: ClusterLogReport) -> str:
-    pruned = f", pruned before {log.first_seq}" if log.first_seq else ""
+def _log_line(
+    log: ClusterLogReport | AuditVerification, records: int, first_seq: int
+) -> str:
+    pruned = f", pruned before {first_seq}" if first_seq else ""
     return (
-        f"{log.log_id}, {counted(log.records, 'record')}{pruned}, head {log.head_seq} "
+        f"{log.log_id}, {counted(records, 'record')}{pruned}, head {log.head_seq} "
         f"{log.head_hash}"
     )
 
@@ -427,34 +446,35 @@ def _signed_approvals(report: OfflineReport) -> str:
 
 
 def _verify_on_server(invocation: Invocation) -> None:
-    verified, first, nodes = 0, None, list[str]()
-    operation = VerifyAudit()
+    ranges: list[AuditVerification] = []
+    following: VerifyAudit | None = VerifyAudit()
     with Progress("records verified") as progress:
-        while True:
-            found = invocation.execute(operation)
-            first = found.start_seq if first is None else first
-            verified += found.verified
-            if found.node and found.node not in nodes:
-                nodes.append(found.node)
-            progress.show(verified, None if nodes else found.head_seq + 1)
-            following = following_range(operation, found)
-            if following is None or following == operation:
-                break
-            operation = following
-    report = AuditVerification(
-        start_seq=first,
-        verified=verified,
-        next_seq=found.next_seq,
-        head_seq=found.head_seq,
-        head_hash=found.head_hash,
-    )
-    headline = f"Audit log intact: {counted(verified, 'record')}"
-    pairs = [("pruned before", str(first) if first else "")]
-    if nodes:
-        pairs = [("nodes", ", ".join(nodes))]
+        while following is not None:
+            found = invocation.execute(following)
+            ranges.append(found)
+            total = None if found.node else found.head_seq + 1
+            progress.show(sum(each.verified for each in ranges), total)
+            following = following_range(following, found)
+    logs = join_ranges(ranges)
+    if logs[0].node:
+        _show_logs(invocation, logs)
+        return
+    (log,) = logs
+    headline = f"Audit log intact: {counted(log.verified, 'record')}"
+    pairs = [("pruned before", str(log.start_seq) if log.start_seq else "")]
     if invocation.output.form is Form.WIDE:
         pairs += [
             ("verified by", "the server"),
-            ("head", f"{report.head_seq} {report.head_hash}"),
+            ("head", f"{log.head_seq} {log.head_hash}"),
         ]
+    invocation.output.pairs(log, pairs, headline)
+
+
+def _show_logs(invocation: Invocation, logs: tuple[AuditVerification, ...]) -> None:
+    report = VerifiedLogs(verified=sum(log.verified for log in logs), logs=logs)
+    headline = f"Audit logs intact: {counted(report.verified, 'record')}"
+    pairs = [
+        (f"log of {log.node}", _log_line(log, log.verified, log.start_seq))
+        for log in logs
+    ]
     invocation.output.pairs(report, pairs, headline)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, ClassVar, Final, TypeAlias
 
 from msgspec import Meta
@@ -28,6 +29,7 @@ __all__ = [
     "VerifyAudit",
     "cursor_after",
     "following_range",
+    "join_ranges",
 ]
 
 FROM_NOW: Final = "now"
@@ -73,7 +75,10 @@ class AuditVerification(Record, frozen=True, kw_only=True):
         verified: Records checked by this call.
         next_seq: Start of the next call, or None if everything up to the head is
             verified.
+        head_seq: Sequence number of the newest record of the log.
+        head_hash: Its leaf hash, 64 hex digits; store it elsewhere to compare later.
         node: Node of a cluster that writes the log.
+        log_id: Log of a cluster that was verified.
         next_log_id: Log of a cluster to verify after this one; empty for none.
     """
 
@@ -83,6 +88,7 @@ class AuditVerification(Record, frozen=True, kw_only=True):
     head_seq: int
     head_hash: str
     node: str = ""
+    log_id: str = ""
     next_log_id: str = ""
 
 
@@ -102,6 +108,23 @@ def following_range(
     if found.next_log_id:
         return replace(operation, start_seq=0, log_id=found.next_log_id)
     return None
+
+
+def join_ranges(ranges: Iterable[AuditVerification]) -> tuple[AuditVerification, ...]:
+    """
+    Return one result for each log.
+
+    Args:
+        ranges: Answers to a verification and to the calls that continued it, in order.
+    """
+    logs: list[AuditVerification] = []
+    for found in ranges:
+        if logs and logs[-1].next_seq is not None:
+            before = logs.pop()
+            verified = before.verified + found.verified
+            found = replace(found, start_seq=before.start_seq, verified=verified)
+        logs.append(replace(found, next_log_id=""))
+    return tuple(logs)
 
 
 def cursor_after(cursor: str, entry: AuditEntry) -> str:

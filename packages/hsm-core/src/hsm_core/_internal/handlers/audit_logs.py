@@ -245,4 +245,4 @@ def verify_next(logs: LogCatalog, operation: ops.VerifyAudit) -> ops.AuditVerifi
     at = ids.index(operation.log_id) if operation.log_id else 0
     found = logs.log(ids[at]).verify(operation.start_seq, operation.limit)
     after = ids[at + 1] if at + 1 < len(ids) else ""
-    return replace(found, node=labels[at].node, next_log_id=after)
+    return replace(found, node=labels[at].node, log_id=ids[at], next_log_id=after)
