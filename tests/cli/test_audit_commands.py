@@ -129,9 +129,13 @@ class TestAuditVerify:
             shell.ok("create", "aes", "--name", name)
         record = shell.ok("audit", "verify", "--json").json
         terminal = shell("audit", "verify", terminal=True)
+        seq, leaf_hash = shell.ok("audit", "verify").lines[-1].split()[1:]
+        there = ("--start-seq", seq, "--limit", "1", "--json")
+        [head] = shell.ok("audit", "events", *there).json["items"]
 
         assert record["verified"] == record["head_seq"] + 1
         assert calls[:3] == [0, 3, 6]
+        assert leaf_hash == head["leaf_hash"]
         assert "records verified" in terminal.err
         assert terminal.err.endswith("\r\x1b[K")
 

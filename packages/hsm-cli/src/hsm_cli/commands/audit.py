@@ -461,12 +461,10 @@ def _verify_on_server(invocation: Invocation) -> None:
         return
     (log,) = logs
     headline = f"Audit log intact: {counted(log.verified, 'record')}"
-    pairs = [("pruned before", str(log.start_seq) if log.start_seq else "")]
-    if invocation.output.form is Form.WIDE:
-        pairs += [
-            ("verified by", "the server"),
-            ("head", f"{log.head_seq} {log.head_hash}"),
-        ]
+    pairs = [
+        ("pruned before", str(log.start_seq) if log.start_seq else ""),
+        ("head", f"{log.head_seq} {log.head_hash}"),
+    ]
     invocation.output.pairs(log, pairs, headline)
 
 
