@@ -4,14 +4,18 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
+from contextlib import suppress
 from itertools import product
 
 import pytest
 
+from hsm_core import operations as ops
 from hsm_core._internal.pipeline import plans
 from hsm_core.algorithms import Algorithm
-from hsm_core.errors import AccessDeniedError
+from hsm_core.errors import AccessDeniedError, HSMError
 from hsm_core.model import Role
+from hsm_core.protocols import HSM
 from hsm_core.session import Session
 from hsm_core.testing import FakeClock, caller, memory_hsm
 
@@ -61,6 +65,31 @@ def test_revoked_keys_leave_no_plans(monkeypatch: pytest.MonkeyPatch) -> None:
 
         assert 1 < len(held) <= 1 + 8
         assert session.sign(kept, b"message").version == 1
+
+
+@pytest.mark.parametrize("kind", [bytearray, lambda text: memoryview(bytearray(text))])
+@pytest.mark.parametrize("has_plan", [False, True])
+def test_payloads_that_are_not_quite_bytes(
+    kind: Callable[[bytes], bytes], has_plan: bool
+) -> None:
+    """
+    No use is answered or refused without a record, whatever its payload is made of.
+    """
+    with memory_hsm(clock=FakeClock()) as gateway:
+        hsm = gateway.act_as(caller())
+        key = hsm.execute(ops.CreateKey(algorithm="AES-256-GCM")).key_id
+        sealed = hsm.execute(ops.Encrypt(key_id=key, plaintext=b"x")).ciphertext
+        if has_plan:
+            hsm.execute(ops.Decrypt(key_id=key, ciphertext=sealed))
+        before = _decryptions(hsm)
+        with suppress(HSMError):
+            hsm.execute(ops.Decrypt(key_id=key, ciphertext=kind(sealed)))
+        assert _decryptions(hsm) == before + 1
+
+
+def _decryptions(hsm: HSM) -> int:
+    found = hsm.execute(ops.ListAuditEvents(limit=100)).items
+    return sum(entry.event.kind == "Decrypt" for entry in found)
 
 
 def test_callers_of_one_name() -> None:

@@ -141,6 +141,9 @@ _options_of: Final = attrgetter("approval_id", "idempotency_key", "expected_gene
 _NO_OPTIONS: Final = ("", None, 0)
 
 
+_ODD: Final = (AttributeError, LookupError, TypeError, ValueError)
+"""What an odd field raises, such as a bytearray, which can't be looked up."""
+
 _OfCaller: TypeAlias = "dict[tuple[Any, ...], UsePlan]"
 """Plans of one caller, by operation without payload."""
 
@@ -373,8 +376,8 @@ class Plans:
                 of_caller = self._of(request.caller)
             slot = type(operation), fixed(operation), differs and differs(operation)
             plan = of_caller.get(slot)
-        except (AttributeError, LookupError, TypeError):
-            return None  # Some field is not what it should be.
+        except _ODD:
+            return None
         if plan is None:
             return None
         if not plan.seen.holds():
@@ -400,9 +403,16 @@ class Plans:
         if context.policy.asks_for_the_time(type(operation).__name__):
             return
         differs = kind.differs
-        slot = type(operation), kind.fixed(operation), differs and differs(operation)
-        of_caller = self._plans.setdefault(facts_of(request.caller), {})
-        known = of_caller.get(slot)
+        try:
+            slot = (
+                type(operation),
+                kind.fixed(operation),
+                differs and differs(operation),
+            )
+            of_caller = self._plans.setdefault(facts_of(request.caller), {})
+            known = of_caller.get(slot)
+        except _ODD:
+            return
         # A plan whose key was closed to make room is as good as a new one.
         if known is None or not known.seen.holds():
             handler = self._handlers[type(operation)]
