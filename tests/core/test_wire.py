@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import json
+import tracemalloc
 from typing import Any
 
 import msgspec
@@ -105,6 +106,23 @@ class TestScanner:
 
         with pytest.raises(errors.MalformedError):
             wire.scan_json(text)
+
+    @pytest.mark.parametrize(
+        "unit", [b'"a",', b'"\\\\\\"",', b'"[[",', b'"",', b'"{",[],']
+    )
+    def test_the_depth_of_a_large_text_takes_little_memory(self, unit: bytes) -> None:
+        """The depth of a text of many strings is found in about the text's memory."""
+        text = b"[" * 17 + b"[" + unit * 100_000
+
+        tracemalloc.start()
+        try:
+            with pytest.raises(errors.MalformedError, match="nested deeper"):
+                wire.scan_json(text)
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+
+        assert most < 4 * len(text)
 
 
 class TestBytes:

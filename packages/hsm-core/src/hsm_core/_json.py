@@ -25,9 +25,9 @@ Json: TypeAlias = Any
 MAX_DEPTH: Final = 16
 """Maximum nesting depth of arrays and objects."""
 
-_ESCAPED: Final = re.compile(rb"\\.", re.DOTALL)
+_PIECE: Final = 65_536
 _BRACKETS: Final = bytes.maketrans(b"{}", b"[]")
-_OTHERS: Final = bytes(set(range(256)) - set(b"[]{}"))
+_OTHERS: Final = bytes(set(range(256)) - set(b'[]{}"'))
 
 
 def _refuse_duplicates(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
@@ -58,14 +58,28 @@ _DECODER: Final = json.JSONDecoder(
 def _check_depth(data: bytes) -> None:
     if data.count(b"[") + data.count(b"{") <= MAX_DEPTH:
         return
-    outside = b"".join(_ESCAPED.sub(b"", data).split(b'"')[::2])
-    left = outside.translate(_BRACKETS, _OTHERS)
+    left = _brackets(data)
     for _ in range(MAX_DEPTH):
         left = left.replace(b"[]", b"")  # the innermost level
     if b"[]" in left or left.endswith(b"[" * (MAX_DEPTH + 1)):
         raise MalformedError(
             f"The JSON text is nested deeper than {MAX_DEPTH} levels.", limit=MAX_DEPTH
         )
+
+
+def _brackets(data: bytes) -> bytes:
+    """Return the brackets outside of strings, all as square ones."""
+    plain = data.replace(b"\\\\", b"").replace(b'\\"', b"")
+    left = plain.translate(_BRACKETS, _OTHERS).replace(b'""', b"")
+    if b'"' not in left:
+        return left
+    # In pieces, for a text may be nothing but strings, and each becomes an object.
+    outside, is_inside = bytearray(), 0
+    for start in range(0, len(left), _PIECE):
+        parts = left[start : start + _PIECE].split(b'"')
+        outside += b"".join(parts[is_inside::2])
+        is_inside = (is_inside + len(parts) - 1) % 2
+    return bytes(outside)
 
 
 def scan_json(data: bytes) -> Json:
