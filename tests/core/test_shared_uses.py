@@ -4,9 +4,13 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import threading
+import tracemalloc
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -194,6 +198,33 @@ def test_a_counter_removed_by_another_node() -> None:
         two.take(use(20))
 
 
+@pytest.mark.parametrize("counters", [MemoryUseCounters(), SharedCounters()])
+def test_destroyed_keys_leave_nothing(counters: MemoryUseCounters) -> None:
+    """
+    A program that makes, uses and destroys keys does not grow by their number.
+    """
+    accounts = accounts_over(counters)
+
+    def live(number: int) -> None:
+        names = [str(uuid.UUID(int=number + n, version=4)) for n in range(2)]
+        version = msgspec.structs.replace(KEY.current_version, material_id=names[0])
+        key = msgspec.structs.replace(KEY, key_id=names[1], versions=(version,))
+        accounts.open(key, key.versions)
+        accounts.account_of(key, version)
+        accounts.discard(key.key_id, names[:1])
+
+    live(0)
+    tracemalloc.start()
+    try:
+        for number in range(100):
+            live(1000 * number)
+        gc.collect()
+        left, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert left < 100 * 100
+
+
 @pytest.mark.parametrize("limit", [0, 50])
 def test_a_material_destroyed_by_another_node(limit: int) -> None:
     """
@@ -205,7 +236,7 @@ def test_a_material_destroyed_by_another_node(limit: int) -> None:
     one.open(KEY, KEY.versions)
     two.take(use(1, 5))
     one.take(use())
-    one.discard([MATERIAL])
+    one.discard(KEY.key_id, [MATERIAL])
 
     two.close(60)
     assert counters.get(MATERIAL) is None

@@ -385,6 +385,7 @@ class UseAccounts:
         self._on_near_limit = on_near_limit
         self._rules = rules or UseRules()
         self._accounts: dict[str, UseAccount] = {}
+        self._guard = threading.Lock()
         self._materials: dict[str, set[str]] = {}
         self._fresh: set[str] = set()
         self._orphans: dict[str, float] = {}
@@ -449,13 +450,10 @@ class UseAccounts:
             self._tampered.trust(key.key_id)
         return fresh
 
-    def discard(self, material_ids: Iterable[str]) -> None:
-        """Remove the values of materials; failures are left for the next start."""
+    def discard(self, key_id: str, material_ids: Iterable[str]) -> None:
+        """Remove the values of a key's materials; the next start does what fails."""
         for material_id in material_ids:
-            account = self._accounts.pop(material_id, None)
-            if account is not None:
-                with account.growing:
-                    account.close()
+            self._drop(key_id, material_id)
             with suppress(StoreUnavailableError):
                 self._counters.discard(material_id)
             self._fresh.discard(material_id)
@@ -472,11 +470,18 @@ class UseAccounts:
         if not self.has_limit(key.algorithm):
             return
         for version in key.versions:
-            account = self._accounts.pop(version.material_id, None)
-            if account is not None:
-                with account.growing:
-                    account.close()
+            self._drop(key.key_id, version.material_id)
             self._counters.discard(version.material_id)
+
+    def _drop(self, key_id: str, material_id: str) -> None:
+        account = self._accounts.pop(material_id, None)
+        if account is not None:
+            with account.growing:
+                account.close()
+        with self._guard:
+            left = self._materials.pop(key_id, set()) - {material_id}
+            if left:
+                self._materials[key_id] = left
 
     def orphans(self) -> set[str]:
         """
@@ -554,12 +559,12 @@ class UseAccounts:
         Args:
             key_id: The key; empty for all.
         """
-        for each in [key_id] if key_id else list(self._materials):
-            for material_id in self._materials.pop(each, ()):
-                account = self._accounts.get(material_id)
-                if account is not None:
-                    account.reread()
-                    self._materials.setdefault(each, set()).add(material_id)
+        with self._guard:
+            for each in [key_id] if key_id else self._materials:
+                for material_id in self._materials.get(each, ()):
+                    account = self._accounts.get(material_id)
+                    if account is not None:
+                        account.reread()
 
     def doubt_blocks(self) -> None:
         """
@@ -593,8 +598,10 @@ class UseAccounts:
         account = self._accounts.get(material_id)
         if account is None:
             new = UseAccount(self._rules.limit_of(key.algorithm), self._rules)
-            account = self._accounts.setdefault(material_id, new)
-            self._materials.setdefault(key.key_id, set()).add(material_id)
+            with self._guard:
+                account = self._accounts.setdefault(material_id, new)
+                if self._counters.is_shared:
+                    self._materials.setdefault(key.key_id, set()).add(material_id)
         return account
 
     def _take_slowly(self, account: UseAccount, use: Use) -> None:

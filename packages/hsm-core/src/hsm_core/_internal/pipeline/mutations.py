@@ -356,7 +356,8 @@ class Mutations:
         self._journal.close(attempt.operation_id)
         failpoint("mutation.after_outcome")
         if attempt.document is not None:
-            self._services.uses.discard(living(attempt.document) - living(after))
+            gone = living(attempt.document) - living(after)
+            self._services.uses.discard(after.key_id, gone)
         return after
 
     def _begin(
@@ -399,7 +400,7 @@ class Mutations:
 
     def _discard_ahead(self, after: KeyDocument, opened: list[str]) -> None:
         """Remove what was written for a change that did not come about."""
-        self._services.uses.discard(opened)
+        self._services.uses.discard(after.key_id, opened)
         self._services.inventory.store.discard_staged(after.key_id)
 
     def _store(
