@@ -196,6 +196,26 @@ class TestNames:
         told = ["0 withdrawn, 1 restored", "1 withdrawn, 0 restored"]
         assert [f"{KIND}: {text}" for text in told] == texts
 
+    def test_unknown_outcome_at_a_start(
+        self, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """
+        What was withdrawn while the node was down is recorded, even at a second try.
+        """
+        with node(database, tmp_path, "a") as hsm:
+            trust_of(hsm).declare(KIND, trusted=FIRST)
+        with node(database, tmp_path, "a") as hsm:
+            with monkeypatch.context() as patch:
+                patch.setattr(feed_of(hsm), "committed", answer_lost)
+                with pytest.raises(StoreUnavailableError):
+                    trust_of(hsm).declare(KIND, trusted=SECOND)
+            trust_of(hsm).declare(KIND, trusted=SECOND)
+
+            assert {"one"} == trust_of(hsm).withdrawn(KIND, FIRST)
+            found = events(hsm, lambda event: event.kind == "system.trust-changed")
+            texts = [event.detail.text for event in found]  # type: ignore[union-attr]
+            assert [f"{KIND}: 1 withdrawn, 0 restored"] == texts
+
     def test_read_at_once(self, nodes: list[OpenHSM]) -> None:
         """
         A document that another thread takes while one reads the next locks nothing.

@@ -93,8 +93,9 @@ class TrustRegister:
         self._record = record
         self._lock = threading.Lock()
         # Of each kind what is noted, and behind it what may be noted, as its outcome is
-        # unknown; with what is to be recorded then.
-        self._mine: dict[str, dict[_Declared, str]] = {}
+        # unknown; and what is to be recorded then, also where nothing was noted before.
+        self._mine: dict[str, list[_Declared]] = {}
+        self._told: dict[str, dict[_Declared, str]] = {}
         self._owed: list[str] = []
         self._withdrawn: dict[str, Collection[str]] = {}
         self._listeners: list[Callable[[], None]] = []
@@ -128,25 +129,28 @@ class TrustRegister:
             self._write_owed()
 
     def _note(self, kind: str, now: _Declared) -> None:
-        mine = self._mine.get(kind, {})
-        if list(mine) == [now]:
+        mine = self._mine.get(kind, [])
+        if mine == [now]:
             return
         told = ""
 
         def revise(document: bytes) -> bytes:
             nonlocal told
             kinds = _decode(document)
-            told = self._revise(kinds.setdefault(kind, _Kind()), list(mine), now)
+            told = self._revise(kinds.setdefault(kind, _Kind()), mine, now)
             return _ENCODER.encode(kinds)
 
         try:
             self._changes.revise_trust(revise)
         except BaseException:
-            if mine:
-                mine[now] = told or mine.get(now, "")
+            if mine and now not in mine:
+                mine.append(now)
+            if told:
+                self._told.setdefault(kind, {})[now] = told
             raise
-        told = told or mine.get(now, "")
-        self._mine[kind] = {now: ""}
+        told = told or self._told.get(kind, {}).get(now, "")
+        self._told.pop(kind, None)
+        self._mine[kind] = [now]
         if told:
             self._owed.append(f"{kind}: {told}")
 
