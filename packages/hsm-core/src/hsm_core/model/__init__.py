@@ -34,11 +34,11 @@ else:
         import hsm_core.model.records as records
         import hsm_core.model.trail as trail
 
-        names = globals()
-        names["__all__"] = []
+        found: dict[str, object] = {}
         for source in (approvals, callers, keys, records, trail):
-            names["__all__"] += source.__all__
-            names.update((each, getattr(source, each)) for each in source.__all__)
-        if name not in names:
+            found.update((each, getattr(source, each)) for each in source.__all__)
+        # At once, for other threads may look.
+        globals().update(found, __all__=list(found))
+        if name not in globals():
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return names[name]
+        return globals()[name]
