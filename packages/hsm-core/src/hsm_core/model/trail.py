@@ -144,7 +144,7 @@ class BatchDetail(Record, frozen=True, kw_only=True, tag="batch"):
 
 class ResumeDetail(Record, frozen=True, kw_only=True, tag="resume"):
     """
-    The audit log recovered after a write failure.
+    The audit log recovered after a write failed or hung.
 
     Attributes:
         cause: ``full``, ``write``, ``sync``, ``moved`` or ``hanging``.

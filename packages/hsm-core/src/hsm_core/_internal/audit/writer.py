@@ -365,7 +365,7 @@ class Flusher:
             took = max(time.monotonic() - began, self._hung_seconds)
             self._busy_since, self._hung_seconds = None, 0.0
             if took > self._timeout and not self._closing and self._outage is None:
-                # Appends were refused for some time, though nothing is lost.
+                # Nothing is lost, but appends were refused, or a start had to wait.
                 self._failures += 1
                 self._resumes += 1
                 since = self._clock.now() - int(took * 1_000_000)

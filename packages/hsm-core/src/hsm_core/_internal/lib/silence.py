@@ -75,11 +75,12 @@ def opening() -> Iterator[float]:
 
     It gives the instant of ``time.monotonic()`` at which it will be.
     """
+    before = _mine.opens_until
     _mine.opens_until = time.monotonic() + _OPENING_SECONDS
     try:
         yield _mine.opens_until
     finally:
-        _mine.opens_until = float("-inf")
+        _mine.opens_until = before
 
 
 def is_opening() -> bool:
