@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count, takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,10 +22,14 @@ from hsm_core.settings import Settings
 from hsm_server.config.settings import ConsoleSettings, RateLimits
 from hsm_server.identity.sessions import SessionEndedError, Sessions
 from hsm_server.identity.token_verifier import Identity, ReplayCache
+from hsm_server.ipc.remote_vault import RemoteVault
+from hsm_server.limits.buckets import Rate
 from hsm_server.limits.cluster import LimitExchange
-from hsm_server.limits.guard import AddressGuard
+from hsm_server.limits.guard import AddressGuard, ClusterLimits
 from hsm_server.observability.metrics import Metrics
 from tests.postgresql import PostgreSQL
+from tests.server.ipc_support import open_bench
+from tests.server.support import until
 
 
 class Cluster(NamedTuple):
@@ -276,10 +281,10 @@ async def test_a_flood_of_addresses_costs_one_statement(cluster: Cluster) -> Non
         exchange.note_failure(f"10.0.{number >> 8}.{number & 255}")
     for _ in range(9):
         exchange.note_failure("192.0.2.1")
-    changed = asyncio.Event()
-    exchange.on_change = lambda _: changed.set()
+    found: asyncio.Queue[ClusterLimits] = asyncio.Queue()
+    exchange.on_change = found.put_nowait
     task = asyncio.create_task(exchange.run())
-    await asyncio.wait_for(changed.wait(), 60)
+    first = await asyncio.wait_for(found.get(), 60)
     task.cancel()
     with psycopg.connect(cluster.url) as connection:
         sent = connection.execute(
@@ -287,7 +292,7 @@ async def test_a_flood_of_addresses_costs_one_statement(cluster: Cluster) -> Non
         ).fetchone()
 
     assert 1000 > (sent or [1000])[0]
-    assert 2 == exchange.latest.divisor
+    assert 2 == first.divisor
 
 
 async def test_lockouts_reach_the_other_node(cluster: Cluster) -> None:
@@ -315,3 +320,42 @@ async def test_lockouts_reach_the_other_node(cluster: Cluster) -> None:
     assert guard.refusal("198.51.100.8") is None
     clock[0] = 61
     assert guard.refusal("198.51.100.7") is None
+
+
+class FrontEnd:
+    """A front end whose address guard has a rate of four at once."""
+
+    def __init__(self) -> None:
+        self.vault = RemoteVault(lambda _: None)
+        self._guard = AddressGuard(Rate(4.0, 4), None, Metrics(), lambda: 0.0)
+        self.vault.on_limits = self._guard.take_in
+        self._addresses = count(1)
+
+    async def admits(self, requests: int) -> None:
+        """Wait until it admits so many requests of an address at once."""
+        await until(lambda: self._admitted() == requests)
+
+    def _admitted(self) -> int:
+        address = f"192.0.2.{next(self._addresses) % 250}"
+        passed = takewhile(lambda _: self._guard.admit(address, b"") is None, count())
+        return len(list(passed))
+
+
+async def test_front_ends_divide_as_their_new_vault_does(
+    cluster: Cluster, postgresql: PostgreSQL, tmp_path: Path
+) -> None:
+    """Also if it finds itself alone, and whenever they connect with it."""
+    early, late = FrontEnd(), FrontEnd()
+    url = postgresql.url(postgresql.new_database())
+    with opened(url, "alone", tmp_path) as alone:
+        assert alone.shared is not None
+        for shared, share in ((cluster.first, 2), (alone.shared, 4)):
+            exchange = LimitExchange(shared, RateLimits(divided=True))
+            async with open_bench() as bench:
+                exchange.on_change = bench.service.send_limits
+                early.vault.attach(bench.end())
+                task = asyncio.create_task(exchange.run())
+                await early.admits(share)
+                late.vault.attach(bench.end())
+                await late.admits(share)
+                task.cancel()

@@ -166,7 +166,7 @@ class Cancel(_Frame, frozen=True, tag="cancel"):
 
 class Limits(_Frame, frozen=True, tag="limits"):
     """
-    What the address limits depend on in a cluster, whenever it changes.
+    What the address limits depend on in a cluster: once known, and when it changes.
 
     Attributes:
         divisor: See `ClusterLimits`, like the next one.

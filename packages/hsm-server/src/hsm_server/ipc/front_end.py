@@ -451,7 +451,7 @@ class VaultService:
         self._gatekeeper = gatekeeper
         self._longest = longest
         self._dependencies = dependencies
-        self._limits = ClusterLimits()
+        self._limits: ClusterLimits | None = None
         self._connections: set[FrontEnd] = set()
         self._named: dict[str, FrontEnd] = {}
 
@@ -477,7 +477,7 @@ class VaultService:
             self._connections.discard,
         )
         self._connections.add(connection)
-        if self._limits.divisor > 1:
+        if self._limits is not None:
             connection.send_limits(self._limits)
         if slot:
             former = self._named.pop(slot, None)

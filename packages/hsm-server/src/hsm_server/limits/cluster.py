@@ -39,15 +39,14 @@ class LimitExchange:
         rates: Limits of this node.
 
     Attributes:
-        latest: What was found last.
-        on_change: Called with what is found, if it says anything new.
+        on_change: Called with what is found first, and then if it says anything new.
     """
 
     def __init__(self, shared: SharedState, rates: RateLimits) -> None:
         self._shared = shared
         self._rates = rates
         self._pending: dict[str, int] = {}
-        self.latest = ClusterLimits()
+        self._divisor = 0
         self.on_change: Callable[[ClusterLimits], None] = lambda _: None
 
     def note_failure(self, address: str) -> None:
@@ -66,8 +65,8 @@ class LimitExchange:
             except HSMError:
                 # What was not sent counts on this node, whose address guards know it.
                 continue
-            before, self.latest = self.latest, found
-            if found.lockouts or found.divisor != before.divisor:
+            if found.lockouts or found.divisor != self._divisor:
+                self._divisor = found.divisor
                 self.on_change(found)
 
     def _exchange(self, pending: dict[str, int]) -> ClusterLimits:
