@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import pytest
 
-from hsm_core.errors import AuthenticationError
+from hsm_core.errors import AuthenticationError, StoreUnavailableError
 from hsm_core.protocols import AsyncHSMGateway
 from hsm_core.secret_input import read_secret
 from hsm_server.config.settings import TokenRules
@@ -20,7 +20,7 @@ from hsm_server.identity.token_keys import TokenTrust
 from hsm_server.identity.token_sources import TokenSource, TokenWatch
 from hsm_server.vault.access import Visitor
 from hsm_server.vault.gatekeeper import Gatekeeper
-from tests.server.support import claims, mint
+from tests.server.support import claims, mint, until
 from tests.server.token_kit import Watched, signer, write_config
 
 OLD, NEW = signer("ES256"), signer("ES256", 1)
@@ -70,6 +70,31 @@ async def test_a_change_takes_effect_within_the_interval(watched: File) -> None:
         await asyncio.sleep(0.02)
 
     assert watched.accepts(NEW.token("new"))
+    running.cancel()
+
+
+async def test_a_change_takes_effect_while_other_nodes_cannot_be_told(
+    tmp_path: Path,
+) -> None:
+    """The file is read all the while, and the alarm lasts until they are told."""
+    can_tell = threading.Event()
+
+    def declare() -> None:
+        if not can_tell.is_set():
+            raise StoreUnavailableError
+
+    path = write_config(tmp_path / "jwt.json", [OLD.section("old")])
+    watched = Watched(path, declare=declare)
+    running = asyncio.create_task(watched.watch.run(0.1))
+    await asyncio.sleep(0)
+    write_config(path, [NEW.section("new")])
+    await until(lambda: not watched.accepts(OLD.token("old")))
+    await until(lambda: watched.told)
+    assert watched.accepts(NEW.token("new"))
+    assert all("Other nodes may accept" in reason for reason in watched.told)
+
+    can_tell.set()
+    await until(lambda: watched.told[-1:] == [""])
     running.cancel()
 
 

@@ -3,6 +3,7 @@
 
 import base64
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -109,9 +110,24 @@ def write_config(path: Path, keys: list[dict[str, Any]], **members: Any) -> Path
 
 
 class Watched:
-    """A gatekeeper whose keys are watched, and what the watch has told."""
+    """
+    A gatekeeper whose keys are watched, and what the watch has told.
 
-    def __init__(self, path: Path | None, *, is_fetching: bool = False) -> None:
+    Args:
+        path: File of the keys, if there is one.
+
+        is_fetching: Whether keys are fetched, too.
+
+        declare: See `TokenWatch`.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        *,
+        is_fetching: bool = False,
+        declare: Callable[[], object] = lambda: None,
+    ) -> None:
         self.told: list[str] = []
         self.source = TokenSource(path, bytes, TokenRules(), is_fetching=is_fetching)
         trust = self.source.read()
@@ -119,7 +135,7 @@ class Watched:
         nobody = cast("AsyncHSMGateway", None)
         self.gatekeeper = Gatekeeper(nobody, trust, lambda: None, names=self.names)
         self.watch = TokenWatch(
-            self.source, trust, self.gatekeeper.use, self.told.append
+            self.source, trust, self.gatekeeper.use, self.told.append, declare
         )
 
     def accepts(self, token: str) -> bool:

@@ -221,17 +221,16 @@ class TokenWatch:
         """
         Watch for changes until cancelled, if the source is a file.
 
-        First, this node publishes what was removed while it was down.
+        This node publishes what was removed while it was down, whatever the source.
 
         Args:
             interval_seconds: Maximum time until a change takes effect.
         """
-        while await self._tell_others_first():
-            await asyncio.sleep(interval_seconds)
-        while self._source.is_file:
-            # The interval includes the second read of a change.
-            await asyncio.sleep(max(interval_seconds / 2, interval_seconds - _AHEAD))
-            await self.look()
+        look = self.look if self._source.is_file else self._tell_others_first
+        # The interval includes the second read of a change.
+        seconds = max(interval_seconds / 2, interval_seconds - _AHEAD)
+        while await look() or self._source.is_file:
+            await asyncio.sleep(seconds)
 
     async def look(self) -> str:
         """Apply the current keys; return the fault, or an empty text."""
