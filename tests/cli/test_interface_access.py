@@ -26,12 +26,7 @@ from hsm_cli.interfaces.pkcs11.application import Library
 from hsm_cli.invocation import Invocation
 from hsm_cli.io.output import Output
 from hsm_client.settings import ClientSettings
-from hsm_core.errors import (
-    ApprovalRequiredError,
-    InputSizeError,
-    KeyNotFoundError,
-    TransportError,
-)
+from hsm_core.errors import ApprovalRequiredError, KeyNotFoundError, TransportError
 from hsm_core.operations import DestroyKey, ListAuditEvents, Sign, Status
 from tests.cli.support import Shell
 from tests.pki import self_signed_root
@@ -150,11 +145,8 @@ def test_the_password_of_a_client_certificate_is_its_pin(tmp_path: Path) -> None
         hsm.execute(Status())
     assert "connect" == unreachable.value.facts["reason"]
     access.close()
-    file = tmp_path / "pin"
-    file.touch(mode=0o600)
-    file.write_text("1234")
     with pytest.raises(click.UsageError, match="password of the client certificate"):
-        open_access(Invocation(settings, Output()), "pkcs11", pin=f"@{file}")
+        open_access(Invocation(settings, Output()), "pkcs11", pin=b"1234")
 
 
 class Locked(Embedded):
@@ -212,17 +204,12 @@ def test_options_that_do_not_go_together(
     assert "4711" not in found.err
 
 
-def test_a_pin_is_read_from_a_file(tmp_path: Path) -> None:
-    """The PIN is the first line of a private file, and 1 to 255 bytes long."""
-    invocation = Invocation(ClientSettings(), Output())
+@pytest.mark.parametrize("text", ["", "4" * 256])
+def test_the_length_of_a_pin(shell: Shell, tmp_path: Path, text: str) -> None:
+    """A PIN is 1 to 255 bytes long."""
     file = tmp_path / "pin"
     file.touch(mode=0o600)
+    file.write_text(text)
+    found = shell("pkcs11", "serve", "--pin", f"@{file}")
 
-    file.write_text("4711\n")
-    access = open_access(invocation, "pkcs11", pin=f"@{file}")
-    assert access.takes_pin
-    assert not access.is_locked
-    for text in ("", "4" * 256):
-        file.write_text(text)
-        with pytest.raises(InputSizeError):
-            open_access(invocation, "pkcs11", pin=f"@{file}")
+    assert (2, True) == (found.code, found.err.startswith("hsm-cli: pin "))

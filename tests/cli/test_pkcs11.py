@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ from hsm_cli.interfaces.pkcs11.constants import (
     CKR_ATTRIBUTE_READ_ONLY,
     CKR_ATTRIBUTE_TYPE_INVALID,
     CKR_DEVICE_MEMORY,
+    CKR_FUNCTION_FAILED,
     CKR_KEY_FUNCTION_NOT_PERMITTED,
     CKR_KEY_HANDLE_INVALID,
     CKR_OBJECT_HANDLE_INVALID,
@@ -568,23 +570,35 @@ def test_each_profile_has_a_slot(tmp_path: Path) -> None:
     assert "C_GenerateRandom" not in "".join(token.notes)
 
 
-def test_profiles_on_the_command_line(tmp_path: Path) -> None:
-    """`pkcs11 serve --profile` gives each profile a slot; lines begin with its name."""
+@contextmanager
+def _served_profiles(
+    folder: Path, *words: str, fds: tuple[int, ...] = ()
+) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """Serve the profiles *two* and *one*; yield the process and its socket."""
     profile = '[profiles.{}]\nendpoint = "https://localhost:1"\ncredential = "token"\n'
     lines = "".join(profile.format(name) for name in ("one", "two"))
-    make_private_folder(tmp_path / "config" / "ferrohsm")
-    write_private_file(tmp_path / "config/ferrohsm/config.toml", lines.encode())
-    socket = tmp_path / "run" / "pkcs11.sock"
-    words = ("pkcs11", "serve", "--profile", "two", "--profile", "one")
-    served = subprocess.Popen(
-        (sys.executable, "-m", "hsm_cli", *words, "--socket", socket),
-        env={**os.environ, "XDG_CONFIG_HOME": str(tmp_path / "config")},
+    make_private_folder(folder / "config" / "ferrohsm")
+    write_private_file(folder / "config/ferrohsm/config.toml", lines.encode())
+    socket = folder / "run" / "pkcs11.sock"
+    profiles = ("--profile", "two", "--profile", "one", "--socket", str(socket))
+    with subprocess.Popen(
+        (sys.executable, "-m", "hsm_cli", "pkcs11", "serve", *profiles, *words),
+        env={**os.environ, "XDG_CONFIG_HOME": str(folder / "config")},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-    )
-    with served:
-        assert served.stdout is not None
-        served.stdout.readline()
+        pass_fds=fds,
+    ) as served:
+        try:
+            assert served.stdout is not None
+            served.stdout.readline()
+            yield served, socket
+        finally:
+            served.terminate()
+
+
+def test_profiles_on_the_command_line(tmp_path: Path) -> None:
+    """`pkcs11 serve --profile` gives each profile a slot; lines begin with its name."""
+    with _served_profiles(tmp_path) as (served, socket):
         with Client(socket) as client:
             client.initialize()
             labels = [client.call(6, "u", ulong(slot))[4:36] for slot in (0, 1)]
@@ -596,6 +610,28 @@ def test_profiles_on_the_command_line(tmp_path: Path) -> None:
     assert [label.strip() for label in labels] == [b"two", b"one"]
     assert notes.startswith(b"hsm-cli: one: pkcs11: ")
     assert served.returncode == 0
+
+
+def test_a_pin_of_several_profiles(tmp_path: Path) -> None:
+    """It is read once, from a descriptor too, and each slot asks for it."""
+    pin, given = os.pipe()
+    os.write(given, b"1234\n")
+    os.close(given)
+    with (
+        _served_profiles(tmp_path, "--pin", f"fd:{pin}", fds=(pin,)) as (_, socket),
+        Client(socket) as client,
+    ):
+        os.close(pin)
+        client.initialize()
+        codes = []
+        for slot in (0, 1):
+            session = first(client.call(10, "uu", ulong(slot) + ulong(6)))
+            for text in (b"0000", b"1234"):
+                login = ulong(session) + ulong(1) + array(text)
+                codes.append(refusal(client, 18, "uuay", login))
+
+    # The right one goes on to the credential, which is missing.
+    assert [CKR_PIN_INCORRECT, CKR_FUNCTION_FAILED] * 2 == codes
 
 
 def test_a_given_token_is_for_one_profile(tmp_path: Path) -> None:

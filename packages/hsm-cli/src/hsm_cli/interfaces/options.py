@@ -26,6 +26,20 @@ _EMBEDDED: Final = {
 }
 
 
+def _read_pin(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> bytes | None:
+    """Return the PIN; it is read once, however many slots it is for."""
+    if value is None:
+        return None
+    if is_literal_secret(value):
+        raise click.UsageError("--pin must be @FILE or fd:N: ps shows arguments.")
+    pin = read_secret_text(value, field="pin").encode()
+    if not 1 <= len(pin) <= MAX_PIN_BYTES:
+        raise InputSizeError("pin", actual=len(pin), minimum=1, maximum=MAX_PIN_BYTES)
+    return pin
+
+
 access_options: Final = with_options(
     click.option(
         "--embedded",
@@ -61,6 +75,7 @@ access_options: Final = with_options(
     click.option(
         "--pin",
         metavar="PIN",
+        callback=_read_pin,
         help="PIN that programs must give: @FILE or fd:N. Default: the "
         "password of the client certificate if none is stored, else no PIN.",
     ),
@@ -77,7 +92,7 @@ def open_access(
     hmac_key: Path | None = None,
     policy: Path | None = None,
     audit_sync: str | None = None,
-    pin: str | None = None,
+    pin: bytes | None = None,
     notify: Callable[[str], None] = print_note,
 ) -> Access:
     """
@@ -104,7 +119,7 @@ def open_access(
 
     Raises:
         click.UsageError: Options do not go together.
-        HSMError: A secret or the credential can't be read.
+        HSMError: The credential can't be read.
     """
     settings = invocation.settings
     given = {
@@ -136,14 +151,4 @@ def open_access(
             "--pin can't be used: the password of the client certificate is the PIN. "
             "Store that password, or omit --pin."
         )
-    secret = b"" if pin is None else _pin_of(pin)
-    return Access(interface, connector, pin=secret, notify=notify)
-
-
-def _pin_of(text: str) -> bytes:
-    if is_literal_secret(text):
-        raise click.UsageError("--pin must be @FILE or fd:N: ps shows arguments.")
-    pin = read_secret_text(text, field="pin").encode()
-    if not 1 <= len(pin) <= MAX_PIN_BYTES:
-        raise InputSizeError("pin", actual=len(pin), minimum=1, maximum=MAX_PIN_BYTES)
-    return pin
+    return Access(interface, connector, pin=pin or b"", notify=notify)
