@@ -274,16 +274,30 @@ class TestAuditVerify:
         assert "Encrypt" in table.text
         assert "next: --start-seq " in table.text
 
-    @pytest.mark.parametrize("option", ["--log-id", "--cursor"])
-    def test_options_for_several_logs(
-        self, bare_shell: Shell, trail: Path, option: str
+    @pytest.mark.parametrize(
+        ("command", "flag", "option"),
+        [
+            ("events", "--audit-path", ["--log-id", "0" * 32]),
+            ("events", "--audit-path", ["--cursor", f"{'0' * 32}5"]),
+            ("events", "--audit-path", ["--show-curl"]),
+            ("follow", "--audit-path", ["--show-rule"]),
+            ("verify", "--audit-path", ["--wait"]),
+            ("verify", "--store", ["--approval-id", "0"]),
+        ],
+    )
+    def test_options_without_effect(
+        self,
+        bare_shell: Shell,
+        trail: Path,
+        command: str,
+        flag: str,
+        option: list[str],
     ) -> None:
-        """A local log is one log: options that choose among several are refused."""
-        line = ("audit", "events", "--audit-path", str(trail))
-        outcome = bare_shell(*line, option, "0" * 32)
+        """Options of a cluster, and of requests, are refused without a server."""
+        outcome = bare_shell("audit", command, flag, str(trail), *option)
 
         assert (2, b"") == (outcome.code, outcome.out)
-        assert f"{option} conflicts with --audit-path" in outcome.err
+        assert f"{option[0]} conflicts with {flag}" in outcome.err
 
     def test_local_records_of_a_damaged_log(
         self, bare_shell: Shell, trail: Path
@@ -365,10 +379,12 @@ class TestAuditRecover:
         before = path.read_bytes()
         there = ["--audit-path", str(path)]
 
+        preview = shell("audit", "recover", *there, "--show-curl")
         assert shell("audit", "recover", *there).code == 2
         monkeypatch.setenv("FERROHSM_HMAC_KEY", HMAC_KEY)
         outcome = shell("audit", "recover", *there)
 
+        assert "--show-curl" in preview.err
         assert "not forked" in outcome.err
         assert outcome.code
         assert before == path.read_bytes()

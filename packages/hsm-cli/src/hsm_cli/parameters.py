@@ -211,6 +211,27 @@ class NewKeyCommand(HSMCommand):
     OWN = (_IDEMPOTENCY,)
 
 
+def refuse_options_of_requests(ctx: click.Context, flag: str, *others: str) -> None:
+    """
+    Refuse options that have no effect without a server.
+
+    Args:
+        ctx: Context of an `HSMCommand`.
+
+        flag: Option that makes the command work without a server.
+
+        others: More parameters that have no effect then.
+
+    Raises:
+        click.UsageError: One is given; the message names it.
+    """
+    of_requests = (_WAIT, _WAIT_SECONDS, *_PREVIEWS, _APPROVAL)
+    names = {*others, *(option.name for option in of_requests)}
+    for param in ctx.command.params:
+        if param.name in names and given_as_flag(ctx, param.name):
+            raise click.UsageError(f"{param.opts[0]} conflicts with {flag}.")
+
+
 class LocalCommand(Command):
     """Offline command with the options of output."""
 

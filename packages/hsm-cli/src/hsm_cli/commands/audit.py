@@ -31,7 +31,12 @@ from hsm_cli.offline import (
     verify_trail,
 )
 from hsm_cli.options import Group, ListOption, given_as_flag, with_options
-from hsm_cli.parameters import HSMCommand, warn_of_literal_secrets
+from hsm_cli.parameters import (
+    HSMCommand,
+    LocalCommand,
+    refuse_options_of_requests,
+    warn_of_literal_secrets,
+)
 from hsm_core.errors import AuthenticationError, HSMError
 from hsm_core.model import AuditEntry, Record
 from hsm_core.operations.audit import (
@@ -188,9 +193,6 @@ def events(
     """
     invocation: Invocation = ctx.obj
     key = _local_key(ctx, audit_path, hmac_key)
-    for name, value in (("--log-id", log_id), ("--cursor", cursor)):
-        if value and audit_path is not None:
-            raise click.UsageError(f"{name} conflicts with --audit-path.")
     if audit_path is None:
         filters["key_id"] = invocation.whole_key(filters["key_id"])
     query = ListAuditEvents(
@@ -271,6 +273,7 @@ def _local_key(
     """Return the HMAC key for a local audit log, if there is one to read."""
     warn_of_literal_secrets(ctx, "hmac_key")
     if path is not None:
+        refuse_options_of_requests(ctx, "--audit-path", "log_id", "cursor")
         return read_hmac_key(hmac_key)
     if given_as_flag(ctx, "hmac_key"):
         raise click.UsageError("--hmac-key requires --audit-path.")
@@ -327,6 +330,9 @@ def verify(
     warn_of_literal_secrets(ctx, "hmac_key")
     if audit_path is not None and store is not None:
         raise click.UsageError("--store conflicts with --audit-path.")
+    if store is not None or audit_path is not None:
+        flag = "--store" if audit_path is None else "--audit-path"
+        refuse_options_of_requests(ctx, flag)
     if store is not None:
         _verify_cluster(invocation, store, hmac_key, approver_keys)
     elif audit_path is not None:
@@ -339,7 +345,7 @@ def verify(
         _verify_on_server(invocation)
 
 
-@audit.command("recover", cls=HSMCommand)
+@audit.command("recover", cls=LocalCommand)
 @click.option(
     "--audit-path",
     type=click.Path(path_type=Path),
