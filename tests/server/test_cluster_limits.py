@@ -9,6 +9,8 @@ from functools import partial
 from itertools import cycle
 from pathlib import Path
 
+import psycopg
+
 from tests.postgresql import PostgreSQL
 from tests.server.process import Running
 from tests.server.support import claims, mint
@@ -71,3 +73,33 @@ def test_limits_hold_on_all_nodes(postgresql: PostgreSQL, tmp_path: Path) -> Non
             # Failures are exchanged twice a second.
             time.sleep(0.1)
         assert all(has_half(node, good) for node in nodes.values())
+
+
+def test_the_exchange_goes_on_after_an_unexpected_exception(
+    postgresql: PostgreSQL, tmp_path: Path
+) -> None:
+    """A database that answered in another form for a time ends it for that time."""
+    url = postgresql.url(postgresql.new_database())
+    site = ClusterSite(tmp_path, url)
+    with (
+        site.serve(*site.node("a"), "--lockout-after", "1000") as node,
+        psycopg.connect(url, autocommit=True) as database,
+    ):
+        assert 401 == forger(node)
+        database.execute("ALTER TABLE failures ALTER COLUMN last TYPE numeric")
+        lock_out(database, "192.0.2.1")
+        eventually(lambda: any(line["event"] == "loop" for line in site.log()))
+        database.execute("ALTER TABLE failures ALTER COLUMN last TYPE bigint")
+        lock_out(database, "127.0.0.1")
+
+        eventually(lambda: 429 == forger(node))
+
+
+def lock_out(database: psycopg.Connection, peer: str) -> None:
+    """Lock out an address, as failures on another node do."""
+    database.execute(
+        "INSERT INTO failures (name, count, last) VALUES "
+        "(%s, 2000, extract(epoch FROM now()) * 1000000) ON CONFLICT (name) "
+        "DO UPDATE SET count = excluded.count, last = excluded.last",
+        (peer,),
+    )

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from hsm_server.limits.cluster import LimitExchange
 from hsm_server.limits.guard import ClusterLimits, actor_limiter
 from hsm_server.observability.logs import Logger
 from hsm_server.observability.metrics import Metrics
+from hsm_server.system.background import keep_running
 from hsm_server.vault.gatekeeper import Gatekeeper
 
 _AGAIN_SECONDS: Final = 1.0
@@ -139,14 +140,15 @@ class VaultServices:
 
     def watches(self) -> Iterator[Coroutine[Any, Any, object]]:
         """Yield the background tasks; each runs until it is cancelled."""
-        yield self._token_watch.run(self._interval_seconds)
+        seconds = self._interval_seconds
+        yield _kept(partial(self._token_watch.run, seconds))
         for issuer in self._issuers.values():
-            yield issuer.run(self._interval_seconds)
-        yield self._clock_watch.run()
+            yield _kept(partial(issuer.run, seconds))
+        yield _kept(self._clock_watch.run)
         if self.limits is not None:
-            yield self.limits.run()
+            yield _kept(self.limits.run)
         if self._provider_trust:
-            yield self._provider_trust.run(self._interval_seconds)
+            yield _kept(partial(self._provider_trust.run, seconds))
 
     def begin(self, work: Coroutine[Any, Any, object]) -> None:
         """Run something in the background."""
@@ -187,7 +189,7 @@ class VaultServices:
     def take_revoked(self, names: Sequence[str]) -> None:
         """Refuse revoked client certificates on all nodes; see `Revoked`."""
         self._revoked = names
-        self.begin(self._declare_revoked(names))
+        self.begin(_kept(partial(self._declare_revoked, names)))
 
     async def _declare_revoked(self, names: Sequence[str]) -> None:
         problem = ""
@@ -235,3 +237,9 @@ class VaultServices:
                 self._logger.info(loaded)
 
         return tell
+
+
+def _kept(run: Callable[[], Awaitable[object]]) -> Coroutine[Any, Any, object]:
+    """Keep something running; the event loop's handler has unexpected exceptions."""
+    handle = asyncio.get_running_loop().call_exception_handler
+    return keep_running(run, lambda error: handle({"exception": error}))

@@ -12,22 +12,21 @@ import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
-from typing import Final, Protocol
+from functools import partial
+from typing import Protocol
 
 from hsm_core.errors import HSMError
 from hsm_server.config.tls import TLSSettings
 from hsm_server.observability.logs import Logger
 from hsm_server.observability.metrics import Metrics
 from hsm_server.observability.places import location
+from hsm_server.system.background import keep_running
 from hsm_server.system.standard_streams import sentence
 from hsm_server.tls.contexts import try_state
 from hsm_server.tls.ocsp.stapler import Stapler
 from hsm_server.tls.renewal import RenewalTask
 from hsm_server.tls.sources import ExpiryWatch, FileSource, file_sources
 from hsm_server.tls.state import ActiveState, Alarms, TLSState
-
-_AGAIN_SECONDS: Final = 1.0
-_LONGEST_SECONDS: Final = 60.0
 
 
 class Task(Protocol):
@@ -96,7 +95,8 @@ class TLSManager:
         """Run all tasks until this is cancelled."""
         async with asyncio.TaskGroup() as group:
             for task in self._tasks:
-                group.create_task(self._keep_running(task))
+                run, note = partial(task.run, self._board), partial(self._note, task)
+                group.create_task(keep_running(run, note))
 
     async def reload(self) -> str:
         """Run all tasks at once; return the faults, or an empty text."""
@@ -114,16 +114,6 @@ class TLSManager:
     async def _try_and_publish(self, state: TLSState) -> None:
         await asyncio.to_thread(try_state, state)
         await self._publish(state)
-
-    async def _keep_running(self, task: Task) -> None:
-        seconds = _AGAIN_SECONDS
-        while True:
-            try:
-                await task.run(self._board)
-            except Exception as error:
-                self._note(task, error)
-            await asyncio.sleep(seconds)
-            seconds = min(_LONGEST_SECONDS, 2 * seconds)
 
     def _note(self, task: Task, error: Exception) -> None:
         self._logger.error(
