@@ -70,9 +70,15 @@ class Clients:
         issued = self._issuer.issue(name)
         return issued, issued.write(self._folder, name)
 
-    def revoke(self, client: Any) -> None:
-        """Let the list name one more."""
-        self._revoked.append(client.certificate)
+    def revoke(self, *clients: Any) -> None:
+        """Let the list name more."""
+        self._revoked += [client.certificate for client in clients]
+        self._publish()
+
+    def restore(self, *clients: Any) -> None:
+        """Let the list name these no more."""
+        for client in clients:
+            self._revoked.remove(client.certificate)
         self._publish()
 
     def _publish(self) -> None:

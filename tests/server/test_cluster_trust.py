@@ -6,12 +6,14 @@ from __future__ import annotations
 import contextlib
 import signal
 import ssl
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +23,7 @@ from cryptography.x509.oid import NameOID
 
 from tests.pki import Issuer, self_signed_root
 from tests.postgresql import PostgreSQL
+from tests.server import small_seals
 from tests.server.family import Family, wait_until
 from tests.server.process import Running, client_context
 from tests.server.race_site import Clients
@@ -65,8 +68,8 @@ class Node:
         sections = [signer(name).section(name) for name in algorithms]
         write_config(self.folder / "jwt.json", sections)
 
-    def serve(self) -> Any:
-        """Return a context in which it runs."""
+    def serve(self, before: Sequence[str] = ()) -> Any:
+        """Return a context in which it runs; see `Site.serve`."""
         config = str(self.folder / "jwt.json")
         return self._site.serve(
             *self._site.node(self._name),
@@ -74,6 +77,7 @@ class Node:
             *("--client-auth", "optional", "--cert-reload-interval-secs", "3600"),
             *("--client-ca", str(self.clients.ca)),
             *("--client-crl", str(self.clients.crl)),
+            before=before,
         )
 
     def reload(self, event: str = "token keys loaded") -> None:
@@ -178,6 +182,33 @@ def test_a_revoked_certificate(nodes: list[Node]) -> None:
     assert [401, 200] == answers
     with pytest.raises((ConnectionError, ssl.SSLError)):
         a.signs(key_id, "EdDSA", ann)
+
+
+def test_more_revoked_certificates_than_can_be_shared(
+    postgresql: PostgreSQL, tmp_path: Path
+) -> None:
+    """The former list stays in force, here and on the others, until a shorter one."""
+    site = ClusterSite(tmp_path, postgresql.url(postgresql.new_database()))
+    node = Node(site, "a", self_signed_root("Client Certificates"))
+    node.trust("EdDSA")
+    issued, ann = node.clients.issue("ann")
+    others = [
+        SimpleNamespace(certificate=SimpleNamespace(serial_number=number))
+        for number in range(1, small_seals.MOST_BYTES // 64 + 1)
+    ]
+    with node.serve((sys.executable, small_seals.__file__)) as node.server:
+        key_id = new_key_of(node)
+        node.clients.revoke(issued, *others)
+        node.reload("reload failed")
+        assert 200 == node.signs(key_id, "EdDSA", ann)
+        node.clients.restore(*others)
+        node.reload("revocations shared")
+        with pytest.raises((ConnectionError, ssl.SSLError)):
+            node.signs(key_id, "EdDSA", ann)
+
+    [failed] = (line for line in site.log() if line["event"] == "reload failed")
+    assert "too many entries to share" in failed["reason"]
+    assert not any(line["event"] == "unexpected" for line in site.log())
 
 
 def test_an_older_file(nodes: list[Node]) -> None:

@@ -106,6 +106,8 @@ def _folded(value: str | bytes) -> bytes:
 
 
 _NAME_BYTES: Final = 32
+REVOKED_BYTES: Final = 2 * _NAME_BYTES
+"""Length of the names of one revoked certificate."""
 
 
 @lru_cache(maxsize=_KEPT)

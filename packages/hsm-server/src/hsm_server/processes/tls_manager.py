@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from hsm_core.errors import HSMError
-from hsm_server.certificates import pack_revoked
+from hsm_server.certificates import REVOKED_BYTES, pack_revoked
 from hsm_server.config.exit_codes import ListenError
 from hsm_server.config.tls import TLSSettings
 from hsm_server.identity.key_sets import key_set_tasks
@@ -32,7 +32,7 @@ from hsm_server.ipc.control import (
 )
 from hsm_server.processes.child import Child, ChildProgram, begin_child
 from hsm_server.system.hardening import drop_capabilities
-from hsm_server.system.secret_handover import seal
+from hsm_server.system.secret_handover import MAX_SEALED_BYTES, seal
 from hsm_server.tls.manager import TLSManager, tasks_for
 from hsm_server.tls.sources import first_state
 from hsm_server.tls.state import Alarms, TLSState, seal_state, unseal_state
@@ -70,6 +70,22 @@ def _state_in_force(descriptors: Sequence[int]) -> TLSState | None:
             state = unseal_state(descriptor)
         os.close(descriptor)
     return state
+
+
+def _seal_revoked(lists: Sequence[bytes]) -> int:
+    """
+    Return the descriptor of a sealed file for `Revoked`; the caller closes it.
+
+    Raises:
+        ListenError: The lists have too many entries.
+    """
+    try:
+        return seal("ferrohsm-revoked", pack_revoked(lists))
+    except ValueError:
+        raise ListenError(
+            "The client revocation lists have too many entries to share with other "
+            f"nodes. At most {MAX_SEALED_BYTES // REVOKED_BYTES} are allowed."
+        ) from None
 
 
 class _TLSManagerProcess(ChildProgram):
@@ -131,7 +147,24 @@ class _TLSManagerProcess(ChildProgram):
         return True
 
     async def _publish(self, state: TLSState) -> None:
-        """Distribute a state through the supervisor; see `ActiveState`."""
+        """
+        Distribute a state through the supervisor; see `ActiveState`.
+
+        A node of a cluster then tells the vault which client certificates are revoked.
+        """
+        lists = state.client.revocation_lists if state.client is not None else ()
+        is_told = lists == self._told or not self._child.plan.settings.core.node_name
+        revoked = None if is_told else await asyncio.to_thread(_seal_revoked, lists)
+        try:
+            await self._put_in_force(state)
+            if revoked is not None:
+                self._control.send(Revoked(), revoked)
+                self._told = lists
+        finally:
+            if revoked is not None:
+                os.close(revoked)
+
+    async def _put_in_force(self, state: TLSState) -> None:
         answer = asyncio.get_running_loop().create_future()
         self._answers[state.generation] = answer
         descriptor = seal_state(state)
@@ -142,21 +175,6 @@ class _TLSManagerProcess(ChildProgram):
         error = await answer
         if error:
             raise ListenError(error)
-        if self._child.plan.settings.core.node_name:
-            await self._tell_revoked(state)
-
-    async def _tell_revoked(self, state: TLSState) -> None:
-        """Let the vault tell other nodes which client certificates are revoked."""
-        lists = state.client.revocation_lists if state.client is not None else ()
-        if lists == self._told:
-            return
-        names = await asyncio.to_thread(pack_revoked, lists)
-        descriptor = seal("ferrohsm-revoked", names)
-        try:
-            self._control.send(Revoked(), descriptor)
-        finally:
-            os.close(descriptor)
-        self._told = lists
 
     def _pass_on(self, source: str, data: bytes | None, problem: str) -> None:
         self._control.send(KeySet(data, problem[:LONGEST_TEXT], source))
