@@ -32,7 +32,7 @@ from hsm_core.testing import FakeClock, caller
 from hsm_core.users import User
 from tests.core.audit_support import KEY, fill, intent
 from tests.core.cluster_logs import Site, site_on
-from tests.core.cluster_nodes import sql
+from tests.core.cluster_nodes import open_node, sql
 from tests.core.hsm_support import session_of
 from tests.core.second_reader import BadLogError, Log, read_cluster
 
@@ -356,6 +356,20 @@ def test_the_logs_of_nodes_that_work_pass(database: str, tmp_path: Path) -> None
     with pytest.raises(AuditTamperedError) as caught:
         verify(database)
     assert "log_missing" == caught.value.facts["reason"]
+
+
+def test_a_node_that_joins_during_a_verification(database: str, tmp_path: Path) -> None:
+    """A verification goes on in the log that it began, whatever logs come before it."""
+    with closing(open_node(database, tmp_path, "b")) as b:
+        auditor = b.act_as(caller())
+        auditor.execute(ListAuditEvents())
+        call = VerifyAudit(limit=1)
+        found = auditor.execute(call)
+        with closing(open_node(database, tmp_path, "a")) as a:
+            a.act_as(caller()).execute(ListAuditEvents())
+            following = following_range(call, found)
+            assert following is not None
+            assert "b" == auditor.execute(following).node
 
 
 def _check_queries(first: HSM, second: HSM) -> None:

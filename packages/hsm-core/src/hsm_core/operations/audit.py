@@ -104,7 +104,7 @@ def following_range(
         found: Its answer.
     """
     if found.next_seq is not None:
-        return replace(operation, start_seq=found.next_seq)
+        return replace(operation, start_seq=found.next_seq, log_id=found.log_id)
     if found.next_log_id:
         return replace(operation, start_seq=0, log_id=found.next_log_id)
     return None

@@ -223,7 +223,6 @@ async def _verify(view: View) -> web.Response:
     return view.render(
         template,
         found=found,
-        log_id=log_id,
         begun_seq=begun,
         checked=checked,
         total=total,
