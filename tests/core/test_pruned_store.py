@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
 from unittest import mock
@@ -17,6 +17,7 @@ from hsm_core import operations as ops
 from hsm_core._internal.audit.log import AuditOptions
 from hsm_core._internal.audit.reading import AuditWalk
 from hsm_core._internal.audit.verify import verify_range
+from hsm_core._internal.keyring.stored_keys import TamperedKeys
 from hsm_core._internal.stores.filesystem.audit import FileAuditLog
 from hsm_core._internal.stores.memory.audit import MemoryAuditLog
 from hsm_core._internal.time.clock import SystemClock
@@ -261,3 +262,28 @@ def test_a_walk_that_is_overtaken_by_a_prune_begins_anew() -> None:
     log.prune(61, "again")
     walk.advance()
     assert KnownKey(KeyId("key-7"), 61, f"{60:064x}") == walk.known()[KeyId("key-7")]
+
+
+def test_two_checks_at_a_time_find_the_same(data: Data) -> None:
+    """A check passes over no key that another one is about to disable."""
+    key = id_of(data, "second")
+    reached, release = threading.Event(), threading.Event()
+    whole = TamperedKeys.condemn
+
+    def slow(self: TamperedKeys, key_id: KeyId, error: errors.KeyTamperedError) -> None:
+        reached.set()
+        release.wait(60)
+        whole(self, key_id, error)
+
+    data.remove(key)
+    with (
+        data.open() as gateway,
+        mock.patch.object(TamperedKeys, "condemn", slow),
+        ThreadPoolExecutor(2) as pool,
+    ):
+        checks = [pool.submit(problems, gateway)]
+        reached.wait(10)
+        checks.append(pool.submit(problems, gateway))
+        wait(checks, timeout=1)
+        release.set()
+        assert [{key: "missing"}] * 2 == [check.result() for check in checks]

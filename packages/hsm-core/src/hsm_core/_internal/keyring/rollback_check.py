@@ -268,9 +268,9 @@ def condemn(
     why: str,
 ) -> None:
     """Lock a key that differs; *known* is what is counted of it nevertheless."""
-    inventory.census.pin(key_id, known)
     kind = Integrity.MISSING if problem == "missing" else Integrity.TAMPERED
     inventory.condemn(key_id, tampering(key_id, why, kind, problem))
+    inventory.census.pin(key_id, known)
 
 
 def judge_doubtful(ground: Dependencies, settle: Callable[[], None]) -> None:

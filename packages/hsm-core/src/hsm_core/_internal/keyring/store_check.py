@@ -205,10 +205,10 @@ class Scrubber:
         inventory, key_id = self._inventory, stored.key_id
         with inventory.committing:
             if inventory.store.entry(key_id) is None:
-                inventory.census.pin(key_id, None)
                 reason = "No audit record names this key."
                 error = tampering(key_id, reason, Integrity.TAMPERED, "foreign")
                 inventory.condemn(key_id, error)
+                inventory.census.pin(key_id, None)
 
 
 class StoreCheck:

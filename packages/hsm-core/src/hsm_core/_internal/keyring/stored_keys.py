@@ -650,12 +650,13 @@ class AuthenticatedReader:
         self, key_id: KeyId, error: KeyTamperedError, entry: IndexEntry | None = None
     ) -> None:
         """Disable a key with an unauthentic document; its recorded state stays."""
+        self._documents.drop(key_id)
+        # Before it is pinned: a check passes over pinned keys, whose finding is there.
+        self.tampered.condemn(key_id, error)
         counted = entry if entry and entry.digest else None
         if counted is not None and not self.census.is_pinned(key_id):
             known = KnownKey(key_id, counted.generation, counted.digest)
             self.census.pin(key_id, known)
-        self._documents.drop(key_id)
-        self.tampered.condemn(key_id, error)
 
     def check_bucket(self, bucket: int) -> None:
         """
