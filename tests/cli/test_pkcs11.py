@@ -71,6 +71,7 @@ from hsm_cli.interfaces.pkcs11.constants import (
 from hsm_core.operations import (
     AttachCertificates,
     DescribeKey,
+    GetCertificates,
     GetPublicKey,
     ListAuditEvents,
     ListKeys,
@@ -105,6 +106,9 @@ from tests.support import require_program
 
 MANAGER = ("operator", "administrator")
 """Roles of someone who uses and manages keys."""
+
+CERTIFICATES: Attributes = [(CKA_CLASS, number(CKO_CERTIFICATE))]
+"""Template that finds all certificates."""
 
 
 @pytest.fixture(scope="module")
@@ -723,6 +727,58 @@ def test_certificates_are_kept_with_keys(tmp_path: Path) -> None:
     assert "subject:    DN: CN=leaf" in shown
     assert refused == CKR_TEMPLATE_INCONSISTENT
     assert (shorter, none) == (stored[:1], [])
+
+
+def test_an_old_handle_removes_no_other_certificate(tmp_path: Path) -> None:
+    """A handle names a certificate, and not the one that came to its place."""
+    create(tmp_path, ec="EC-P256")
+    public = public_key_of(tmp_path, "ec")
+    old, new = chain_for(public), chain_for(public)
+    with running_token(tmp_path, roles=MANAGER) as token, token.client() as client:
+        session = client.open_session()
+        hsm = token.access.hsm(LocalProgram())
+        hsm.execute(AttachCertificates(key_id="ec", chain=b"".join(old)))
+        stale = client.find(session, CERTIFICATES)
+        hsm.execute(AttachCertificates(key_id="ec", chain=b"".join(new)))
+        refusals = [
+            refusal(client, 22, "uu", ulong(session) + ulong(one))
+            for one in (*stale, *stale)
+        ]
+        found = client.find(session, CERTIFICATES)
+        left = [attribute_of(client, session, one, CKA_VALUE) for one in found]
+        client.call(22, "uu", ulong(session) + ulong(found[0]))
+        query = struct.pack(">III", 1, CKA_VALUE, 4096)
+        of_issuer = ulong(session) + ulong(found[1]) + query
+        gone = refusal(client, 24, "uufA", of_issuer)
+
+    assert refusals == [CKR_OBJECT_HANDLE_INVALID] * 4
+    assert (left, len({*stale, *found})) == ([*new], 4)
+    assert gone == CKR_OBJECT_HANDLE_INVALID
+
+
+def test_a_removal_keeps_what_another_attached_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A chain that was replaced after a program's call read it stays as it is."""
+    create(tmp_path, ec="EC-P256")
+    public = public_key_of(tmp_path, "ec")
+    old, new = chain_for(public), chain_for(public)
+    with running_token(tmp_path, roles=MANAGER) as token, token.client() as client:
+        session = client.open_session()
+        hsm = token.access.hsm(LocalProgram())
+        hsm.execute(AttachCertificates(key_id="ec", chain=b"".join(old)))
+        _, issuer = client.find(session, CERTIFICATES)
+
+        def attached_late(**given: Any) -> AttachCertificates:
+            hsm.execute(AttachCertificates(key_id="ec", chain=b"".join(new)))
+            return AttachCertificates(**given)
+
+        monkeypatch.setattr(certificates, "AttachCertificates", attached_late)
+        refused = refusal(client, 22, "uu", ulong(session) + ulong(issuer))
+        left = hsm.execute(GetCertificates(key_id="ec")).items
+
+    assert refused == CKR_FUNCTION_FAILED
+    assert [one.der for one in left] == [*new]
 
 
 def test_a_certificate_is_compared_with_few_keys(

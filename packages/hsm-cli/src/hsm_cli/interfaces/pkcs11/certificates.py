@@ -16,7 +16,12 @@ from hsm_cli.interfaces.pkcs11.names import id_of, label_of
 from hsm_cli.interfaces.pkcs11.objects import KeyObject, Object, ObjectIdentity
 from hsm_cli.interfaces.pkcs11.public_parts import der
 from hsm_cli.interfaces.pkcs11.wire import Template
-from hsm_core.operations import AttachCertificates, GetCertificates, RemoveCertificates
+from hsm_core.operations import (
+    AttachCertificates,
+    DescribeKey,
+    GetCertificates,
+    RemoveCertificates,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,6 +74,9 @@ class CertificateObject(Object):
         place: Place in the chain, from 0.
 
         data: The certificate, DER.
+
+    Attributes:
+        info: Metadata of the key, as of the last search.
     """
 
     def __init__(self, info: KeyInfo, version: int, place: int, data: bytes) -> None:
@@ -94,7 +102,11 @@ class CertificateObject(Object):
             },
             is_token=True,
         )
-        self.identity = ObjectIdentity(info.key_id, version, ck.CKO_CERTIFICATE, place)
+        self.info = info
+        digest = hashlib.sha256(data).digest()
+        self.identity = ObjectIdentity(
+            info.key_id, version, ck.CKO_CERTIFICATE, place, digest
+        )
 
     def change(self, template: Template) -> None:
         """Refuse: label and CKA_ID are those of the key."""
@@ -202,14 +214,13 @@ def _is_for(one: Object, certificate: x509.Certificate) -> TypeGuard[KeyObject]:
 
 
 def _attach_first(hsm: HSM, key: KeyObject, data: bytes) -> CertificateObject:
-    hsm.execute(AttachCertificates(key_id=key.key_id, version=key.version, chain=data))
-    return CertificateObject(key.info, key.version, 0, data)
+    return _attached(hsm, key.info, key.version, [data])
 
 
 def _completes(hsm: HSM, info: KeyInfo, certificate: x509.Certificate) -> bool:
     """Return whether a certificate is the issuer of the last one of a chain."""
-    chain = hsm.execute(GetCertificates(key_id=info.key_id, version=info.version)).items
-    last = x509.load_der_x509_certificate(chain[-1].der) if chain else None
+    chain = _chain(hsm, info.key_id, info.version)
+    last = x509.load_der_x509_certificate(chain[-1]) if chain else None
     return (
         last is not None
         and last.issuer == certificate.subject
@@ -218,25 +229,47 @@ def _completes(hsm: HSM, info: KeyInfo, certificate: x509.Certificate) -> bool:
 
 
 def _attach_last(hsm: HSM, info: KeyInfo, data: bytes) -> CertificateObject:
-    chain = hsm.execute(GetCertificates(key_id=info.key_id, version=info.version)).items
-    whole = b"".join(one.der for one in chain) + data
-    hsm.execute(
-        AttachCertificates(key_id=info.key_id, version=info.version, chain=whole)
+    chain = [*_chain(hsm, info.key_id, info.version), data]
+    return _attached(hsm, info, info.version, chain, place=len(chain) - 1)
+
+
+def _chain(hsm: HSM, key_id: str, version: int) -> list[bytes]:
+    found = hsm.execute(GetCertificates(key_id=key_id, version=version))
+    return [one.der for one in found.items]
+
+
+def _attached(
+    hsm: HSM, info: KeyInfo, version: int, chain: list[bytes], place: int = 0
+) -> CertificateObject:
+    """Keep a chain with a key that was read before the chain was."""
+    changed = hsm.execute(
+        AttachCertificates(key_id=info.key_id, version=version, chain=b"".join(chain)),
+        expected_generation=info.generation,
     )
-    return CertificateObject(info, info.version, len(chain), data)
+    return CertificateObject(changed, version, place, chain[place])
 
 
-def detach(hsm: HSM, one: CertificateObject) -> None:
+def detach(hsm: HSM, one: CertificateObject) -> KeyInfo:
     """
-    Remove a certificate, and those after it in its chain.
+    Remove a certificate, and those after it in its chain; return the key's metadata.
 
     Raises:
+        CryptokiError: The certificate is gone, or at another place.
         HSMError: The caller may not change the key.
     """
-    key_id, version, _, place = one.identity
-    if not place:
-        hsm.execute(RemoveCertificates(key_id=key_id, version=version))
-        return
-    chain = hsm.execute(GetCertificates(key_id=key_id, version=version)).items
-    left = b"".join(found.der for found in chain[:place])
-    hsm.execute(AttachCertificates(key_id=key_id, version=version, chain=left))
+    key_id, version, _, place, _ = one.identity
+    info = hsm.execute(DescribeKey(key_id=key_id))
+    chain = _chain(hsm, key_id, version)
+    if one.data not in chain[place : place + 1]:
+        raise CryptokiError(
+            ck.CKR_OBJECT_HANDLE_INVALID,
+            f"The certificates of key {key_id} were replaced. Let the program search "
+            "for them again.",
+        )
+    left = b"".join(chain[:place])
+    return hsm.execute(
+        AttachCertificates(key_id=key_id, version=version, chain=left)
+        if place
+        else RemoveCertificates(key_id=key_id, version=version),
+        expected_generation=info.generation,
+    )

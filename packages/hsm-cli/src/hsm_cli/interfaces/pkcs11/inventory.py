@@ -173,6 +173,7 @@ class Inventory:
         from hsm_cli.interfaces.pkcs11.certificates import attach
 
         one = attach(self._keys, self._application.hsm, template)
+        self.update(one.info)
         self._keep(one)
         return one.handle
 
@@ -220,14 +221,14 @@ class Inventory:
                     if one.key_id == info.key_id:
                         one.info = info
                 elif one.object_class == ck.CKO_CERTIFICATE:
-                    del objects[handle]  # read again, with the new label
+                    del objects[handle]  # read again, with the new label and chain
 
     def _detach(self, one: Object) -> None:
         from hsm_cli.interfaces.pkcs11.certificates import CertificateObject, detach
 
         assert isinstance(one, CertificateObject)  # noqa: S101 (for the type checker)
-        detach(self._application.hsm, one)
         self._cached.pop(one.handle, None)
+        self.update(detach(self._application.hsm, one))
 
     def _destroy_session_key(self, key: KeyObject) -> None:
         try:

@@ -104,12 +104,14 @@ class ObjectIdentity(NamedTuple):
 
     Attributes:
         place: Place of a certificate in its chain.
+        digest: SHA-256 of a certificate, as another one may come to its place.
     """
 
     key_id: str
     version: int
     object_class: int
     place: int = 0
+    digest: bytes = b""
 
 
 def size_of(template: Template) -> int:
