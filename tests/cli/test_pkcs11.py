@@ -729,6 +729,39 @@ def test_certificates_are_kept_with_keys(tmp_path: Path) -> None:
     assert (shorter, none) == (stored[:1], [])
 
 
+def test_a_renewed_certificate_keeps_its_issuers(tmp_path: Path) -> None:
+    """The chain loses only what the new certificate of its key does not name."""
+    create(tmp_path, ec="EC-P256")
+    public = public_key_of(tmp_path, "ec")
+    (leaf, authority), (renewed, another) = chain_for(public), chain_for(public)
+    other, _ = chain_for(public, issuer="other")
+    with running_token(tmp_path, roles=MANAGER) as token, token.client() as client:
+        session = client.open_session()
+        hsm = token.access.hsm(LocalProgram())
+        hsm.execute(AttachCertificates(key_id="ec", chain=leaf + authority))
+        (key,) = client.find(session, of_key(b"ec"))
+        identifier = attribute_of(client, session, key, CKA_ID)
+        before = client.find(session, CERTIFICATES)
+        chains = []
+        for stored in (leaf, renewed, authority, other):
+            store(client, session, stored, identifier)
+            found = hsm.execute(GetCertificates(key_id="ec")).items
+            chains.append([one.der for one in found])
+        query = struct.pack(">III", 1, CKA_VALUE, 4096)
+        gone = [
+            refusal(client, 24, "uufA", ulong(session) + ulong(one) + query)
+            for one in before
+        ]
+        hsm.execute(AttachCertificates(key_id="ec", chain=leaf + authority))
+        full = refusal(
+            *(client, 20, "uaA"), ulong(session) + certificate(another, identifier)
+        )
+
+    assert chains == [[leaf, authority], *[[renewed, authority]] * 2, [other]]
+    assert full == CKR_TEMPLATE_INCONSISTENT
+    assert gone == [CKR_OBJECT_HANDLE_INVALID] * 2
+
+
 def test_an_old_handle_removes_no_other_certificate(tmp_path: Path) -> None:
     """A handle names a certificate, and not the one that came to its place."""
     create(tmp_path, ec="EC-P256")
@@ -885,12 +918,12 @@ def public_key_of(folder: Path, name: str) -> Any:
         return load_der_public_key(ada.execute(GetPublicKey(key_id=name)).der)
 
 
-def chain_for(public: Any) -> tuple[bytes, bytes]:
+def chain_for(public: Any, issuer: str = "authority") -> tuple[bytes, bytes]:
     """Return a certificate for a public key, and the one of its issuer."""
-    issuer = ec.generate_private_key(ec.SECP256R1())
+    private = ec.generate_private_key(ec.SECP256R1())
     names = [
         x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
-        for text in ("leaf", "authority")
+        for text in ("leaf", issuer)
     ]
     now = datetime.now(UTC)
     found = [
@@ -901,8 +934,8 @@ def chain_for(public: Any) -> tuple[bytes, bytes]:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now)
         .not_valid_after(now + timedelta(days=1))
-        .sign(issuer, SHA256())
+        .sign(private, SHA256())
         .public_bytes(Encoding.DER)
-        for name, key in zip(names, (public, issuer.public_key()), strict=True)
+        for name, key in zip(names, (public, private.public_key()), strict=True)
     ]
     return found[0], found[1]

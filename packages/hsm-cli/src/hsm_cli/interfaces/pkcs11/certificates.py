@@ -160,10 +160,17 @@ def attach(keys: Keys, hsm: HSM, template: Template) -> CertificateObject:
     for info in _few(keys.matching(wanted)):
         for one in keys.objects_of(info):
             if _is_for(one, certificate):
-                return _attach_first(hsm, one, data)
+                return _attach_first(hsm, one, certificate)
+    known = None
     for info in _few(info for info in keys.matching({}) if info.certificates):
-        if _completes(hsm, info, certificate):
-            return _attach_last(hsm, info, data)
+        chain = _chain(hsm, info.key_id, info.version)
+        if _completes(chain, certificate):
+            return _attached(hsm, info, info.version, [*chain, data], len(chain))
+        if data in chain:
+            place = chain.index(data)
+            known = known or CertificateObject(info, info.version, place, data)
+    if known:
+        return known
     raise CryptokiError(
         ck.CKR_TEMPLATE_INCONSISTENT,
         "Certificates are kept with keys, and no key with this CKA_ID or label has the "
@@ -213,24 +220,31 @@ def _is_for(one: Object, certificate: x509.Certificate) -> TypeGuard[KeyObject]:
     return one.public_key().der == _public_key_of(certificate)
 
 
-def _attach_first(hsm: HSM, key: KeyObject, data: bytes) -> CertificateObject:
-    return _attached(hsm, key.info, key.version, [data])
+def _attach_first(
+    hsm: HSM, key: KeyObject, certificate: x509.Certificate
+) -> CertificateObject:
+    """Keep the certificate of a key; its issuers stay if they are those of the new."""
+    issuers = _chain(hsm, key.key_id, key.version)[1:]
+    if issuers and not _is_issued(certificate, issuers[0]):
+        issuers = []
+    chain = [certificate.public_bytes(Encoding.DER), *issuers]
+    return _attached(hsm, key.info, key.version, chain)
 
 
-def _completes(hsm: HSM, info: KeyInfo, certificate: x509.Certificate) -> bool:
+def _is_issued(certificate: x509.Certificate, issuer: bytes) -> bool:
+    """Return whether a certificate names another as its issuer."""
+    subject = x509.load_der_x509_certificate(issuer).subject
+    return certificate.issuer.public_bytes() == subject.public_bytes()
+
+
+def _completes(chain: list[bytes], certificate: x509.Certificate) -> bool:
     """Return whether a certificate is the issuer of the last one of a chain."""
-    chain = _chain(hsm, info.key_id, info.version)
     last = x509.load_der_x509_certificate(chain[-1]) if chain else None
     return (
         last is not None
         and last.issuer == certificate.subject
         and last.issuer != last.subject
     )
-
-
-def _attach_last(hsm: HSM, info: KeyInfo, data: bytes) -> CertificateObject:
-    chain = [*_chain(hsm, info.key_id, info.version), data]
-    return _attached(hsm, info, info.version, chain, place=len(chain) - 1)
 
 
 def _chain(hsm: HSM, key_id: str, version: int) -> list[bytes]:
