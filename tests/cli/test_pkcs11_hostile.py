@@ -262,7 +262,7 @@ def test_old_handles_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         signature = client.sign(session, signs, min(found[2]), bytes(32))
         everything = refusal(client, 26, "uaA", ulong(session) + template([]))
 
-    assert forgotten == ck.CKR_OBJECT_HANDLE_INVALID
+    assert forgotten == ck.CKR_KEY_HANDLE_INVALID
     assert len(signature) == 64
     assert everything == ck.CKR_DEVICE_MEMORY
 

@@ -970,6 +970,34 @@ def test_ecdh_refuses_other_keys(program: Program, curve: list[int]) -> None:
             program.call(62, "uMuaA", how, ulong(base), wanted)
 
 
+def test_handles_that_name_no_key(program: Program) -> None:
+    """A call says which of its handles names no key."""
+    usages: Attributes = [(ck.CKA_VALUE_LEN, number(32)), (ck.CKA_WRAP, flag(True))]
+    key = ulong(program.secret(ck.CKM_AES_KEY_GEN, usages))
+    note = program.created([(ck.CKA_CLASS, number(ck.CKO_DATA))])
+    signing, wrapping = mechanism(ck.CKM_ECDSA), mechanism(ck.CKM_AES_KEY_WRAP)
+    point = block(b"") + block(bytes(32))
+    deriving = mechanism(ck.CKM_ECDH1_DERIVE, b"\1" + ulong(ck.CKD_NULL) + point)
+    oaep = ulong(ck.CKM_SHA256) + ulong(2) + ulong(1) + block(b"")
+    encrypting = mechanism(ck.CKM_RSA_PKCS_OAEP, b"\1" + oaep)
+
+    for bad in (ulong(99_999), ulong(note)):
+        for function, signature, how, rest, rv in (
+            (42, "uMu", signing, bad, ck.CKR_KEY_HANDLE_INVALID),
+            (48, "uMu", signing, bad, ck.CKR_KEY_HANDLE_INVALID),
+            (29, "uMu", encrypting, bad, ck.CKR_KEY_HANDLE_INVALID),
+            (33, "uMu", encrypting, bad, ck.CKR_KEY_HANDLE_INVALID),
+            (62, "uMuaA", deriving, bad + template([]), ck.CKR_KEY_HANDLE_INVALID),
+            (60, "uMuufy", wrapping, key + bad + ROOM, ck.CKR_KEY_HANDLE_INVALID),
+            (
+                *(60, "uMuufy", wrapping, bad + key + ROOM),
+                ck.CKR_WRAPPING_KEY_HANDLE_INVALID,
+            ),
+        ):
+            with refused(rv):
+                program.call(function, signature, how, rest)
+
+
 def test_every_mechanism_has_information(program: Program) -> None:
     """The list and the information about each mechanism agree."""
     for kind in mechanism_types(is_embedded=True):

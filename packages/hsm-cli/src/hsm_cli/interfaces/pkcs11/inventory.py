@@ -53,9 +53,16 @@ class Inventory:
         self._hidden: set[int] = set()
         self._next = 1
 
-    def find_object(self, handle: int) -> Object:
+    def find_object(
+        self, handle: int, invalid: int = ck.CKR_OBJECT_HANDLE_INVALID
+    ) -> Object:
         """
         Return an object.
+
+        Args:
+            handle: Its handle.
+
+            invalid: CK_RV for a handle that names none.
 
         Raises:
             CryptokiError: There is none that the program can see.
@@ -65,7 +72,7 @@ class Inventory:
         if found is None and handle in self._identities:
             found = self._read_again(handle)
         if found is None or not self._is_visible(found):
-            raise CryptokiError(ck.CKR_OBJECT_HANDLE_INVALID)
+            raise CryptokiError(invalid)
         return found
 
     def search(self, template: Template) -> list[int]:

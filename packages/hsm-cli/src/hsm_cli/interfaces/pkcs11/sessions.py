@@ -165,19 +165,21 @@ class Session:
         """Let the operation go on that began last of those that wait for a login."""
         self._unconfirmed.pop()
 
-    def key(self, handle: int) -> KeyObject:
+    def key(self, handle: int, invalid: int = ck.CKR_KEY_HANDLE_INVALID) -> KeyObject:
         """
         Return a key.
 
         Args:
             handle: Its object handle.
 
+            invalid: CK_RV for a handle that names none.
+
         Raises:
             CryptokiError: It is no key that the program can see.
         """
-        found = self.application.inventory.find_object(handle)
+        found = self.application.inventory.find_object(handle, invalid)
         if not isinstance(found, KeyObject):
-            raise CryptokiError(ck.CKR_KEY_HANDLE_INVALID)
+            raise CryptokiError(invalid)
         return found
 
     def require_user(self) -> None:

@@ -127,10 +127,7 @@ def _chosen(mechanism: Mechanism) -> WrapMechanism:
 
 
 def _holder(session: Session, handle: int, usage: int, invalid: int) -> KeyObject:
-    try:
-        found = session.key(handle)
-    except CryptokiError:
-        raise CryptokiError(invalid) from None
+    found = session.key(handle, invalid)
     found.require_usage(usage)
     require_no_login(found)
     return found
