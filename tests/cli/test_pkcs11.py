@@ -299,6 +299,22 @@ def test_label_and_id_can_be_changed(tmp_path: Path) -> None:
     assert refused.value.rv == CKR_ATTRIBUTE_READ_ONLY
 
 
+def test_a_label_that_is_the_name_of_another_key(tmp_path: Path) -> None:
+    """Two keys may have the same label, which is the name of the first alone."""
+    create(tmp_path, ec="EC-P256", other="EC-P256")
+    with running_token(tmp_path, roles=MANAGER) as token, token.client() as client:
+        session = client.open_session()
+        (key,) = client.find(session, of_key(b"other"))
+        change = template([(CKA_LABEL, data(b"ec")), (CKA_ID, data(b"77"))])
+        client.call(25, "uuaA", ulong(session) + ulong(key) + change)
+        found = client.find(session, of_key(b"ec"))
+        identifier = attribute_of(client, session, key, CKA_ID)
+        names = token.access.hsm(LocalProgram()).execute(ListKeys()).items
+
+    assert (len(found), found[1], identifier) == (2, key, b"77")
+    assert {info.name for info in names} == {"ec", "other"}
+
+
 def test_a_change_of_a_label_keeps_other_tags(tmp_path: Path) -> None:
     """Tags that a key got since a program found it stay."""
     create(tmp_path, ec="EC-P256")

@@ -302,9 +302,18 @@ def require_unchanged(one: KeyObject, template: Template) -> None:
             raise CryptokiError(ck.CKR_ATTRIBUTE_READ_ONLY)
 
 
-def update_of(one: KeyObject, template: Template) -> UpdateKey | None:
+def update_of(
+    one: KeyObject, template: Template, *, is_name_free: bool = True
+) -> UpdateKey | None:
     """
     Return the operation that gives a key another label or CKA_ID; None for no change.
+
+    Args:
+        one: The key.
+
+        template: Its new attributes.
+
+        is_name_free: Whether the label may become the name of the key.
 
     Raises:
         CryptokiError: A value is too long.
@@ -312,7 +321,7 @@ def update_of(one: KeyObject, template: Template) -> UpdateKey | None:
     tags, name = one.info.tags, one.info.name
     if ck.CKA_LABEL in template and template[ck.CKA_LABEL] != one.get(ck.CKA_LABEL):
         label = _text(template, ck.CKA_LABEL)
-        new = name_from(label)
+        new = name_from(label) if is_name_free else ""
         tags = without(tags, label_tag(b""))
         if new:
             name = new

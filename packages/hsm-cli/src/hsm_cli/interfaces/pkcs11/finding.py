@@ -20,7 +20,8 @@ from hsm_cli.interfaces.pkcs11.objects import KeyObject, Object, size_of
 from hsm_cli.interfaces.pkcs11.public_keys import public_key_object
 from hsm_cli.interfaces.pkcs11.sessions import OperationKind
 from hsm_cli.interfaces.pkcs11.wire import Room, Template, Value, length_of
-from hsm_core.operations import DescribeKey
+from hsm_core.errors import NameTakenError
+from hsm_core.operations import DescribeKey, UpdateKey
 
 if TYPE_CHECKING:
     from hsm_cli.interfaces.pkcs11.sessions import Session
@@ -100,10 +101,17 @@ def set_attribute_value(session: Session, handle: int, template: Template) -> No
     # Its tags may have changed since it was found.
     inventory.update(session.hsm.execute(DescribeKey(key_id=one.key_id)))
     require_unchanged(one, template)
-    operation = update_of(one, template)
+    try:
+        _update(session, one, update_of(one, template))
+    except NameTakenError:
+        _update(session, one, update_of(one, template, is_name_free=False))
+
+
+def _update(session: Session, one: KeyObject, operation: UpdateKey | None) -> None:
     if operation is not None:
         generation = one.info.generation
-        inventory.update(session.hsm.execute(operation, expected_generation=generation))
+        changed = session.hsm.execute(operation, expected_generation=generation)
+        session.application.inventory.update(changed)
 
 
 def _require_change(session: Session, one: Object) -> None:
