@@ -26,6 +26,7 @@ import hsm_core
 from hsm_cli.interfaces.access import Access, Embedded, LocalProgram
 from hsm_cli.interfaces.pkcs11 import certificates
 from hsm_cli.interfaces.pkcs11.constants import (
+    CKA_ALWAYS_AUTHENTICATE,
     CKA_CLASS,
     CKA_DECRYPT,
     CKA_EC_PARAMS,
@@ -458,6 +459,7 @@ def test_a_login_confirms_one_operation(tmp_path: Path) -> None:
         session = client.open_session()
         client.log_in(session, b"1234")
         (key,) = client.find(session, [(CKA_CLASS, number(CKO_SECRET_KEY))])
+        shown = attribute_of(client, session, key, CKA_ALWAYS_AUTHENTICATE)
         how = ulong(session) + mechanism(CKM_SHA256_HMAC) + ulong(key)
         client.call(42, "uMu", how)
         client.call(48, "uMu", how)
@@ -466,6 +468,7 @@ def test_a_login_confirms_one_operation(tmp_path: Path) -> None:
         first_one = refusal(client, 43, "uayfy", message + struct.pack(">I", 32))
         second = refusal(client, 49, "uayay", message + array(bytes(32)))
 
+    assert shown == 1
     assert (first_one, second) == (CKR_USER_NOT_LOGGED_IN, CKR_SIGNATURE_INVALID)
 
 

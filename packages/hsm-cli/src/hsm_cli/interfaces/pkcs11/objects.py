@@ -400,12 +400,12 @@ class KeyObject(Object):
             ck.CKA_NEVER_EXTRACTABLE: not info.exportable
             and info.origin is KeyOrigin.GENERATED,
             ck.CKA_WRAP_WITH_TRUSTED: False,
+            ck.CKA_ALWAYS_AUTHENTICATE: self.needs_login,
         }
         if self.object_class == ck.CKO_PRIVATE_KEY:
             return found | {
                 ck.CKA_SUBJECT: b"",
                 ck.CKA_SIGN_RECOVER: False,
-                ck.CKA_ALWAYS_AUTHENTICATE: self.needs_login,
             }
         return found | {
             ck.CKA_TRUSTED: False,
