@@ -556,6 +556,17 @@ def test_a_generic_secret_with_all_usages(program: Program) -> None:
     assert 32 == len(program.sign(mechanism(ck.CKM_SHA256_HMAC), key, b"hello"))
 
 
+def test_an_hkdf_key(program: Program) -> None:
+    """CKM_HKDF_KEY_GEN generates a key that derives others."""
+    key = program.secret(ck.CKM_HKDF_KEY_GEN, [(ck.CKA_VALUE_LEN, number(32))])
+
+    kinds = (ck.CKA_KEY_TYPE, ck.CKA_DERIVE)
+    query = b"".join(struct.pack(">II", kind, 8) for kind in kinds)
+    answer = program.call(24, "uufA", ulong(key), struct.pack(">I", 2), query)
+
+    assert {ck.CKA_KEY_TYPE: ck.CKK_HKDF, ck.CKA_DERIVE: 1} == attributes_of(answer)[0]
+
+
 def test_a_mac_key_of_one_direction(program: Program) -> None:
     """A key of which the template denies CKA_SIGN verifies MACs and computes none."""
     value: Attributes = [

@@ -190,6 +190,7 @@ _WITHOUT: Final = frozenset(
         ck.CKM_ECDSA_SHA384,
         ck.CKM_ECDSA_SHA512,
         ck.CKM_GENERIC_SECRET_KEY_GEN,
+        ck.CKM_HKDF_KEY_GEN,
         ck.CKM_AES_KEY_GEN,
         ck.CKM_AES_CMAC,
         ck.CKM_AES_KEY_WRAP,
