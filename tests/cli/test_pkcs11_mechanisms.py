@@ -1019,6 +1019,13 @@ def test_every_mechanism_has_information(program: Program) -> None:
         assert flags
 
 
+def test_the_sizes_of_ecdh(program: Program) -> None:
+    """ECDH reports X25519 as the smallest key, and P-521 as the largest."""
+    answer = program.client.call(8, "uu", ulong(0) + ulong(ck.CKM_ECDH1_DERIVE))
+
+    assert (255, 521) == struct.unpack(">QQQ", answer)[:2]
+
+
 def test_a_token_of_a_server_lists_what_it_has() -> None:
     """AES with a given IV has no route, and so no mechanism."""
     server = Server(ClientSettings(endpoint="https://localhost:1"))

@@ -53,7 +53,7 @@ _INFO: Final[Mapping[int, tuple[int, int, int]]] = {
         ),
         (*_EC_BITS, _SIGN | _CURVES),
     ),
-    ck.CKM_ECDH1_DERIVE: (255, 384, ck.CKF_DERIVE | _CURVES),
+    ck.CKM_ECDH1_DERIVE: (255, 521, ck.CKF_DERIVE | _CURVES),
     ck.CKM_EC_EDWARDS_KEY_PAIR_GEN: (255, 448, _PAIR | ck.CKF_EC_NAMEDCURVE),
     ck.CKM_EDDSA: (255, 448, _SIGN | ck.CKF_EC_NAMEDCURVE),
     ck.CKM_EC_MONTGOMERY_KEY_PAIR_GEN: (255, 255, _PAIR | ck.CKF_EC_NAMEDCURVE),
