@@ -6,6 +6,7 @@ import resource
 import struct
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,6 +75,22 @@ BODIES = {
     + block(b"uMu")
     + (ulong(1) + struct.pack(">I", 0x80001234) + b"junk" + ulong(1)),
 }
+
+
+@pytest.mark.parametrize("call", [2, 3])
+def test_a_refused_call_is_not_kept(token: Token, call: int) -> None:
+    """Calls that announce no signature, and bring half a megabyte, leave nothing."""
+    with token.client() as client:
+        tracemalloc.start()
+        try:
+            heads = [struct.pack(">III", call, 0xFFFFFFFF, at) for at in range(16)]
+            answers = [client.frame(head + bytes(1 << 19)) for head in heads]
+            kept, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+
+    assert {ulong(ck.CKR_DEVICE_ERROR)} == {answer[-8:] for answer in answers}
+    assert kept < 4 << 20
 
 
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)

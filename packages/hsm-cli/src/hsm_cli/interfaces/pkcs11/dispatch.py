@@ -259,12 +259,12 @@ class Dispatcher:
 
     def _prepared(self, head: bytes) -> Function:
         """Return the function of a call, by its number and signature."""
-        reader = CallReader(head)
-        number = reader.uint32()
+        number = CallReader(head).uint32()
         call = CALLS.get(number)
         if call is None:
             raise CryptokiError(ck.CKR_FUNCTION_NOT_SUPPORTED)
-        if reader.block() != call.request.encode():
+        # Exactly this: a head of a wrong length would hold arguments, and be kept.
+        if head[4:] != block(call.request.encode()):
             raise MalformedCallError
         readers = tuple(
             self._mechanism if kind == "M" else _READERS[kind]
