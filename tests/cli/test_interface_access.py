@@ -6,7 +6,12 @@ from pathlib import Path
 
 import click
 import pytest
-from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
 from cryptography.hazmat.primitives.serialization.pkcs12 import (
     serialize_key_and_certificates,
 )
@@ -147,6 +152,23 @@ def test_the_password_of_a_client_certificate_is_its_pin(tmp_path: Path) -> None
     access.close()
     with pytest.raises(click.UsageError, match="password of the client certificate"):
         open_access(Invocation(settings, Output()), "pkcs11", pin=b"1234")
+
+
+@pytest.mark.parametrize("is_encrypted", [True, False])
+def test_only_an_encrypted_key_takes_a_pin(tmp_path: Path, is_encrypted: bool) -> None:
+    """A file that says ENCRYPTED beside a key in clear takes no PIN."""
+    issued = self_signed_root("Test authority").issue("ada")
+    key = issued.key.private_bytes(
+        Encoding.PEM,
+        PrivateFormat.PKCS8,
+        BestAvailableEncryption(b"4711") if is_encrypted else NoEncryption(),
+    )
+    path = tmp_path / "client.pem"
+    path.touch(mode=0o600)
+    path.write_bytes(b"friendlyName: ENCRYPTED backup\n" + issued.chain_pem + key)
+    settings = ClientSettings(endpoint="https://localhost:1", client_cert=path)
+
+    assert is_encrypted is Access("pkcs11", Server(settings)).takes_pin
 
 
 class Locked(Embedded):

@@ -112,10 +112,13 @@ def is_encrypted(certificate: Path, key: Path | None) -> bool:
 
     Raises:
         ConfigurationError: A file can't be read.
+        UnsafeFileModeError: Other users may read a PEM file with the key.
     """
     if is_pkcs12(certificate):
         return not has_password(certificate, None, "")
-    return b"ENCRYPTED" in _read(key or certificate)
+    # The word may also be in a comment, beside a key in clear.
+    says_so = b"ENCRYPTED" in _read(key or certificate)
+    return says_so and not has_password(certificate, key, "")
 
 
 def has_password(certificate: Path, key: Path | None, password: str) -> bool:
