@@ -8,6 +8,14 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    KeySerializationEncryption,
+    NoEncryption,
+)
+from cryptography.hazmat.primitives.serialization.pkcs12 import (
+    serialize_key_and_certificates,
+)
 
 from hsm_core import operations as ops
 from hsm_core.errors import (
@@ -24,6 +32,7 @@ from tests.client.certificates import Certificates
 from tests.client.streams import streamed
 from tests.client.stub import Stub, serving
 from tests.client.ways import WAYS, Remote, Way
+from tests.pki import self_signed_root
 
 
 @pytest.fixture(params=WAYS)
@@ -189,6 +198,25 @@ class TestConnection:
         key.chmod(mode)
         with pytest.raises(UnsafeFileModeError, match="chmod 600"):
             remote(client_cert=certificates.client, client_key=key)
+
+    def test_open_pkcs12_file(self, remote: Remote, tmp_path: Path) -> None:
+        """A PKCS#12 file that other users can read must have a password."""
+        issued = self_signed_root("Test authority").issue("ada")
+        path = tmp_path / "ada.p12"
+
+        def write(form: KeySerializationEncryption) -> None:
+            path.write_bytes(
+                serialize_key_and_certificates(
+                    None, issued.key, issued.certificate, None, form
+                )
+            )
+            path.chmod(0o644)
+
+        write(BestAvailableEncryption(b"4711"))
+        remote(client_cert=path, client_key_password="4711")
+        write(NoEncryption())
+        with pytest.raises(UnsafeFileModeError, match="chmod 600"):
+            remote(client_cert=path)
 
     def test_encrypted_key(
         self, remote: Remote, certificates: Certificates, tmp_path: Path

@@ -71,7 +71,8 @@ def load_client_certificate(
 
     Raises:
         ConfigurationError: A file can't be read, or the password is wrong.
-        UnsafeFileModeError: Other users may read a PEM file with the key.
+        UnsafeFileModeError: Other users may read a PEM file with the key, or a
+            PKCS#12 file without a password.
     """
     if is_pkcs12(certificate):
         if key is not None:
@@ -84,6 +85,8 @@ def load_client_certificate(
         import tempfile
 
         found = read_pkcs12(certificate, password)
+        if not password:
+            _refuse_unsafe_mode(certificate)
         # OpenSSL reads files only. The key in this one is encrypted, and the password
         # never leaves this process.
         with tempfile.NamedTemporaryFile(prefix="hsm-client-") as file:
@@ -112,7 +115,8 @@ def is_encrypted(certificate: Path, key: Path | None) -> bool:
 
     Raises:
         ConfigurationError: A file can't be read.
-        UnsafeFileModeError: Other users may read a PEM file with the key.
+        UnsafeFileModeError: Other users may read a PEM file with the key, or a
+            PKCS#12 file without a password.
     """
     if is_pkcs12(certificate):
         return not has_password(certificate, None, "")
@@ -126,7 +130,8 @@ def has_password(certificate: Path, key: Path | None, password: str) -> bool:
     Return whether a password opens the key of a client certificate.
 
     Raises:
-        UnsafeFileModeError: Other users may read a PEM file with the key.
+        UnsafeFileModeError: Other users may read a PEM file with the key, or a
+            PKCS#12 file without a password.
     """
     try:
         load_client_certificate(
