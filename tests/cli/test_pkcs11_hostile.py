@@ -212,6 +212,24 @@ def test_limits_of_an_application(token: Token) -> None:
     assert crowded == ck.CKR_SESSION_COUNT
 
 
+@pytest.mark.parametrize(("times", "is_read"), [(4, True), (5, False)])
+def test_a_short_call_gets_no_endless_answer(
+    token: Token, times: int, is_read: bool
+) -> None:
+    """Values of four megabytes are read by one call, and no more."""
+    value = data(bytes(1 << 20))
+    note = [(ck.CKA_CLASS, number(ck.CKO_DATA)), (ck.CKA_VALUE, value)]
+    asked = struct.pack(">I", times) + struct.pack(">II", ck.CKA_VALUE, 0) * times
+    with token.client() as client:
+        session = client.open_session()
+        made = client.call(20, "uaA", ulong(session) + template(note))
+        call = ulong(session) + made + asked
+        if is_read:
+            assert len(client.call(24, "uufA", call)) > times << 20
+        else:
+            assert ck.CKR_DEVICE_MEMORY == refusal(client, 24, "uufA", call)
+
+
 def test_a_session_object_does_not_grow(token: Token) -> None:
     """A change of a session object stays within the limits of new ones."""
     note = [(ck.CKA_CLASS, number(ck.CKO_DATA)), (ck.CKA_VALUE, data(b"x"))]

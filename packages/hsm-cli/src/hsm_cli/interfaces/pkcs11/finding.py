@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _HANDLE_BYTES: Final = 8
 _TEMPLATE_BYTES: Final = 24  # sizeof (CK_ATTRIBUTE)
+_MOST_READ_BYTES: Final = 4 * 1024 * 1024
+"""Length of the values that a call reads; an object has half of it at most."""
 
 
 def find_objects_init(session: Session, template: Template) -> None:
@@ -61,25 +63,32 @@ def get_attribute_value(
     Return attributes, with CKR_OK or the reason why some have no value.
 
     See C_GetAttributeValue.
+
+    Raises:
+        CryptokiError: The values are too long together.
     """
     one = session.application.inventory.find_object(handle)
     found: list[tuple[int, Value | None]] = []
-    rv = ck.CKR_OK
+    rv, left = ck.CKR_OK, _MOST_READ_BYTES
     for kind, capacity in room:
         try:
             value = one.get(kind)
-            _require_room(kind, value, capacity)
+            length = length_of(kind, value)
+            _require_room(length, capacity)
         except CryptokiError as error:
             found.append((kind, None))
             rv = error.rv
         else:
             found.append((kind, value))
+            left -= length
+            if left < 0:  # a value travels also where only its length is asked for
+                raise CryptokiError(ck.CKR_DEVICE_MEMORY)
     return found, rv
 
 
-def _require_room(kind: int, value: Value, capacity: int | Room) -> None:
+def _require_room(length: int, capacity: int | Room) -> None:
     most = capacity if isinstance(capacity, int) else _TEMPLATE_BYTES * len(capacity)
-    if most and most < length_of(kind, value):
+    if most and most < length:
         raise CryptokiError(ck.CKR_BUFFER_TOO_SMALL)
 
 
