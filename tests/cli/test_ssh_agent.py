@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hsm_cli.interfaces import access
 from hsm_cli.interfaces.ssh_agent.agent import MAX_FRAME_BYTES
 from hsm_cli.interfaces.ssh_agent.encoding import MalformedError, string, uint32
 from hsm_cli.interfaces.ssh_agent.identities import Identities
@@ -169,6 +170,25 @@ def test_what_is_not_plain_is_refused(
     assert client.sign(blob, make(blob)) == b""
     assert reason in served.lines[-1]
     assert f"PID {os.getpid()}" in served.lines[-1]
+
+
+def test_refusals_do_not_flood_the_log(
+    served: Served, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Many refusals of long names, as from a remote host, are few short lines.
+    """
+    monkeypatch.setattr(access, "_NOTE_SECONDS", 3600.0)
+    host, blobs = Host(), client.identities()
+    assert client.ask(host.binding(SESSION, forwards=True)) == SUCCESS
+    for at in range(30):
+        name = f"{at}" + "x" * 100_000
+        assert client.sign(blobs["login"], login(SESSION, OTHER, user=name)) == b""
+        assert client.sign(blobs["roaming"], file_signature(name)) == b""
+
+    assert len(served.lines) <= 21
+    assert max(map(len, served.lines)) < 1000
+    assert "it logs in with another key" in served.lines[0]
 
 
 def test_a_host_proves_its_keys_to_clients(client: Client) -> None:

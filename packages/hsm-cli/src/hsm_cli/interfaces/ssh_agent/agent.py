@@ -36,6 +36,8 @@ MAX_FRAME_BYTES: Final = 256 * 1024
 """Longest request, as in OpenSSH."""
 
 _LENGTH_BYTES: Final = 4
+_MOST_SHOWN: Final = 200
+"""Characters of the log for what a client, or a remote host, states."""
 
 _SESSION_BIND: Final = "session-bind@openssh.com"
 _QUERY: Final = "query"
@@ -62,7 +64,7 @@ class SSHAgent:
     """
     SSH agent over an HSM: lists keys and signs.
 
-    It adds, removes and exports no keys. Each refusal is logged with its reason, which
+    It adds, removes and exports no keys. Refusals are logged with their reasons, which
     the protocol can't express.
 
     Args:
@@ -73,7 +75,7 @@ class SSHAgent:
 
         wait_seconds: Maximum wait for an approval.
 
-        log: Gets a line for each signature and refusal.
+        log: Gets a line for each signature. Refusals are notes of *access*.
     """
 
     def __init__(
@@ -184,19 +186,19 @@ class _Connection:
             signed = parse_signed(data)
         except MalformedError:
             return self._refusal("a signature of unknown data", identity)
-        objection = _objection(identity, signed)
+        what, objection = _cut(str(signed)), _objection(identity, signed)
         objection = objection or self._bindings.objection(signed, identity.tags)
         if objection:
-            return self._refusal(f"{signed}: {objection}", identity)
+            return self._refusal(f"{what}: {_cut(objection)}", identity)
         form = format_of(identity.algorithm, flags)
         if form is None:
-            return self._refusal(f"{signed}: the client asked for SHA-1", identity)
+            return self._refusal(f"{what}: the client asked for SHA-1", identity)
         operation = signing(identity.key_id, data, form)
         found = execute_when_approved(hsm, lambda: hsm.execute(operation), self._wait)
         if found.version != identity.version:
             self._agent.identities.forget()
-            return self._refusal(f"{signed}: the key was just rotated", identity)
-        self._agent.log(f"{identity.comment}: {signed}, for {self._peer}")
+            return self._refusal(f"{what}: the key was just rotated", identity)
+        self._agent.log(f"{identity.comment}: {what}, for {self._peer}")
         return _SIGN_RESPONSE + string(encode_signature(form, found.signature))
 
     def _extend(self, reader: SSHReader) -> bytes:
@@ -219,13 +221,18 @@ class _Connection:
 
     def _refusal(self, reason: str, identity: OfferedKey | None = None) -> bytes:
         key = f"{identity.comment}: " if identity else ""
-        self._agent.log(f"{key}refused to {self._peer}: {reason}")
+        refused = f"{key}refused to {self._peer}: {reason}"
+        self._agent.access.note(f"ssh-agent: {refused}")
         return _FAILURE
 
     def _pause(self, seconds: float) -> None:
         """Wait for an approval, as long as the program waits for us."""
         if self._stream.is_closed_within(seconds):
             raise StreamEndedError
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
 
 
 def _objection(identity: OfferedKey, signed: Signed) -> str:
