@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: MIT
 """HSM of a local interface: embedded or remote, PIN, lock-out, notes on refusals."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -224,6 +227,45 @@ def test_options_that_do_not_go_together(
     assert 2 == found.code
     assert told in found.err
     assert "4711" not in found.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("pkcs11", "serve", "--socket", "run/it.sock"),
+        ("pkcs11", "stdio"),
+        ("ssh-agent", "--socket", "run/it.sock"),
+    ],
+    ids=" ".join,
+)
+def test_an_interface_leaves_no_dump(tmp_path: Path, words: tuple[str, ...]) -> None:
+    """A running interface writes no core file, and no other process looks in."""
+    root = tmp_path / "root.key"
+    hsm_core.open(tmp_path / "hsm", root=root, create=True).close()
+    embedded = ("--embedded", tmp_path / "hsm", "--root-key", root)
+    with subprocess.Popen(
+        (sys.executable, "-m", "hsm_cli", *words, *embedded),
+        cwd=tmp_path,
+        env={**os.environ, "XDG_CONFIG_HOME": str(tmp_path)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        group=None if os.geteuid() else 1,
+    ) as running:
+        try:
+            assert running.stdin is not None
+            assert running.stdout is not None
+            running.stdin.write(b"\2")
+            running.stdin.flush()
+            assert running.stdout.read(1)
+            process = Path(f"/proc/{running.pid}")
+            limits = (process / "limits").read_text()
+            owner = (process / "fd").stat()
+        finally:
+            running.terminate()
+
+    assert "Max core file size        0                    0 " in limits
+    # What can't be dumped belongs to root, whoever it runs as.
+    assert (0, 0) == (owner.st_uid, owner.st_gid)
 
 
 @pytest.mark.parametrize("text", ["", "4" * 256])

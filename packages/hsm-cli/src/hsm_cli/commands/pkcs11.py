@@ -13,6 +13,7 @@ import click
 from hsm_cli.connection import CREDENTIALS, read_connection
 from hsm_cli.exit_codes import ExitCode
 from hsm_cli.interfaces.access import Access, LocalProgram
+from hsm_cli.interfaces.hardening import forbid_dumps
 from hsm_cli.interfaces.options import access_options, open_access
 from hsm_cli.interfaces.pkcs11.doctor import Check, checks
 from hsm_cli.interfaces.pkcs11.server import serve as serve_stream
@@ -131,6 +132,7 @@ def serve(
     unix:path=PATH.
     """
     with _accesses(ctx, profiles, options) as accesses:
+        forbid_dumps()
 
         def handle(stream: Stream) -> None:
             serve_stream(stream, *accesses)
@@ -161,6 +163,7 @@ def serve_stdio(
     stdio.
     """
     with _accesses(ctx, profiles, options) as accesses, suppress(StreamEndedError):
+        forbid_dumps()
         serve_stream(stdio(), *accesses)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from hsm_cli.interfaces.hardening import forbid_dumps
 from hsm_cli.interfaces.options import access_options, open_access
 from hsm_cli.interfaces.sockets import default_path, listen, stopped_by_signals
 from hsm_cli.interfaces.ssh_agent.agent import SSHAgent
@@ -80,6 +81,7 @@ def ssh_agent(
     ssh-forward         all of these also over forwarded connections (ssh -A)
     """  # noqa: D301 (the character, with which click keeps the lines)
     access = open_access(invocation, "ssh-agent", **given)
+    forbid_dumps()
     agent = SSHAgent(
         access,
         Identities(keys, certificates, print_note),
