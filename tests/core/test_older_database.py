@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,6 +20,7 @@ from hsm_core._internal.cluster.mark import (
     compare,
     is_older,
 )
+from hsm_core._internal.stores.postgresql.database import ClusterDatabase
 from hsm_core._internal.stores.postgresql.feed import before_recovery
 from hsm_core.errors import (
     AuditUnavailableError,
@@ -380,6 +381,46 @@ def test_a_fence_that_is_older(
         assert not has_mark or epoch_of(hsm) > before
     with node(database, tmp_path) as hsm:
         assert not locked(hsm)
+
+
+def test_a_change_while_the_database_is_compared(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A database is not older because the node applies a change while it compares it.
+    """
+    compared: list[int] = []
+    row = ClusterDatabase.row
+
+    def signs(hsm: OpenHSM) -> bool:
+        with suppress(UnavailableError):
+            return bool(session(hsm).sign("first", b"m").signature)
+        return False
+
+    with node(database, tmp_path) as hsm, node(database, tmp_path, "b") as other:
+        session(hsm).create_key("ed25519", name="first")
+        cluster: Any = hsm._cluster  # noqa: SLF001 (no other way to look)
+
+        def late(self: ClusterDatabase, statement: str, values: Any = ()) -> Any:
+            found = row(self, statement, values)
+            is_read = statement == "SELECT revision FROM cluster"
+            if is_read and self is cluster.database and not compared:
+                session(other).create_key("ed25519")
+                cluster.view.changes.catch_up()
+                compared.append(cluster.seen.mark.seen.revision)
+            return found
+
+        monkeypatch.setattr(ClusterDatabase, "row", late)
+        sql(
+            database,
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() "
+            "AND application_name LIKE 'ferrohsm a/%'",
+        )
+        eventually(lambda: bool(lock_of(hsm)) or (signs(hsm) and bool(compared)))
+
+        assert not lock_of(hsm)
+    assert compared[0] > 1
 
 
 def test_a_fence_that_is_removed_under_a_node(database: str, tmp_path: Path) -> None:

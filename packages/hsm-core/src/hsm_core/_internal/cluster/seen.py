@@ -80,18 +80,20 @@ class SeenDatabase:
         Raises:
             UnavailableError: It can't be read.
         """
+        # First: what other threads note meanwhile may be newer than what is read.
+        seen = self.mark.seen
         found = self._database.row(_REVISION)
         revision = found[0] if found else -1
-        older = compare(self.mark.seen, revision, self._head, self._end)
-        return older or self._find_older_fence()
+        older = compare(seen, revision, self._head, self._end)
+        return older or self._find_older_fence(seen.epoch)
 
-    def _find_older_fence(self) -> OlderDatabase | None:
+    def _find_older_fence(self, seen: int) -> OlderDatabase | None:
         """
         Return how the fence of this node is older than what was seen of it.
 
         An epoch that came again would let a process in that was stopped long ago.
         """
-        epoch, seen = self._epoch(), self.mark.seen.epoch
+        epoch = self._epoch()
         if not seen and not self._notes and self._log_of(self._own_log).leaf_at(0):
             seen = 1  # Who has written a log had an epoch.
         # A start takes an epoch of its own.
