@@ -156,7 +156,7 @@ def test_bad_files_change_nothing_and_are_told(site: PolicySite) -> None:
 def test_half_a_file_that_is_a_valid_one(site: PolicySite) -> None:
     """What stands there for less than an interval is not believed."""
     site.put(SHUT)
-    site.interval = 3.0
+    site.interval = 6.0
     with site.start() as server:
         seen = set()
         for number in range(4):

