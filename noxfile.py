@@ -24,7 +24,7 @@ from tests.report import Counts, count
 SELECTION: Final = nox.project.load_toml("tests/sessions.toml")
 """Which tests a session runs, where it is not all of them, and why."""
 
-PROCESSES: Final = 6
+PROCESSES: Final = 4
 """
 How many tests run at a time: on two processors many wait for a server, a disk or a
 clock. Sessions that run beside another one take half of them each.
