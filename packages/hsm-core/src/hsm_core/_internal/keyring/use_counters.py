@@ -385,6 +385,7 @@ class UseAccounts:
         self._on_near_limit = on_near_limit
         self._rules = rules or UseRules()
         self._accounts: dict[str, UseAccount] = {}
+        self._is_shared = counters.is_shared
         self._guard = threading.Lock()
         self._materials: dict[str, set[str]] = {}
         self._fresh: set[str] = set()
@@ -494,7 +495,7 @@ class UseAccounts:
             StoreUnavailableError: They can't be read.
         """
         found = set(self._counters.material_ids()) - self._fresh
-        if not self._counters.is_shared:
+        if not self._is_shared:
             return found
         now = self._clock.monotonic()
         self._orphans = {name: self._orphans.get(name, now) for name in found}
@@ -523,7 +524,7 @@ class UseAccounts:
         if version.state is KeyState.DESTROYED:
             return None, Integrity.OK
         account = self.account_of(key, version)
-        if account.is_loaded and not self._counters.is_shared:
+        if account.is_loaded and not self._is_shared:
             return self._shown(account, account.counts()), Integrity.OK
         value, _, found = self._judge(version.material_id, account.limit)
         if value is not None:
@@ -600,7 +601,7 @@ class UseAccounts:
             new = UseAccount(self._rules.limit_of(key.algorithm), self._rules)
             with self._guard:
                 account = self._accounts.setdefault(material_id, new)
-                if self._counters.is_shared:
+                if self._is_shared:
                     self._materials.setdefault(key.key_id, set()).add(material_id)
         return account
 
@@ -647,7 +648,7 @@ class UseAccounts:
 
     def _follow(self, account: UseAccount, use: Use) -> None:
         """Read what other nodes have reserved, if there are any."""
-        if self._counters.is_shared:
+        if self._is_shared:
             value, stored = self._read(use.key, use.version)
             if stored is None:
                 account.load(value, None)
@@ -682,7 +683,7 @@ class UseAccounts:
         self, material_id: str, before: bytes | None, value: UseValue
     ) -> bytes | None:
         """Store a value, and return its stored form; None if others were first."""
-        serial = serial_of(before) + 1 if self._counters.is_shared else 0
+        serial = serial_of(before) + 1 if self._is_shared else 0
         stored = encode_value(material_id, value, self._mac_of, serial)
         done = self._counters.replace(material_id, before, stored)
         return stored if done else None
