@@ -13,6 +13,7 @@ import pytest
 
 from hsm_core import errors
 from hsm_core import operations as ops
+from hsm_core._internal.approvals.journal import TAMPERED, ApprovalSetDigest
 from hsm_core._internal.approvals.maintenance import DualControl, prune_approvals
 from hsm_core._internal.lib.failpoints import install
 from hsm_core.model import ApprovalDemand, ApprovalState, KeyInfo
@@ -22,6 +23,7 @@ from tests.core.dual_support import (
     approve,
     ask,
     ed25519,
+    events_of,
     person,
     sign,
 )
@@ -200,6 +202,39 @@ def test_an_older_record_is_refused_by_all(nodes: list[Node]) -> None:
     assert 0 == dual_of(two).care.status.findings
 
 
+def test_decided_elsewhere_while_it_is_read(nodes: list[Node]) -> None:
+    """
+    A decision of another node that arrives while an approval is read is no tampering.
+
+    It arrives between the comparisons: once the record is authenticated.
+    """
+    one, two = nodes
+    key_id = ed25519(one.hsm)
+    asked = ask(person(one.hsm, "ada"), sign(key_id))
+    register: Any = dual_of(one).register
+    mac_of, readers = register._mac_of, [threading.get_ident()]  # noqa: SLF001
+
+    def decide(payload: bytes) -> bytes:
+        if readers == [threading.get_ident()]:
+            readers.clear()
+            approve(person(two.hsm, "ben"), asked)
+            with ThreadPoolExecutor(1) as follower:
+                follower.submit(one.changes.catch_up).result()
+        result: bytes = mac_of(payload)
+        return result
+
+    register._mac_of = decide  # noqa: SLF001 (a public operation has no such moment)
+    found = person(one.hsm, "ada").execute(
+        ops.GetApproval(approval_id=asked.approval_id)
+    )
+
+    assert not readers
+    assert ApprovalState.GRANTED is found.state
+    assert 0 == dual_of(one).care.status.findings
+    assert person(one.hsm, "ada").execute(sign(key_id)).signature
+    assert TAMPERED not in {event.kind for event in events_of(one.hsm)}
+
+
 def test_removed_ones_are_gone_for_all(nodes: list[Node], database: str) -> None:
     """
     What one node prunes is no finding on another, nor after a start.
@@ -221,3 +256,28 @@ def test_removed_ones_are_gone_for_all(nodes: list[Node], database: str) -> None
     with nodes_of(database, 1) as (third,):
         assert not dual_of(third).care.compare()
         assert nodes[0].changes.approvals_digest == bytes(32)
+
+
+def test_states_that_could_not_be_loaded(
+    nodes: list[Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    After a recovery, a node that could not load the last states loads them again.
+    """
+    one, two = nodes
+    asked = ask(person(one.hsm, "ada"), sign(ed25519(one.hsm)))
+    show = ops.GetApproval(approval_id=asked.approval_id)
+    one.changes.close()  # It reads the decision after the recovery.
+
+    def fail(*_: object) -> None:
+        raise errors.StoreUnavailableError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ApprovalSetDigest, "sum_of", fail)
+        approve(person(two.hsm, "ben"), asked)
+        two.changes.recover()
+        with pytest.raises(errors.StoreUnavailableError):
+            person(one.hsm, "ada").execute(show)
+
+    assert ApprovalState.GRANTED is person(one.hsm, "ada").execute(show).state
+    assert 0 == dual_of(one).care.status.findings

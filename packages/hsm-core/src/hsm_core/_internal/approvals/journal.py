@@ -143,18 +143,14 @@ class ApprovalSetDigest:
     def put(self, approval_id: str, anchor: ApprovalAnchor) -> None:
         """Note a new state of an approval."""
         with self._lock:
-            self._forget(approval_id)
-            self._anchors[approval_id] = anchor
-            self._states[anchor.state] += 1
-            self._add(approval_id, anchor, 1)
+            self._put(approval_id, anchor)
 
     def advance(self, approval_id: str, anchor: ApprovalAnchor) -> None:
         """Note a state of an approval, unless a newer one is known."""
         with self._lock:
             known = self._anchors.get(approval_id)
-            is_newer = known is None or known.generation < anchor.generation
-        if is_newer:
-            self.put(approval_id, anchor)
+            if known is None or known.generation < anchor.generation:
+                self._put(approval_id, anchor)
 
     def remove(self, approval_ids: Iterable[str]) -> None:
         """Note that approvals are no more."""
@@ -179,6 +175,12 @@ class ApprovalSetDigest:
     def total(self) -> int:
         """The digest as a number."""
         return self._total
+
+    def _put(self, approval_id: str, anchor: ApprovalAnchor) -> None:
+        self._forget(approval_id)
+        self._anchors[approval_id] = anchor
+        self._states[anchor.state] += 1
+        self._add(approval_id, anchor, 1)
 
     def _forget(self, approval_id: str) -> None:
         before = self._anchors.pop(approval_id, None)
@@ -293,29 +295,57 @@ class ApprovalJournal(Journal):
 
     # Steps
 
+    def is_as_left(self, approval: Approval, stored: bytes, /) -> bool:
+        """
+        Return whether an authentic stored form is the one that was written last.
+
+        Raises:
+            ApprovalTamperedError: The approval was found altered before.
+        """
+        approval_id = approval.approval_id
+        if self._is_open(approval_id):
+            return True  # Its state is unknown until the step is settled.
+        self._check(approval_id)
+        known = self._ledger.get(approval_id)
+        return known is not None and known.sha256 == record_sha256(stored)
+
     def vouch(self, approval: Approval, stored: bytes, /) -> None:
         """
-        Compare an authentic stored form with what was written.
+        Compare an authentic stored form with what was written, within `quiet`.
 
         Raises:
             ApprovalTamperedError: It is another state of the approval.
         """
-        approval_id = approval.approval_id
+        if self.is_as_left(approval, stored):
+            return
+        approval_id, found = approval.approval_id, record_sha256(stored)
+        there = ApprovalAnchor(approval.generation, found, approval.state)
         known = self._ledger.get(approval_id)
-        found = record_sha256(stored)
-        if self._is_open(approval_id):
-            return  # Its state is unknown until the step is settled.
-        if approval_id not in self._ledger.condemned:
-            if known is not None and known.sha256 == found:
-                return
-            there = ApprovalAnchor(approval.generation, found, approval.state)
-            self._ledger.condemned[approval_id] = difference(there, known)
-        reason = self._ledger.condemned[approval_id]
-        self.tell(approval_id, reason)
-        raise ApprovalTamperedError(
-            f"Approval {approval_id} differs from the audit log: {reason}",
-            approval_id=approval_id,
-        )
+        self._ledger.condemned[approval_id] = difference(there, known)
+        self._check(approval_id)
+
+    def _check(self, approval_id: str) -> None:
+        reason = self._ledger.condemned.get(approval_id)
+        if reason is not None:
+            raise ApprovalTamperedError(
+                f"Approval {approval_id} differs from the audit log: {reason}",
+                approval_id=approval_id,
+            )
+
+    @contextmanager
+    def quiet(self) -> Iterator[None]:
+        """
+        Keep every node from changing approvals, within the context.
+
+        Every change that was committed is then known here.
+
+        Raises:
+            HSMError: The changes can't be read, or locked in time.
+        """
+        with self._inventory.quiet():
+            if self._others is not None:
+                self._others.catch_up()
+            yield
 
     def has_newer(self, approval_id: str, stored: bytes | None, /) -> bool:
         """
@@ -338,9 +368,10 @@ class ApprovalJournal(Journal):
         return any(intent.approval_id == approval_id for intent in intents)
 
     def tell(self, approval_id: str, reason: str, /) -> None:
-        """Record, once, that an approval was found altered."""
+        """Record, once, that an approval was found altered, or how it differs."""
         if approval_id in self._told:
             return
+        reason = self._ledger.condemned.get(approval_id, reason)
         self._told.add(approval_id)
         draft = AuditDraft(
             phase=Phase.SINGLE,

@@ -9,6 +9,7 @@ change left it was altered.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Final
 
@@ -60,6 +61,7 @@ class ApprovalChanges(FollowedApprovals):
         self._ledger = ledger
         self._end_transactions = end_transactions
         self._is_stale = True
+        self._loading = threading.Lock()
         changes.on_change(APPROVAL, self._note)
 
     def catch_up(self) -> None:
@@ -72,8 +74,14 @@ class ApprovalChanges(FollowedApprovals):
             StoreUnavailableError: They can't be read.
         """
         self._changes.catch_up()
-        if self._is_stale:
-            self._load()
+        # A thread that finds the states fresh must not find them half loaded.
+        with self._loading:
+            if self._is_stale:
+                try:
+                    self._load()
+                except BaseException:
+                    self._is_stale = True
+                    raise
 
     def was_made(self, approval_id: str, sha256: str, /) -> bool:
         """Return whether an approval ever had this stored form."""
