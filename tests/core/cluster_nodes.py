@@ -18,7 +18,7 @@ from hsm_core._internal.stores.postgresql.records import ClusterKeyStore
 from hsm_core.factory import OpenHSM, open_hsm
 from hsm_core.model import AuditEvent
 from hsm_core.operations import ListAuditEvents
-from hsm_core.protocols import Clock
+from hsm_core.protocols import Clock, RemoteKeyVault
 from hsm_core.session import Session
 from hsm_core.settings import Settings
 from hsm_core.testing import caller
@@ -34,6 +34,7 @@ def open_node(
     name: str = "a",
     *,
     clock: Clock | None = None,
+    vault: RemoteKeyVault | None = None,
     **settings: Any,
 ) -> OpenHSM:
     """Open a node; its mark is in a folder."""
@@ -47,6 +48,7 @@ def open_node(
         ),
         master_key=ROOT,
         hmac_key=AUDIT_KEY,
+        vault=vault,
         clock=clock,
         test_all=False,
     )

@@ -94,11 +94,13 @@ def test_node_joins_and_leaves(cluster: Cluster) -> None:
     assert states(first) == {"a": "live", "b": "live"}
     assert first.epoch == second.epoch == 1
     assert abs(first.clock_difference_seconds) < PATIENCE
-    second.close()
+    second.close(settled=True)
     assert states(first) == {"a": "live", "b": "stopped"}
     again = cluster.join("b")
     assert again.epoch > second.epoch
     assert states(first) == {"a": "live", "b": "live"}
+    again.close()
+    assert states(first) == {"a": "live", "b": "dead"}
 
 
 def test_node_beats_while_it_opens(

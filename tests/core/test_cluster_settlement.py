@@ -14,7 +14,13 @@ from hsm_core import operations as ops
 from hsm_core._internal.assembly import cluster
 from hsm_core._internal.cluster.settlement import Settlement
 from hsm_core._internal.lib.failpoints import install
-from hsm_core.errors import KeyNotFoundError, StoreUnavailableError
+from hsm_core._internal.stores.remote.memory_vault import MemoryVault
+from hsm_core.errors import (
+    ConfigurationError,
+    KeyNotFoundError,
+    OutcomeUnknownError,
+    StoreUnavailableError,
+)
 from hsm_core.factory import OpenHSM
 from hsm_core.model import ApprovalState, AuditEvent, Phase
 from tests.core.cluster_nodes import die_at, events, node, open_node, session, verify
@@ -57,6 +63,47 @@ def test_nodes_that_die_in_a_change(database: str, tmp_path: Path) -> None:
         assert codes == {event.operation_id: event.code for event in ends}
         assert 4 == len(own)
     assert {"b", *points} == verify(database).keys()
+
+
+def settled_by_another(hsm: OpenHSM) -> list[str]:
+    """Return the codes of outcomes that a node recorded of intents in other logs."""
+    found = events(hsm, lambda event: bool(event.intent_log))
+    return [event.code for event in found if event.phase is Phase.OUTCOME]
+
+
+def test_a_start_that_fails(database: str, tmp_path: Path) -> None:
+    """
+    A node that died and fails to start leaves what it began to another.
+    """
+    work = partial(create_and_die, database, tmp_path, "a", "mutation.after_store")
+    assert was_killed(work)
+    with pytest.raises(ConfigurationError, match="keys are in a vault"):
+        open_node(database, tmp_path, "a", vault=MemoryVault())
+
+    with node(database, tmp_path, "b") as other:
+        eventually(lambda: settled_by_another(other) == ["recovered-committed"])
+    assert {"a", "b"} == verify(database).keys()
+
+
+def test_a_change_without_outcome(database: str, tmp_path: Path) -> None:
+    """
+    A node that stops before it could record an outcome leaves that to another.
+    """
+
+    def fail(reached: str) -> None:
+        if reached in {"mutation.after_store", "recovery.before_record"}:
+            raise StoreUnavailableError
+
+    hsm = open_node(database, tmp_path)
+    with install(fail):
+        with pytest.raises(OutcomeUnknownError):
+            session(hsm).create_key("ed25519", name="late")
+        hsm.close()
+
+    with node(database, tmp_path, "b") as other:
+        eventually(lambda: settled_by_another(other) == ["recovered-committed"])
+        assert "late" == session(other).describe("late").name
+    assert {"a", "b"} == verify(database).keys()
 
 
 POLICY = """
@@ -149,6 +196,29 @@ def settling(
             states.append(person(hsm, "ben").execute(found).state)
 
     return settle
+
+
+def test_a_reservation_that_is_left(
+    database: str, tmp_path: Path, policy: Path
+) -> None:
+    """
+    A node that stops before it could consume an approval leaves that to another.
+    """
+
+    def fail(reached: str) -> None:
+        if reached == "approval.before_settling":
+            raise StoreUnavailableError
+
+    hsm = open_node(database, tmp_path, policy_config=policy)
+    use = sign(ed25519(hsm))
+    asked = approve(person(hsm, "ben"), ask(person(hsm, "ada"), use))
+    with install(fail):
+        assert person(hsm, "ada").execute(use).signature
+        hsm.close()
+
+    with node(database, tmp_path, "b", policy_config=policy) as other:
+        ben, get = person(other, "ben"), ops.GetApproval(approval_id=asked.approval_id)
+        eventually(lambda: ben.execute(get).state is ApprovalState.CONSUMED)
 
 
 def test_settling_late(

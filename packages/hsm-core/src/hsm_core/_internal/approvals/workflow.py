@@ -329,6 +329,11 @@ class ApprovalWorkflow:
         """Return a context that locks an approval for other users."""
         return self._reserved.held(approval_id)
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether no approval is reserved, or locked by who may reserve it."""
+        return not (self._unsettled or self._reserved.are_held)
+
     def settle(self, hold: ApprovalReservation, *, done: bool | None) -> None:
         """
         Consume a reserved approval, or release it.

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -54,6 +54,7 @@ from hsm_core._internal.stores.postgresql.records import (
 )
 from hsm_core.errors import (
     AuditUnavailableError,
+    HSMError,
     OutcomeUnknownError,
     StoreUnavailableError,
 )
@@ -100,6 +101,7 @@ class ClusterNode:
 
     logs: ClusterLogs
     _heads: HeadsWatch
+    _log_id: str
 
     def __init__(self, database: ClusterDatabase, membership: Membership) -> None:
         self.database = database
@@ -275,6 +277,7 @@ class ClusterNode:
 
             hmac_key: Key of all logs.
         """
+        self._log_id = audit.log_id
         self.logs = ClusterLogs(self.database, hmac_key)
         self._heads = HeadsWatch(audit, self._grown)
 
@@ -342,14 +345,27 @@ class ClusterNode:
         if error is not None:
             self._on_stopped(str(error), isinstance(error, NodeOutdatedError))
 
-    def close(self) -> None:
-        """Leave the cluster, and close the database; once is enough."""
+    def close(self, *, settled: bool = False) -> None:
+        """
+        Leave the cluster, and close the database; once is enough.
+
+        Args:
+            settled: Whether no approval is reserved for what this node does. Its log,
+                which is closed, says whether a change is unfinished.
+        """
         self._naming.stop(_SYNC_SECONDS)
-        self.membership.close()
+        self.membership.close(settled=settled and self._is_log_settled())
         self._worker.stop(_SYNC_SECONDS)
         if self.seen is not None:
             self.seen.mark.close()
         self.database.close()
+
+    def _is_log_settled(self) -> bool:
+        """Return whether the log was closed in order, each intent with its outcome."""
+        with suppress(HSMError):
+            mark = self.logs.log(self._log_id).mark().mark
+            return mark.clean and mark.floor > mark.seq
+        return False
 
 
 def follow_changes(

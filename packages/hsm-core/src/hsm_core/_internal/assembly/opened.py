@@ -292,7 +292,7 @@ class OpenHSM:
         if self._services.inventory.feed is not None:
             self._services.inventory.feed.close()
         if self._cluster is not None:
-            self._cluster.close()
+            self._cluster.close(settled=self._services.consents.is_settled)
         self._store.close()
 
     def _write_last_records(self) -> None:

@@ -336,11 +336,15 @@ class Membership:
                 field="node",
             )
 
-    def close(self) -> None:
+    def close(self, *, settled: bool = False) -> None:
         """
-        Stop beating, and give up the name; nothing may be unfinished.
+        Stop beating, and give up the name.
 
         Without a database the node is left as after a crash.
+
+        Args:
+            settled: Whether nothing of the node is unfinished; otherwise another node
+                settles it, as after a crash.
         """
         self._ends.set()
         for thread in (self._thread, self._settler):
@@ -348,12 +352,14 @@ class Membership:
                 thread.join(self._pace.dead)
         if self._stopped is None:
             with suppress(HSMError):
-                self._database.run(self._leave)
+                self._database.run(
+                    lambda connection: self._leave(connection, settled=settled)
+                )
             self._stopped = NodeFencedError("This node has left the cluster.")
 
-    def _leave(self, connection: ServerConnection) -> None:
+    def _leave(self, connection: ServerConnection, *, settled: bool) -> None:
         epoch = fence.leave(connection, self.node, self.instance)
-        if epoch is not None:
+        if epoch is not None and settled:
             note_settled(connection, self.node, epoch)
 
     # What the thread does.

@@ -93,7 +93,7 @@ class NodeRow(msgspec.Struct, frozen=True):
 
     @property
     def is_unsettled(self) -> bool:
-        """Whether it was fenced, and something of it may be unfinished."""
+        """Whether it left or was fenced, and something of it may be unfinished."""
         return not self.instance and self.settled < self.epoch
 
     @property

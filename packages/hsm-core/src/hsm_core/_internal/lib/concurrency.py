@@ -128,6 +128,12 @@ class Locks:
         )
         self._guard = threading.Lock()
 
+    @property
+    def are_held(self) -> bool:
+        """Whether any lock is held now."""
+        with self._guard:
+            return any(lock.lock.locked() for lock in self._locks.values())
+
     @contextmanager
     def held(self, name: str) -> Iterator[None]:
         """Hold the lock of a name for the duration of a ``with`` block."""
