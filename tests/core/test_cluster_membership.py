@@ -18,6 +18,7 @@ from hsm_core._internal.cluster.membership import (
     NodeFencedError,
     NodeOutdatedError,
 )
+from hsm_core._internal.cluster.node_rows import NodeFacts
 from hsm_core._internal.lib.failpoints import install
 from hsm_core._internal.stores.postgresql.audit_logs import ClusterLogs
 from hsm_core._internal.stores.postgresql.connection import read_location
@@ -170,6 +171,21 @@ def test_name_of_a_dead_process_is_taken_over(cluster: Cluster) -> None:
     with pytest.raises(NodeFencedError):
         dead.check()
     heir.check_fence()
+
+
+def test_beat_of_a_replaced_process_changes_nothing(cluster: Cluster) -> None:
+    """A process that hung and returns leaves the row of its successor alone."""
+    replaced = cluster.join("a")
+    replaced.facts = lambda: NodeFacts(level=LEVEL, version="older")
+    heir = cluster.join("a", pace=HASTE)
+    before = heir.nodes()
+    told: list[NodeFencedError] = []
+    replaced.on_stop = told.append
+    replaced.start()
+    until(lambda: told)
+
+    assert before == heir.nodes()
+    assert "fenced" in str(told[0])
 
 
 def test_dead_node_is_fenced_and_settled_once(cluster: Cluster) -> None:

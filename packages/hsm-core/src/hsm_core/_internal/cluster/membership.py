@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from hsm_core._internal.cluster import fence
 from hsm_core._internal.cluster.death_watch import PACE, DeathWatch, Pace
 from hsm_core._internal.cluster.node_rows import (
+    Beating,
     NodeFacts,
     NodeRow,
     beat,
@@ -378,14 +379,19 @@ class Membership:
     def _beat(self) -> None:
         began = time.monotonic()
         facts, applied = self.facts(), self.applied()
-        beating = self._database.run(
-            lambda connection: beat(
-                connection, self.node, self.instance, facts, applied
-            )
-        )
+
+        def work(connection: ServerConnection) -> Beating:
+            beating = beat(connection, self.node, self.instance, facts, applied)
+            if not beating.is_ours:
+                # Raised here, it rolls back what was written of another process.
+                raise self._lost(fence.read_standing(connection, self.node))
+            return beating
+
+        try:
+            beating = self._database.run(work)
+        except NodeFencedError as error:
+            raise self._stop(error) from None
         ended = time.monotonic()
-        if not beating.is_ours:
-            raise self._stop(self._lost(_standing(self._database, self.node)))
         self.rows, self.cluster_level = beating.rows, beating.level
         self.beaten_at = ended
         self._compare_clocks(beating.time)

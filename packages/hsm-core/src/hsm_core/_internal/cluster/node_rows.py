@@ -140,7 +140,8 @@ def beat(
     Count a beat in the node's row, and read all rows.
 
     It is not synced and waits for no standby: that would hold all beats at once, and
-    each node would take the others for dead.
+    each node would take the others for dead. Callers roll it back if it is not theirs:
+    the row may be that of a process that has the name now.
     """
     connection.execute("SET LOCAL synchronous_commit TO off")
     values = (facts.level, facts.version, facts.policy, facts.log_id)
