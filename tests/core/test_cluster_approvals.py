@@ -235,6 +235,21 @@ def test_decided_elsewhere_while_it_is_read(nodes: list[Node]) -> None:
     assert TAMPERED not in {event.kind for event in events_of(one.hsm)}
 
 
+def test_removed_elsewhere_meanwhile(nodes: list[Node]) -> None:
+    """
+    An approval that another node has removed is not missing on a node that lags.
+    """
+    one, two = nodes
+    asked = ask(person(one.hsm, "ada"), sign(ed25519(one.hsm)))
+    person(one.hsm, "ada").execute(ops.CancelApproval(approval_id=asked.approval_id))
+    one.changes.close()  # Its thread would read the removal soon.
+    assert (asked.approval_id,) == prune_approvals(dual_of(two).register, -1)
+
+    assert not dual_of(one).care.compare()
+    assert 0 == dual_of(one).care.status.findings
+    assert TAMPERED not in {event.kind for event in events_of(one.hsm)}
+
+
 def test_removed_ones_are_gone_for_all(nodes: list[Node], database: str) -> None:
     """
     What one node prunes is no finding on another, nor after a start.

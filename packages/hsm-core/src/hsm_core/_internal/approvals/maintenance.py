@@ -221,8 +221,11 @@ class ApprovalMaintenance:
         # In this order, for what is added meanwhile must not look as if it were gone.
         known = list(self._ledger)
         there = set(self._register.store.approval_ids())
-        for approval_id in known:
-            if approval_id not in there and self._ledger.get(approval_id) is not None:
+        missing = [approval_id for approval_id in known if approval_id not in there]
+        if missing and self.others is not None:
+            self.others.catch_up()  # Another node may have removed them.
+        for approval_id in missing:
+            if self._ledger.get(approval_id) is not None:
                 self._ledger.condemned.setdefault(approval_id, "missing")
                 self._steps.tell(approval_id, "missing")
         return tuple(sorted({*self._ledger.condemned, *self._register.tampered}))
