@@ -117,6 +117,57 @@ def test_a_clock_that_is_ahead_removes_nothing_early(
     assert cluster.first.read("kind", "expired") is None
 
 
+def count_old(connection: psycopg.Connection) -> int:
+    """Return how many expired values there are."""
+    found = connection.execute("SELECT count(*) FROM shared WHERE expires = 0")
+    return int((found.fetchone() or [0])[0])
+
+
+def test_expired_values_go_bit_by_bit(cluster: Cluster, tmp_path: Path) -> None:
+    """Each call removes some until none is left, and waits for none that is locked."""
+    with psycopg.connect(cluster.url) as connection:
+        connection.execute(
+            "INSERT INTO shared (kind, id, owner, value, expires) "
+            "SELECT 'kind', n, '', '', 0 FROM generate_series(1, 2500) AS n"
+        )
+        connection.commit()
+        connection.execute("SELECT 1 FROM shared WHERE id = '7' FOR UPDATE")
+        with opened(cluster.url, "sweeping", tmp_path) as node:
+            assert node.shared is not None
+            left = []
+            for name in ("first", "second", "third"):
+                assert node.shared.add("kind", name, b"one", time.time() + 60)
+                left.append(count_old(connection))
+
+    assert [1500, 500, 1] == left
+
+
+async def test_a_sweep_reads_what_has_expired(
+    postgresql: PostgreSQL, tmp_path: Path
+) -> None:
+    """However many values last, it finds the others by their ends."""
+    url = postgresql.url(postgresql.new_database())
+    with psycopg.connect(url, autocommit=True) as connection:
+        with opened(url, "a", tmp_path) as node:
+            assert node.shared is not None
+            connection.execute(
+                "INSERT INTO shared (kind, id, owner, value, expires) "
+                "SELECT 'kind', n, '', '', 4102444800 "
+                "FROM generate_series(1, 20000) AS n"
+            )
+            connection.execute("ANALYZE shared")
+            node.shared.add("kind", "new", b"one", time.time() + 60)
+
+        def scans() -> int:
+            found = connection.execute(
+                "SELECT idx_scan FROM pg_stat_user_indexes "
+                "WHERE indexrelname = 'shared_expires'"
+            )
+            return int((found.fetchone() or [0])[0])
+
+        await until(lambda: scans() == 1)
+
+
 def sessions_of(shared: SharedState, now: float = 0.0) -> Sessions:
     """Return the sessions of a node, two of each principal."""
     started = time.time() + now

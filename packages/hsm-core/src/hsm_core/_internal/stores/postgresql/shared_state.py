@@ -26,9 +26,12 @@ _READ: Final = "SELECT value FROM shared WHERE kind = $1 AND id = $2"
 _REMOVE: Final = "DELETE FROM shared WHERE kind = $1 AND id = $2"
 _CLEAR: Final = "DELETE FROM shared WHERE kind = $1"
 _SWEEP: Final = (
-    "DELETE FROM shared "
-    "WHERE expires < least($1, extract(epoch FROM clock_timestamp())::bigint - $2)"
+    "DELETE FROM shared WHERE ctid = ANY(ARRAY(SELECT ctid FROM shared "
+    "WHERE expires < least($1, extract(epoch FROM now())::bigint - $2) "
+    "ORDER BY expires LIMIT $3 FOR UPDATE SKIP LOCKED))"
 )
+"""By the index of their ends; it waits for no request that has a value in use."""
+
 _KEEP_OF_OWNER: Final = (
     "DELETE FROM shared WHERE kind = $1 AND id IN (SELECT id FROM shared "
     "WHERE kind = $1 AND owner = $2 AND id <> $3 ORDER BY expires DESC OFFSET $4)"
@@ -54,10 +57,14 @@ _FAILED: Final = (
 """Each time is computed once, not for each row."""
 
 _SWEEP_FAILURES: Final = (
-    "DELETE FROM failures WHERE "
-    "last < (extract(epoch FROM clock_timestamp())::bigint - $1) * 1000000"
+    "DELETE FROM failures WHERE ctid = ANY(ARRAY(SELECT ctid FROM failures "
+    "WHERE last < (extract(epoch FROM now())::bigint - $1) * 1000000 "
+    "ORDER BY last LIMIT $2 FOR UPDATE SKIP LOCKED))"
 )
 _SWEEP_SECONDS: Final = 60.0
+_SWEPT_AT_ONCE: Final = 1000
+"""Rows of each table that one call removes; the next call goes on."""
+
 _LONGEST_FAILURES: Final = 600
 """Seconds for which a failure is kept at most."""
 
@@ -183,7 +190,7 @@ class PostgresSharedState:
 
     def _sweep(self) -> None:
         """
-        Remove expired values now and then.
+        Remove expired values now and then, and at once while there are more.
 
         They have expired by the database's clock, too: a node whose clock is ahead
         would let a spent token count again on the others.
@@ -194,8 +201,12 @@ class PostgresSharedState:
         self._swept_at = now
         before = int(time.time()) - _GRACE_SECONDS
 
-        def work(connection: ServerConnection) -> None:
-            connection.execute(_SWEEP, (before, _GRACE_SECONDS))
-            connection.execute(_SWEEP_FAILURES, (_LONGEST_FAILURES,))
+        def work(connection: ServerConnection) -> bool:
+            values = (before, _GRACE_SECONDS, _SWEPT_AT_ONCE)
+            ended = connection.execute(_SWEEP, values).rowcount
+            old = (_LONGEST_FAILURES, _SWEPT_AT_ONCE)
+            forgotten = connection.execute(_SWEEP_FAILURES, old).rowcount
+            return _SWEPT_AT_ONCE in {ended, forgotten}
 
-        self._database.run(work)
+        if self._database.run(work):
+            self._swept_at = -_SWEEP_SECONDS
