@@ -261,6 +261,31 @@ class TestFind:
         ]
         assert wanted[: query.limit] == store.find(query)
 
+    def test_moving(self, store: ApprovalStore) -> None:
+        """
+        What moves between states that are asked for is always found, and once.
+        """
+        approval = approval_of(1, state=S.GRANTED)
+        store.commit(change_of(approval))
+        query = ApprovalQuery(states=frozenset({S.GRANTED, S.RESERVED}))
+        is_over = threading.Event()
+
+        def look() -> set[int]:
+            sizes = {len(store.find(query))}
+            while not is_over.is_set():
+                sizes.add(len(store.find(query)))
+            return sizes
+
+        with ThreadPoolExecutor(2) as pool:
+            looking = [pool.submit(look) for _ in range(2)]
+            try:
+                for number in range(200):
+                    approval = after(approval, (S.RESERVED, S.GRANTED)[number % 2])
+                    store.commit(change_of(approval))
+            finally:
+                is_over.set()
+            assert [{1}, {1}] == [each.result() for each in looking]
+
 
 class TestLife:
     @pytest.mark.parametrize("row", DURABLE, ids=str)

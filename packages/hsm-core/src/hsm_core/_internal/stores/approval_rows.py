@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterable, Sequence
-from itertools import islice
 from typing import Final
 
 from hsm_core._internal.keyring.documents import is_key_id
@@ -75,13 +73,20 @@ class ApprovalColumns(ApprovalEntries):
 
     def find(self, query: ApprovalQuery, /) -> list[ApprovalEntry]:
         """Return a page; rows that can't be ours are shown as pending."""
-        lists = [self._page(condition, query) for condition in _conditions(query)]
-        merged = heapq.merge(*lists, key=_position, reverse=True)
-        return list(islice(merged, query.limit))
+        pages = [self._page(condition, query) for condition in _conditions(query)]
+        # In one statement, or it misses what moves from one state to another meanwhile.
+        statement = " UNION ALL ".join(
+            f"SELECT * FROM ({page}) AS page"  # noqa: S608 (of this module's words)
+            for page, _ in pages
+        )
+        values = [value for _, own in pages for value in own]
+        entries = map(_entry, self._database.rows(statement, values))
+        return sorted(entries, key=_position, reverse=True)[: query.limit]
 
     def _page(
         self, condition: dict[str, str], query: ApprovalQuery
-    ) -> list[ApprovalEntry]:
+    ) -> tuple[str, list[object]]:
+        """Return the statement of the newest that meet a condition, and its values."""
         statement = "".join(
             [self._select, *(f" AND {column} = ?" for column in condition)]
         )
@@ -89,9 +94,7 @@ class ApprovalColumns(ApprovalEntries):
         if query.after is not None:
             statement += " AND (created_at, approval_id) < (?, ?)"
             values += query.after
-        values.append(query.limit)
-        rows = self._database.rows(statement + _NEWEST, values)
-        return [_entry(row) for row in rows]
+        return statement + _NEWEST, [*values, query.limit]
 
     def replace(self, entries: Iterable[ApprovalEntry], /) -> None:
         """Do nothing, and read nothing: the columns are the entries."""
