@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,15 +19,26 @@ from hsm_core._internal.stores.remote.memory_vault import MemoryVault
 from hsm_core.errors import (
     ConfigurationError,
     KeyNotFoundError,
+    KeyTamperedError,
     OutcomeUnknownError,
     StoreUnavailableError,
 )
 from hsm_core.factory import OpenHSM
 from hsm_core.model import ApprovalState, AuditEvent, Phase
-from tests.core.cluster_nodes import die_at, events, node, open_node, session, verify
+from hsm_core.testing import caller
+from tests.core.cluster_nodes import (
+    die_at,
+    events,
+    node,
+    open_node,
+    session,
+    sql,
+    verify,
+)
 from tests.core.dual_support import approve, ask, ed25519, person, sign
+from tests.core.filesystem_child import die
 from tests.core.forked import was_killed
-from tests.core.node_support import eventually
+from tests.core.node_support import PATIENCE, eventually
 
 
 def create_and_die(url: str, folder: Path, name: str, point: str) -> None:
@@ -103,6 +115,81 @@ def test_a_change_without_outcome(database: str, tmp_path: Path) -> None:
     with node(database, tmp_path, "b") as other:
         eventually(lambda: settled_by_another(other) == ["recovered-committed"])
         assert "late" == session(other).describe("late").name
+
+
+def leave_two_intents(url: str, folder: Path) -> None:
+    """Open a node, and die while it rotates two keys."""
+    hsm = open_node(url, folder, "a")
+    begun = threading.Event()
+    for name in ("bad", "good"):
+        key_id = session(hsm).create_key("ed25519", name=name).key_id
+        (folder / f"{name}.key").write_text(key_id)
+
+    def strike(reached: str) -> None:
+        if reached == "mutation.after_intent":
+            if begun.is_set():
+                die()
+            begun.set()
+            threading.Event().wait()
+
+    with install(strike):
+        rotate = partial(session(hsm).rotate, "bad")
+        threading.Thread(target=rotate, daemon=True).start()
+        assert begun.wait(PATIENCE)
+        session(hsm).rotate("good")
+
+
+FLIP = (
+    "UPDATE keys SET document = set_byte(document, 40, get_byte(document, 40) # 1) "
+    "WHERE key_id = %s"
+)
+"""Alters the document of a key, or puts it right again."""
+
+SETTLED = "SELECT settled >= epoch FROM nodes JOIN fence USING (node) WHERE node = 'a'"
+
+
+def test_an_intent_that_stays_open(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    While one intent can't be decided, the others get one outcome each.
+
+    Once its key is recovered, it gets its own, and nothing of the node is unfinished.
+    """
+    may_settle, settle = threading.Event(), Settlement.settle
+    rounds: list[str] = []
+
+    def settle_later(self: Settlement, name: str, epoch: int) -> None:
+        if may_settle.is_set():
+            settle(self, name, epoch)
+            rounds.append(name)
+
+    def settled() -> list[AuditEvent]:
+        return events(other, lambda event: bool(event.intent_log))
+
+    def is_settled() -> bool:
+        return [(True,)] == sql(database, SETTLED)
+
+    monkeypatch.setattr(Settlement, "settle", settle_later)
+    assert was_killed(partial(leave_two_intents, database, tmp_path))
+    key_id = (tmp_path / "bad.key").read_text()
+    sql(database, FLIP, key_id)
+    with node(database, tmp_path, "b") as other:
+        with pytest.raises(KeyTamperedError):
+            session(other).sign(key_id, b"m")
+        may_settle.set()
+        eventually(lambda: len(rounds) >= 4)
+
+        assert ["recovered-aborted"] == [event.code for event in settled()]
+        assert not is_settled()
+
+        sql(database, FLIP, key_id)
+        recover = ops.RecoverKey(key_id=key_id, reason="put right")
+        other.act_as(caller()).execute(recover)
+        eventually(is_settled)
+
+        assert ["recovered-aborted"] * 2 == [event.code for event in settled()]
+        assert 2 == len({event.operation_id for event in settled()})
     assert {"a", "b"} == verify(database).keys()
 
 

@@ -12,7 +12,7 @@ dead one after its restart, comes to the same outcome.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from hsm_core._internal.audit.reading import RecordSource
 from hsm_core._internal.keyring.journal import Journal, intent_of
@@ -22,9 +22,20 @@ if TYPE_CHECKING:
     from hsm_core._internal.stores.postgresql.audit_logs import ClusterLogs
 
 
+class _Left(NamedTuple):
+    """What a node left at an epoch: journals with its open intents, and its log."""
+
+    epoch: int
+    journals: Sequence[Journal]
+    log: RecordSource
+
+
 class Settlement:
     """
     Settles what dead nodes left unfinished.
+
+    An intent of a key that can't be believed stays open, perhaps for days. The journals
+    are kept until then: read again, each settled intent would get one more outcome.
 
     Args:
         logs: Audit logs of all nodes.
@@ -61,6 +72,7 @@ class Settlement:
         self._journals = journals
         self._settle_reserved = settle_reserved
         self._find_operation = find_operation
+        self._left: dict[str, _Left] = {}
 
     def settle(self, node: str, epoch: int) -> None:
         """
@@ -78,20 +90,28 @@ class Settlement:
             return
         log_id = self._logs.log_of(node)
         if log_id:
-            intents, log = self._logs.open_intents(log_id), self._logs.ended_log(log_id)
+            left = self._left_by(node, epoch, log_id)
             if not self._is_fenced(node, epoch):
                 return  # It was started again, and settles what it left itself.
-            if not self._settle_log([intent_of(each, log_id) for each in intents], log):
+            if not self._settle_left(left):
                 return  # The HSM is locked, or a key can't be believed yet.
+        self._left.pop(node, None)
         self._note_settled(node, epoch)
 
-    def _settle_log(self, intents: Sequence[AuditDraft], log: RecordSource) -> bool:
-        journals = self._journals(intents)
-        for journal in journals:
+    def _left_by(self, node: str, epoch: int, log_id: str) -> _Left:
+        left = self._left.get(node)
+        if left is None or left.epoch != epoch:
+            found, log = self._logs.open_intents(log_id), self._logs.ended_log(log_id)
+            intents = [intent_of(each, log_id) for each in found]
+            left = self._left[node] = _Left(epoch, self._journals(intents), log)
+        return left
+
+    def _settle_left(self, left: _Left) -> bool:
+        for journal in left.journals:
             journal.settle()
-        if any(journal.open for journal in journals):
+        if any(journal.open for journal in left.journals):
             return False
-        self._settle_reserved(log, self._was_committed)
+        self._settle_reserved(left.log, self._was_committed)
         return True
 
     def _was_committed(self, operation_id: str) -> bool:
