@@ -5,12 +5,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from hsm_core._internal.stores.postgresql.connection import connect, read_location
-from hsm_core._internal.stores.postgresql.database import ConnectionPool
+from hsm_core._internal.stores.postgresql.database import (
+    ClusterDatabase,
+    ConnectionPool,
+)
 from hsm_core._internal.stores.postgresql.driver import ServerConnection
+from hsm_core.errors import StoreUnavailableError
 
 PATIENCE = 30.0
 
@@ -74,6 +79,27 @@ def test_close_and_return_at_the_same_time(database: str) -> None:
         connection = _closed_while_it_is_lent(pool)
 
         assert not is_open(connection)
+
+
+def test_listings_leave_connections(database: str) -> None:
+    """While keys are listed for long, others are served; more listings are refused."""
+    opened = ClusterDatabase(read_location(database))
+
+    def listing() -> str:
+        try:
+            opened.rows("SELECT pg_sleep(6)", patience=PATIENCE)
+        except StoreUnavailableError as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor(8) as pool:
+        listings = [pool.submit(listing) for _ in range(8)]
+        while not all(each.done() for each in listings):
+            assert (1,) == opened.row("SELECT 1")
+        told = {each.result() for each in listings}
+    opened.close()
+
+    assert {"", "Too many keys are being listed. Try again."} == told
 
 
 def _closed_while_it_is_lent(pool: ConnectionPool) -> ServerConnection:

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from hsm_core._internal.stores.postgresql.driver import ServerConnection
 
 _CONNECTIONS: Final = 8
+_LISTINGS: Final = 4
+"""How many long listings run at once: beats and changes need connections meanwhile."""
 _ATTEMPTS: Final = 4
 
 T = TypeVar("T")
@@ -74,6 +76,7 @@ class ClusterDatabase:
         finally:
             connection.close()
         self._pool = ConnectionPool(self._connect, _CONNECTIONS)
+        self._listings = threading.BoundedSemaphore(_LISTINGS)
 
     def __repr__(self) -> str:
         return f"<ClusterDatabase {self.location.name!r}>"
@@ -171,11 +174,20 @@ class ClusterDatabase:
 
         Raises:
             IntegrityError: The database is damaged.
-            StoreUnavailableError: It can't be read, or hangs.
+            StoreUnavailableError: It can't be read, or hangs, or too many statements
+                that may take long run already.
         """
         current = self._current
         if current is not None:
             return _fetch(current, statement, values, patience)
+        if patience <= PATIENCE_SECONDS:
+            return self._read(statement, values, patience)
+        with _place_in(self._listings, "Too many keys are being listed. Try again."):
+            return self._read(statement, values, patience)
+
+    def _read(
+        self, statement: str, values: Sequence[object], patience: float
+    ) -> list[Row]:
         with self._connection() as connection:
             try:
                 return _fetch(connection, statement, values, patience)
@@ -298,6 +310,17 @@ def _is_stale(connection: ServerConnection) -> bool:
     return not connection.is_fresh and not connection.has_hung
 
 
+@contextmanager
+def _place_in(room: threading.BoundedSemaphore, refusal: str) -> Iterator[None]:
+    """Take one of a number of places; StoreUnavailableError if none gets free."""
+    if not any(room.acquire(timeout=pause) for pause in pauses(PATIENCE_SECONDS)):
+        raise StoreUnavailableError(refusal)
+    try:
+        yield
+    finally:
+        room.release()
+
+
 class ConnectionPool:
     """
     Connections of one database, made by the threads that need them. Thread-safe.
@@ -330,10 +353,7 @@ class ConnectionPool:
             ConfigurationError: The server does not keep what it acknowledges.
             StoreUnavailableError: None is free, or none can be made.
         """
-        room = self._room
-        if not any(room.acquire(timeout=pause) for pause in pauses(PATIENCE_SECONDS)):
-            raise StoreUnavailableError("The database does not answer.")
-        try:
+        with _place_in(self._room, "The database does not answer."):
             with self._lock:
                 found = self._idle.pop() if self._idle else None
             connection = self._connect() if found is None else found
@@ -341,8 +361,6 @@ class ConnectionPool:
                 yield connection
             finally:
                 self._take_back(connection)
-        finally:
-            self._room.release()
 
     def _take_back(self, connection: ServerConnection) -> None:
         connection.is_fresh = False
