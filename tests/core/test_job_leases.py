@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from hsm_core._internal.cluster import fence
-from hsm_core._internal.cluster.jobs import RETRY_SECONDS, JobLeases, chosen
-from hsm_core._internal.cluster.node_rows import enter
+from hsm_core._internal.cluster.jobs import RETRY_SECONDS, JobLeases
 from hsm_core._internal.stores.postgresql.connection import read_location
 from hsm_core._internal.stores.postgresql.database import ClusterDatabase
 from tests.core.cluster_nodes import node, session
@@ -71,49 +70,36 @@ def test_successor_of_the_same_name(opened: ClusterDatabase) -> None:
     assert (present.epoch,) == opened.row("SELECT epoch FROM leases")
 
 
-def test_jobs_move_when_nodes_come_and_die(opened: ClusterDatabase) -> None:
+def test_jobs_move_when_nodes_die(opened: ClusterDatabase) -> None:
     """
-    Every job has one node; those of a dead one go to others, and back to who returns.
+    Every job has one node, which keeps it; those of a dead one go to another.
     """
-    members = [Member(opened, name) for name in ("a", "b", "c")]
-    leases = {member.node: member.join() for member in members}
+    former, other = Member(opened, "a"), Member(opened, "b")
+    its, theirs = former.join(), other.join()
+    assert all(its.holds(job) for job in JOBS)
+    assert not any(theirs.holds(job) for job in JOBS)
 
-    def owners() -> dict[str, list[str]]:
-        # Who is not chosen gives back what it has; then who is chosen takes it.
-        for job in JOBS:
-            for its in leases.values():
-                its.holds(job)
-        return {j: [n for n, its in leases.items() if its.holds(j)] for j in JOBS}
-
-    first = owners()
-    assert {1} == {len(nodes) for nodes in first.values()}
-    assert first == {job: [chosen(job, leases)] for job in JOBS}
-
-    (gone,) = first["rotation"]
-    member = next(member for member in members if member.node == gone)
-    member.die()
-    old = leases.pop(gone)
-    second = owners()
-    assert {1} == {len(nodes) for nodes in second.values()}
-    assert not any(old.holds(job) for job in JOBS)
-
-    leases[gone] = member.join()
-    assert first == owners()
+    former.die()
+    assert not any(its.holds(job) for job in JOBS)
+    assert all(theirs.holds(job) for job in JOBS)
+    again = former.join()
+    assert not any(again.holds(job) for job in JOBS)
 
 
-def test_a_holder_is_waited_for(opened: ClusterDatabase) -> None:
+def test_a_locked_node_gives_back_its_jobs(opened: ClusterDatabase) -> None:
     """
-    A node that joins and is chosen gets a job only when its holder has given it back.
+    A job of a node that was locked is ended there, and goes to another.
     """
-    one, two = Member(opened, "a"), Member(opened, "b")
-    job = next(name for name in map(str, range(99)) if chosen(name, "ab") == "b")
-    first = one.join()
-    assert first.holds(job)
-    second = two.join()
+    one, two = Member(opened, "a").join(), Member(opened, "b").join()
+    ended: list[bool] = []
+    assert one.holds("rotation")
+    one.is_locked = lambda: True
 
-    assert not second.holds(job)
-    assert not first.holds(job)
-    assert second.holds(job)
+    assert not one.holds("rotation", lambda: ended.append(two.holds("rotation")))
+    assert [False] == ended
+    assert two.holds("rotation")
+    assert not one.holds("rotation")
+    assert "b" == two.holder("rotation")
 
 
 def test_a_holder_that_renews_its_epoch(opened: ClusterDatabase) -> None:
@@ -121,52 +107,33 @@ def test_a_holder_that_renews_its_epoch(opened: ClusterDatabase) -> None:
     A node keeps its leases when it raises its own epoch, and no others.
     """
     one, two = Member(opened, "a"), Member(opened, "b")
-    job = next(name for name in map(str, range(99)) if chosen(name, "ab") == "b")
     first = one.join()
     assert first.holds("of a former process")
     first = one.join()
-    assert first.holds(job)
+    assert first.holds("rotation")
     second = two.join()
     one.renew()
 
-    assert not second.holds(job)
+    assert not second.holds("rotation")
     assert one.epoch == 3
     rows = opened.rows("SELECT name, epoch FROM leases")
-    assert {job: 3, "of a former process": 1} == dict(rows)
+    assert {"rotation": 3, "of a former process": 1} == dict(rows)
 
 
 def test_a_lease_that_is_given_back_late(opened: ClusterDatabase) -> None:
     """
     A process that was fenced while it left does not give back its successor's lease.
     """
-    former, present, other = (Member(opened, name) for name in "aab")
-    job = next(name for name in map(str, range(99)) if chosen(name, "ab") == "b")
+    former, present = Member(opened, "a"), Member(opened, "a")
     its = former.join()
-    assert its.holds(job)
-    other.join()
+    assert its.holds("rotation")
+    its.is_locked = lambda: True
 
     def pause() -> None:
-        other.die()
-        assert present.join().holds(job)
+        assert present.join().holds("rotation")
 
-    assert not its.holds(job, pause)
+    assert not its.holds("rotation", pause)
     assert [("a", present.epoch)] == opened.rows("SELECT node, epoch FROM leases")
-
-
-def test_a_node_that_opens_is_not_chosen(opened: ClusterDatabase) -> None:
-    """
-    A job of a node that still opens its log is another's until it is open.
-    """
-    job = next(name for name in map(str, range(99)) if chosen(name, "ab") == "b")
-    first, second = Member(opened, "a").join(), Member(opened, "b").join()
-    with opened.transaction() as connection:
-        enter(connection, "b", 1)
-    assert first.holds(job)
-    with opened.transaction() as connection:
-        connection.execute("UPDATE nodes SET log_id = 'x'")
-
-    assert not first.holds(job)
-    assert second.holds(job)
 
 
 def test_many_at_once(opened: ClusterDatabase) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -33,7 +34,16 @@ from hsm_core.factory import OpenHSM
 from hsm_core.model import MessageDetail
 from hsm_core.operations import RecoverStore, Status, UpdateKey
 from hsm_core.testing import caller
-from tests.core.cluster_nodes import events, node, open_node, session, sql, verify
+from tests.core.cluster_nodes import (
+    die_at,
+    events,
+    node,
+    open_node,
+    session,
+    sql,
+    verify,
+)
+from tests.core.forked import was_killed
 from tests.core.node_support import eventually
 from tests.postgresql import PostgreSQL
 
@@ -115,6 +125,33 @@ def test_a_dump_that_is_restored(
     with node(database, tmp_path) as hsm:
         assert not locked(hsm)
     assert {"a"} == verify(database).keys()
+
+
+def create_and_die(database: str, folder: Path) -> None:
+    """Open a node, and die while it creates a key."""
+    hsm = open_node(database, folder, "gone")
+    die_at("mutation.after_store", lambda: session(hsm).create_key("ed25519"))
+
+
+def test_settling_beside_a_locked_node(
+    database: str, tmp_path: Path, dump: Callable[[], Dump]
+) -> None:
+    """
+    A node that is locked leaves to another one what a dead node did not finish.
+    """
+    create(database, tmp_path, "first")
+    assert was_killed(partial(create_and_die, database, tmp_path))
+    older = dump()
+    create(database, tmp_path, "second")
+    older.restore()
+
+    with node(database, tmp_path) as hsm, node(database, tmp_path, "b") as other:
+
+        def settled() -> list[str]:
+            return [e.code for e in events(other, lambda e: bool(e.intent_log))]
+
+        assert locked(hsm)
+        eventually(lambda: settled() == ["recovered-committed"])
 
 
 def lose(

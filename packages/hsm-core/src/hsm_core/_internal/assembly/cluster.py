@@ -165,6 +165,7 @@ class ClusterNode:
             self._tell_stopped()
 
         self.membership.on_stop = stop
+        self.jobs.is_locked = lambda: bool(lock.reason)
         self.membership.check()
         changes.fence = self.membership.lock_fence
         if self.seen is not None:

@@ -2,16 +2,14 @@
 """
 Leases of background jobs: each job runs on one node of a cluster at a time.
 
-Jobs are spread over the nodes that live by hashes of their names. A node runs a job if
-it is the one chosen, and if the lease is free: its holder has left, was fenced, or gave
-it back because another is chosen now. A fenced node can't commit anything, so a job
-that it still runs changes nothing.
+A free lease is given to the node that asks first, which keeps it until it leaves, is
+fenced, or gives it back because its HSM is locked. A fenced node can't commit anything,
+so a job that it still runs changes nothing.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
 from hsm_core._internal.cluster import fence
@@ -24,11 +22,6 @@ if TYPE_CHECKING:
 RETRY_SECONDS: Final = 10.0
 """After how many seconds a node asks again for a job that another has."""
 
-_LIVE: Final = (
-    "SELECT node FROM fence WHERE instance IS NOT NULL AND NOT EXISTS "
-    "(SELECT 1 FROM nodes WHERE nodes.node = fence.node AND nodes.log_id = '')"
-)
-"""Without nodes that are opening, which run no jobs yet."""
 _TAKE: Final = (
     "INSERT INTO leases (name, node, epoch) VALUES ($1, $2, $3) "
     "ON CONFLICT (name) DO UPDATE SET node = $2, epoch = $3 "
@@ -50,15 +43,6 @@ class FencedNode(Protocol):
         ...
 
 
-def chosen(job: str, nodes: Iterable[str]) -> str:
-    """Return the node that is to run a job; the same for most jobs if one leaves."""
-    return max(nodes, key=lambda node: _weight(job, node), default="")
-
-
-def _weight(job: str, node: str) -> bytes:
-    return hashlib.sha256(f"{job}\0{node}".encode()).digest()
-
-
 class JobLeases:
     """
     Leases of jobs, as one node has them. Thread-safe.
@@ -67,11 +51,15 @@ class JobLeases:
         database: Of the cluster.
 
         member: This node.
+
+    Attributes:
+        is_locked: Returns whether the HSM is locked: then this node runs no jobs.
     """
 
     def __init__(self, database: ClusterDatabase, member: FencedNode) -> None:
         self._database = database
         self._member = member
+        self.is_locked: Callable[[], bool] = lambda: False
 
     def holds(self, job: str, leave: Callable[[], None] = lambda: None) -> bool:
         """
@@ -83,30 +71,27 @@ class JobLeases:
         Args:
             job: Its name.
 
-            leave: Called before the lease is given back to another node.
+            leave: Called before the lease is given back.
 
         Raises:
             StoreUnavailableError: The database can't be asked.
         """
         node = self._member.node
 
-        def take(connection: ServerConnection) -> bool | None:
+        def take(connection: ServerConnection) -> bool:
             epoch = self._member.epoch
             if not fence.lock(connection, node, epoch):
                 return False
-            live = [name for (name,) in connection.execute(_LIVE).fetchall()]
-            if chosen(job, {*live, node}) != node:
-                return None
             return connection.execute(_TAKE, (job, node, epoch)).rowcount > 0
 
         def give_back(connection: ServerConnection) -> None:
             connection.execute(_GIVE_BACK, (job, node, self._member.epoch))
 
-        taken = self._database.run(take)
-        if taken is None:
-            leave()
-            self._database.run(give_back)
-        return bool(taken)
+        if not self.is_locked():
+            return self._database.run(take)
+        leave()
+        self._database.run(give_back)
+        return False
 
     def holder(self, job: str) -> str:
         """

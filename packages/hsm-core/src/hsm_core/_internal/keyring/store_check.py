@@ -290,7 +290,9 @@ class StoreCheck:
         worker.every(_HEALING_SECONDS, self._judge)
         if self._is_lasting:
             step = self._ground.job_guard("scrubbing", self.scrubber.step)
-            worker.every(_SCRUBBING_SECONDS, step)
+            lock, alone = self._ground.inventory.lock, self.scrubber.step
+            # A locked node has no lease, and finds by itself what is to be recovered.
+            worker.every(_SCRUBBING_SECONDS, lambda: alone() if lock.reason else step())
 
     def _settle_all(self) -> None:
         """Record all committed changes in the audit log; callers hold `committing`."""
