@@ -7,12 +7,13 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from hsm_core._internal.lib.failpoints import install
-from hsm_core.errors import AuditUnavailableError
+from hsm_core.errors import AuditUnavailableError, StoreLockedError
 from hsm_core.factory import open_hsm
 from hsm_core.settings import AuditStoreKind, Settings
 from tests.core.audit_faults import (
@@ -150,3 +151,49 @@ def test_an_hsm_opens_on_a_disk_that_is_slow_for_a_while(
     ):
         assert not list(slow)
         until(lambda: session_of(gateway).status().audit.state == "ok")
+
+
+@pytest.mark.parametrize("kind", [AuditStoreKind.FILE, AuditStoreKind.SQLITE])
+@pytest.mark.parametrize("hanging", ["audit.before_write", "audit.before_sync"])
+def test_a_log_that_was_closed_while_its_disk_hung_can_be_opened_again(
+    tmp_path: Path, kind: AuditStoreKind, hanging: str
+) -> None:
+    """The lock is kept while something may yet be written, and released after that."""
+    settings = Settings(
+        key_dir=tmp_path / "keys",
+        audit_store=kind,
+        audit_log=tmp_path / "log" / "audit.log",
+        audit_sqlite_path=tmp_path / "log" / "audit.sqlite",
+        audit_timeout_seconds=0.3,
+    )
+    hangs, release = threading.Event(), threading.Event()
+
+    def handler(reached: str) -> None:
+        if reached == hanging:
+            hangs.set()
+            release.wait(300)
+
+    def is_open() -> bool:
+        with (
+            suppress(StoreLockedError),
+            open_hsm(settings, master_key=bytes(32), hmac_key=bytes(32)),
+        ):
+            return True
+        return False
+
+    gateway = open_hsm(settings, master_key=bytes(32), hmac_key=bytes(32))
+    with install(handler):
+        caller = threading.Thread(target=_try, args=[session_of(gateway).random, 16])
+        caller.start()
+        assert hangs.wait(60)
+        with pytest.raises(AuditUnavailableError):
+            gateway.close()
+        assert not is_open()
+        release.set()
+        caller.join()
+    until(is_open)
+
+
+def _try(call: Callable[[int], object], given: int) -> None:
+    with suppress(AuditUnavailableError):
+        call(given)

@@ -252,7 +252,6 @@ class DurableAuditLog(BaseAuditLog):
             hmac_key=options.hmac_key,
         )
         self._medium = medium
-        self._reserve = reserve
         self._open_events = recovered.end.open_events()
         self._set_digest_at_open = recovered.end.mark.set_digest
         self._closed = False
@@ -401,16 +400,13 @@ class DurableAuditLog(BaseAuditLog):
         Raises:
             AuditUnavailableError: Something could not be written, now or before; all
                 is released, and the log is left as after a crash. Or writing still
-                hangs; then the lock stays.
+                hangs; then the lock is released once it does no more.
         """
         if self._closed or not self._process.is_this():
             return
         if not self._flusher.close():
-            # The lock stays: what still hangs may yet be written.
             raise AuditUnavailableError("The audit log was not written in time.")
         self._closed = True
-        self._reserve.close()
-        self._medium.close()
         failure = self._flusher.failure
         if failure is not None:
             raise AuditUnavailableError from failure

@@ -268,16 +268,16 @@ class Flusher:
             self._hands_over = True
 
     def close(self) -> bool:
-        """Write and sync what waits, mark the end; return whether the thread ended."""
-        # A caller that hangs in its write holds the lock.
-        if not self._lock.acquire(timeout=self._timeout):
-            return False
-        self._closing = self._is_urgent = True
-        rings = self.must_ring()
-        self._lock.release()
-        if rings:
-            self.ring()
-        self._thread.join(self._timeout)
+        """
+        Write and sync what waits, mark the end, close medium and reserve.
+
+        Returns:
+            Whether that is done. The thread does it as soon as nothing hangs any more.
+        """
+        self._closing = True
+        self.ring()
+        # A caller that hangs in its write holds the lock, so the thread may take twice.
+        self._thread.join(2 * self._timeout)
         return not self._thread.is_alive()
 
     def _hangs(self) -> bool:
@@ -290,18 +290,26 @@ class Flusher:
     # What the thread does.
 
     def _run(self) -> None:
-        going = True
-        while going:
-            try:
-                going = self._turn()
-                if not going:
-                    self._finish()
-            except BaseException as error:
-                # Any failure is reported to waiting callers, and nothing more is
-                # answered.
-                going = self._recover(error)
+        try:
+            while self._goes_on():
+                pass
+        finally:
+            self._reserve.close()
+            self._medium.close()
+
+    def _goes_on(self) -> bool:
+        try:
+            if self._turn():
+                return True
+            self._finish()
+        except BaseException as error:
+            # Any failure is reported to waiting callers, and nothing more is answered.
+            return self._recover(error)
+        return False
 
     def _turn(self) -> bool:
+        # Who still passed `check` by now has enqueued before the lock is taken.
+        is_closing = self._closing
         group, tidies = self._take()
         began = self._busy_since = time.monotonic()
         if group is not None:
@@ -313,7 +321,7 @@ class Flusher:
         if self._reserve_at <= time.monotonic():
             self._retake()
         self._rest(began, len(group.lines) if group else 0)
-        return group is not None or not self._closing
+        return group is not None or not is_closing
 
     def _write(self, group: Group) -> None:
         self._backlog.write(group)
@@ -327,9 +335,9 @@ class Flusher:
                 tidy_at = self._medium.due()
                 due = min(self._backlog.sync_at, tidy_at, self._reserve_at)
                 due = min(due, self._gathers_until)
-                if self._is_urgent or due <= now:
+                if self._is_urgent or self._closing or due <= now:
                     # What is pending, hung or closing is seen to now.
-                    self._is_urgent = self._closing
+                    self._is_urgent = False
                     self._gathers, self._gathers_until = 1, _NEVER
                     group, tidies = self._swap(), tidy_at <= now
                     self._is_writing = tidies or group is not None
@@ -415,7 +423,7 @@ class Flusher:
                 outage.failed_again(again)
                 continue
             with self._lock:
-                self._outage, self._is_urgent = None, self._closing
+                self._outage, self._is_urgent = None, False
                 self._last_outage = outage
                 self._resumes += 1
                 self._is_writing = False
@@ -439,7 +447,7 @@ class Flusher:
                 outage.failed_again(error)
             self._busy_since, self._hung_seconds = None, 0.0
             # Nobody who is refused meanwhile may wake the thread from its pauses.
-            self._is_urgent = self._closing
+            self._is_urgent = False
             last = self._swap()
         self._backlog.fail(error, last)
         failpoint("audit.outage")

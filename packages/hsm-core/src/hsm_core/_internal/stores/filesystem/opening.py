@@ -346,9 +346,10 @@ def check_unlocked(path: Path) -> None:
 
 
 def _locked_error(path: Path) -> StoreLockedError:
-    """Return the error that tells which lock another process holds."""
+    """Return the error that tells which lock is held already."""
     return StoreLockedError(
-        f"{path} is locked: another process uses this store.", path=str(path)
+        f"{path} is locked: another process, or this one, uses this store.",
+        path=str(path),
     )
 
 
