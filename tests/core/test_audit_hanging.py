@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from hsm_core._internal.lib import silence
 from hsm_core._internal.lib.failpoints import install
 from hsm_core.errors import AuditUnavailableError, StoreLockedError
 from hsm_core.factory import open_hsm
@@ -192,6 +193,32 @@ def test_a_log_that_was_closed_while_its_disk_hung_can_be_opened_again(
         release.set()
         caller.join()
     until(is_open)
+
+
+def test_a_start_waits_for_a_record_that_another_thread_still_writes(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What refuses a caller at once does not end a start, which may take longer."""
+    log, writer = begun(path, 1, timeout_seconds=0.3)
+    release = threading.Event()
+    whole = os.write
+
+    def hanging(descriptor: int, data: bytes) -> int:
+        release.wait(300)
+        return whole(descriptor, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", hanging)
+        other = threading.Thread(target=writer.append)
+        other.start()
+        until(lambda: log.health.cause == "hanging")
+        assert not writer.append()
+        threading.Timer(0.1, release.set).start()
+        with silence.opening():
+            log.append([draft(1000)]).wait()
+        other.join()
+    log.close()
+    assert verified(path).clean
 
 
 def _try(call: Callable[[int], object], given: int) -> None:

@@ -34,7 +34,7 @@ from hsm_core._internal.audit.medium import (
 )
 from hsm_core._internal.audit.outage import Outage
 from hsm_core._internal.lib.failpoints import failpoint
-from hsm_core._internal.lib.silence import is_opening
+from hsm_core._internal.lib.silence import is_opening, pauses
 from hsm_core.errors import AuditUnavailableError
 from hsm_core.model import Phase
 from hsm_core.protocols import AuditDraft, AuditHealth, AuditTicket, Clock, UseDraft
@@ -176,7 +176,7 @@ class Flusher:
             raise AuditUnavailableError(outage.sentence) from outage.error
         if self._closing:
             raise AuditUnavailableError("The audit log is closed.")
-        if self._busy_since is not None and self._hangs() and not is_opening():
+        if self._busy_since is not None and self._hangs_too_long():
             raise AuditUnavailableError("The audit log was not written in time.")
         if self._pending.size + self._backlog.open_bytes > MAX_PENDING_BYTES:
             raise AuditUnavailableError(
@@ -198,8 +198,9 @@ class Flusher:
         Raises:
             AuditUnavailableError: One that hangs has it.
         """
-        if not self._hangs():
-            held.extend(map(self._lock.acquire, (True,), (self._timeout,)))
+        if not self._hangs_too_long():
+            seconds = next(pauses(self._timeout))
+            held.extend(map(self._lock.acquire, (True,), (seconds,)))
         if not held[-1]:
             raise AuditUnavailableError("The audit log was not written in time.")
 
@@ -286,6 +287,10 @@ class Flusher:
             return False
         earliest = time.monotonic() - self._timeout
         return any(since is not None and since < earliest for since in (busy, written))
+
+    def _hangs_too_long(self) -> bool:
+        """Return whether a caller must not wait; one that opens the store may."""
+        return self._hangs() and not is_opening()
 
     # What the thread does.
 
