@@ -20,6 +20,7 @@ from hsm_server.config.settings import LogFormat, LogLevel
 from hsm_server.config.tls import ClientSettings, PairFiles, TLSSettings
 from hsm_server.observability.logs import make_logger
 from hsm_server.observability.metrics import Metrics
+from hsm_server.system.background import keep_running
 from hsm_server.tls.files import Contents, read_pair_files, read_stable
 from hsm_server.tls.manager import Task, TLSManager
 from hsm_server.tls.sources import (
@@ -540,6 +541,28 @@ class TestKeeper:
         assert 2 == len(world.published)
         assert 3 == len(world.log("unexpected"))
         assert "S3CRET" not in world.out.getvalue()
+
+    async def test_a_long_run_ends_the_row_of_failures(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What fails once an hour is begun again soon; what fails at once, later."""
+        runs = iter([1.0, 59.0, 3600.0, 0.0])
+        clock = [0.0]
+        pauses: list[float] = []
+
+        async def run() -> None:
+            if seconds := next(runs):
+                clock[0] += seconds
+                raise RuntimeError
+
+        async def sleep(seconds: float) -> None:
+            pauses.append(seconds)
+
+        monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: clock[0])
+        monkeypatch.setattr(asyncio, "sleep", sleep)
+        await keep_running(run, lambda error: None)
+
+        assert [1.0, 2.0, 1.0] == pauses
 
     async def test_a_first_state_that_nobody_can_use_is_an_error(
         self, world: World

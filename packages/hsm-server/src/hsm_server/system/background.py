@@ -20,14 +20,19 @@ async def keep_running(
     Args:
         run: Begins it.
 
-        note: Called with each exception. The pause after it doubles, up to a minute.
+        note: Called with each exception. The pause after it doubles, up to a minute,
+            until a run has lasted for a minute.
     """
+    now = asyncio.get_running_loop().time
     seconds = _AGAIN_SECONDS
     while True:
+        began = now()
         try:
             await run()
             return
         except Exception as error:
             note(error)
+        if now() - began >= _LONGEST_SECONDS:
+            seconds = _AGAIN_SECONDS
         await asyncio.sleep(seconds)
         seconds = min(_LONGEST_SECONDS, 2 * seconds)
