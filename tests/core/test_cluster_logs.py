@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 
 from hsm_core._internal.audit.heads import HeadsWatch
 from hsm_core._internal.audit.record import event_of
+from hsm_core._internal.lib.failpoints import install
 from hsm_core._internal.stores.postgresql.audit_offline import ClusterVerifier
 from hsm_core._internal.stores.postgresql.connection import read_location
 from hsm_core.errors import AuditUnavailableError
@@ -116,6 +119,57 @@ def test_open_intents_of_another_node_are_found(database: str) -> None:
         assert ["b" * 32] == [e.operation_id for e in site.all.open_intents(log_id)]
         assert [] == site.all.open_intents(site.all.log_of("a"))
         assert "" == site.all.log_of("c")
+
+
+def _late(site: Site, point: str, first: Callable[[], object]) -> Callable[[str], None]:
+    """Return what lets a successor of node a do something first, once."""
+    former = site.logs["a"]
+
+    def strike(reached: str) -> None:
+        if reached == point and site.logs["a"] is former:
+            site.open("a")
+            first()
+
+    return strike
+
+
+def test_a_process_that_was_replaced_while_it_closed_its_log(database: str) -> None:
+    """It leaves the end of the log as its successor has noted it."""
+    with site_on(database, "a") as site:
+        former = site.logs["a"]
+        fill(former, 3)
+        late = _late(site, "audit.before_clean_mark", lambda: fill(site.logs["a"], 2))
+        with install(late), pytest.raises(AuditUnavailableError):
+            former.close()
+
+        assert 4 == site.all.log(former.log_id).head().seq
+        assert 5 == verified(database)
+
+
+def test_a_process_that_was_replaced_while_it_pruned(database: str) -> None:
+    """It removes nothing that its successor needs."""
+    with site_on(database, "a") as site:
+        former = site.logs["a"]
+        fill(former, 20)
+
+        def prune_again() -> None:
+            fill(site.logs["a"], 20)
+            assert site.logs["a"].prune(30, "again") is not None
+
+        late = _late(site, "audit.prune.after_record", prune_again)
+        with install(late), pytest.raises(AuditUnavailableError):
+            former.prune(10, "once")
+
+        assert 30 == site.all.log(former.log_id).first_seq
+        assert 12 == verified(database)
+        with suppress(AuditUnavailableError):
+            former.close()
+
+
+def verified(database: str) -> int:
+    """Verify the log of the one node; return how many records it has."""
+    (found,) = ClusterVerifier(read_location(database), KEY).verify()
+    return found.log.records
 
 
 def _append(site: Site, number: int, *, patience: float = 0.0) -> None:

@@ -88,6 +88,7 @@ class PostgresAuditLog(SharedAuditLog):
                 connection,
                 options.hmac_key,
                 recovered.head,
+                view,
                 options.timeout_seconds,
             )
             medium.begin(recovered.end.mark)

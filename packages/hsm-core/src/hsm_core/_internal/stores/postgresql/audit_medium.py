@@ -25,6 +25,7 @@ from hsm_core._internal.audit.medium import (
     Tail,
 )
 from hsm_core._internal.audit.reasons import Reason, tampered
+from hsm_core._internal.audit.shared_groups import ClusterView
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.stores.audit_rows import (
     CHUNK,
@@ -35,6 +36,8 @@ from hsm_core._internal.stores.audit_rows import (
 from hsm_core._internal.stores.postgresql.audit_rows import (
     DROP_BASELINES,
     INSERT_BASELINE,
+    LOCK_FENCE,
+    NOTE_HEAD,
     PostgresTables,
     RecordReader,
     insert_group,
@@ -45,7 +48,12 @@ from hsm_core._internal.stores.postgresql.connection import (
     postgres_errors,
     run,
 )
-from hsm_core.errors import AuditTamperedError, HSMError, StorageFullError
+from hsm_core.errors import (
+    AuditTamperedError,
+    HSMError,
+    StorageFullError,
+    StoreUnavailableError,
+)
 
 if TYPE_CHECKING:
     from hsm_core._internal.stores.postgresql.database import ClusterDatabase
@@ -67,6 +75,9 @@ class PostgresMedium(DatabaseMedium):
 
         stored: The head mark as it is in the database.
 
+        view: Says which node writes it, under which epoch: once that was fenced, it
+            changes nothing.
+
         patience_seconds: How long a statement may take.
     """
 
@@ -78,9 +89,11 @@ class PostgresMedium(DatabaseMedium):
         connection: ServerConnection,
         hmac_key: bytes,
         stored: StoredHead,
+        view: ClusterView,
         patience_seconds: float,
     ) -> None:
         super().__init__(hmac_key, stored)
+        self._view = view
         self._database = database
         self._connection = connection
         self._patience = patience_seconds
@@ -96,7 +109,7 @@ class PostgresMedium(DatabaseMedium):
         Note that the log is in use, before anything is added.
 
         Raises:
-            MediumError: It can't be noted.
+            MediumError: It can't be noted, or the node was fenced.
         """
         self._note(mark)
         failpoint("audit.open.after_mark")
@@ -170,9 +183,10 @@ class PostgresMedium(DatabaseMedium):
             raise MediumError(Cause.SYNC)
 
     def _note(self, mark: HeadMark) -> None:
-        statement = "UPDATE logs SET head = $2 WHERE log_id = $1"
+        values = (self._log_id, self._head(mark), self._view.node, self._view.epoch)
         with self._statement():
-            run(self._connection, statement, (self._log_id, self._head(mark)))
+            if not run(self._connection, NOTE_HEAD, values).rowcount:
+                raise MediumError(Cause.WRITE)
         self._counter += 1
 
     def prepare_sync(self, _mark: HeadMark, /) -> None:
@@ -296,10 +310,14 @@ class PostgresMedium(DatabaseMedium):
             return PostgresTables(connection, self._log_id).first()
 
     def _change(self, statement: str, values: tuple[object, ...]) -> int:
+        def change(connection: ServerConnection) -> int:
+            fence = (self._view.node, self._view.epoch)
+            if run(connection, LOCK_FENCE, fence).fetchone() is None:
+                raise StoreUnavailableError
+            return run(connection, statement, values).rowcount
+
         with log_errors():
-            return self._database.run(
-                lambda connection: run(connection, statement, values).rowcount
-            )
+            return self._database.run(change)
 
     def close(self) -> None:
         """Close the connection for writing."""

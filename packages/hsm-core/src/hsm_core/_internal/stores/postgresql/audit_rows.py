@@ -72,6 +72,12 @@ DROP_BASELINES: Final = (
     "DELETE FROM baselines WHERE ctid = ANY(ARRAY(SELECT ctid FROM baselines "
     "WHERE log_id = $1 AND next_seq <> $2 LIMIT $3))"
 )
+LOCK_FENCE: Final = "SELECT 1 FROM fence WHERE node = $1 AND epoch = $2 FOR SHARE"
+NOTE_HEAD: Final = (
+    "WITH mine AS MATERIALIZED "
+    "(SELECT 1 FROM fence WHERE node = $3 AND epoch = $4 FOR SHARE) "
+    "UPDATE logs SET head = $2 WHERE log_id = $1 AND EXISTS (SELECT 1 FROM mine)"
+)
 
 _BLOCK_ROWS: Final = 256
 
