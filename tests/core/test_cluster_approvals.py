@@ -6,16 +6,22 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import pytest
 
 from hsm_core import errors
 from hsm_core import operations as ops
-from hsm_core._internal.approvals.journal import TAMPERED, ApprovalSetDigest
+from hsm_core._internal.approvals.journal import (
+    TAMPERED,
+    ApprovalAnchor,
+    ApprovalSetDigest,
+)
 from hsm_core._internal.approvals.maintenance import DualControl, prune_approvals
+from hsm_core._internal.cluster import approvals
 from hsm_core._internal.lib.failpoints import install
+from hsm_core._internal.stores.postgresql.feed import KEY, Change
 from hsm_core.model import ApprovalDemand, ApprovalState, KeyInfo
 from tests.core.dual_support import (
     TWO_PEOPLE,
@@ -248,6 +254,53 @@ def test_removed_elsewhere_meanwhile(nodes: list[Node]) -> None:
     assert not dual_of(one).care.compare()
     assert 0 == dual_of(one).care.status.findings
     assert TAMPERED not in {event.kind for event in events_of(one.hsm)}
+
+
+def test_removed_while_all_are_read_again(
+    nodes: list[Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    An approval that another node removes while a node reads all of them stays gone.
+    """
+    one, two = nodes
+    asked = ask(person(one.hsm, "ada"), sign(ed25519(one.hsm)))
+    person(one.hsm, "ada").execute(ops.CancelApproval(approval_id=asked.approval_id))
+    others = dual_of(one).care.others
+    assert others is not None
+    others.catch_up()
+    one.changes.close()  # Its thread would read the removal now or later.
+    one.changes.publish(Change(KEY))
+    sum_of = ApprovalSetDigest.sum_of
+    gone: list[str] = []
+
+    with ThreadPoolExecutor(1) as follower:
+
+        def remove(self: ApprovalSetDigest, anchors: dict[str, ApprovalAnchor]) -> int:
+            if not gone:
+                gone.extend(prune_approvals(dual_of(two).register, -1))
+                wait([follower.submit(one.changes.catch_up)], 1.0)
+            return sum_of(self, anchors)
+
+        monkeypatch.setattr(ApprovalSetDigest, "sum_of", remove)
+        others.catch_up()
+
+    assert [asked.approval_id] == gone
+    assert not dual_of(one).care.compare()
+
+
+def test_a_long_history(nodes: list[Node], monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    All changes of approvals are read although that takes longer than a request may.
+    """
+    one, two = nodes
+    asked = ask(person(one.hsm, "ada"), sign(ed25519(one.hsm)))
+    slow = approvals._NEWEST.replace(  # noqa: SLF001 (millions of them take as long)
+        "FROM changes", "FROM (SELECT pg_sleep(3)) AS slept, changes"
+    )
+    monkeypatch.setattr(approvals, "_NEWEST", slow)
+    two.changes.publish(Change(KEY))
+
+    approve(person(one.hsm, "ben"), asked)
 
 
 def test_removed_ones_are_gone_for_all(nodes: list[Node], database: str) -> None:

@@ -19,6 +19,8 @@ from hsm_core._internal.approvals.journal import (
     FollowedApprovals,
 )
 from hsm_core._internal.cluster.changes import Changes
+from hsm_core._internal.lib import silence
+from hsm_core._internal.stores.postgresql.connection import run
 from hsm_core._internal.stores.postgresql.database import ClusterDatabase
 from hsm_core._internal.stores.postgresql.feed import APPROVAL, Change
 from hsm_core.errors import IntegrityError
@@ -32,7 +34,8 @@ _MADE: Final = "SELECT 1 FROM changes WHERE kind = $1 AND subject = $2 AND diges
 _COUNT: Final = "SELECT count(*) FROM approvals WHERE state = $1"
 _ANY: Final = ApprovalState.PENDING
 """State of an approval of which the feed says none; nothing is decided by it."""
-_ATTEMPTS: Final = 8
+_LOADING_SECONDS: Final = 60.0
+"""A million changes take a second or two."""
 
 
 class ApprovalChanges(FollowedApprovals):
@@ -75,7 +78,7 @@ class ApprovalChanges(FollowedApprovals):
         """
         self._changes.catch_up()
         # A thread that finds the states fresh must not find them half loaded.
-        with self._loading:
+        with silence.task(), self._loading:
             if self._is_stale:
                 try:
                     self._load()
@@ -115,20 +118,22 @@ class ApprovalChanges(FollowedApprovals):
 
     def _load(self) -> None:
         """Take the last change of each approval, whose sum the cluster's state has."""
-        for _ in range(_ATTEMPTS):
+        # Applied meanwhile, a removal would be undone here.
+        with self._database.reading() as connection, self._changes.held():
             self._is_stale = False
-            position, digest = self._changes.applied, self._changes.approvals_digest
-            rows = self._database.rows(_NEWEST, (APPROVAL, position.revision))
+            with connection.patiently(_LOADING_SECONDS):
+                values = (APPROVAL, self._changes.applied.revision)
+                rows = run(connection, _NEWEST, values).fetchall()
             anchors = {
                 approval_id: ApprovalAnchor(generation, sha256, _ANY)
                 for approval_id, generation, sha256 in rows
                 if sha256
             }
-            if self._ledger.sum_of(anchors) == int.from_bytes(digest, "big"):
-                for approval_id, anchor in anchors.items():
-                    self._ledger.advance(approval_id, anchor)
-                self._ledger.remove(name for name, _, sha256 in rows if not sha256)
-                return
-            self._is_stale = True
-            self._changes.catch_up()
-        raise IntegrityError("The changes of approvals were altered in the database.")
+            total = int.from_bytes(self._changes.approvals_digest, "big")
+            if self._ledger.sum_of(anchors) != total:
+                raise IntegrityError(
+                    "The changes of approvals were altered in the database."
+                )
+            for approval_id, anchor in anchors.items():
+                self._ledger.advance(approval_id, anchor)
+            self._ledger.remove(name for name, _, sha256 in rows if not sha256)

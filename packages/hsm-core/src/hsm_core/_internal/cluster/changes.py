@@ -17,7 +17,7 @@ import hmac
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -232,6 +232,10 @@ class Changes(ChangeFeed, FollowedFeed):
             self._trust = trust
             for call in self._on_trust:
                 call(trust.document)
+
+    def held(self) -> AbstractContextManager[object]:
+        """Return a context within which nothing is applied here."""
+        return self._lock
 
     def begin_following(self) -> None:
         """Follow the feed from now on, in a thread."""
