@@ -308,6 +308,29 @@ def test_a_reservation_that_is_left(
         eventually(lambda: ben.execute(get).state is ApprovalState.CONSUMED)
 
 
+def test_a_reservation_that_can_not_be_settled_yet(
+    database: str, tmp_path: Path, policy: Path
+) -> None:
+    """
+    A dead node counts as settled only once its reserved approvals are, too.
+    """
+    failures: list[str] = []
+    is_back = threading.Event()
+
+    def fail(reached: str) -> None:
+        if reached == "approval.before_settling" and not is_back.is_set():
+            failures.append(reached)
+            raise StoreUnavailableError
+
+    work = partial(ask_and_die, database, tmp_path, "a", "approval.reserved")
+    assert was_killed(work)
+    with install(fail), node(database, tmp_path, "b", policy_config=policy):
+        eventually(lambda: len(failures) >= 3)
+        assert [(False,)] == sql(database, SETTLED)
+        is_back.set()
+        eventually(lambda: sql(database, SETTLED) == [(True,)])
+
+
 def test_settling_late(
     database: str, tmp_path: Path, policy: Path, settlements: list[Settlement]
 ) -> None:

@@ -141,9 +141,12 @@ class ApprovalMaintenance:
         self,
         log: RecordSource,
         was_committed: Callable[[str], bool | None] = lambda _: None,
-    ) -> None:
+    ) -> bool:
         """
         Settle the reservations of operations that a log has; its node is dead.
+
+        Returns:
+            Whether none of them is left, to be settled later.
 
         Args:
             log: The audit log, complete.
@@ -154,7 +157,8 @@ class ApprovalMaintenance:
         Raises:
             HSMError: Store or audit log can't be used.
         """
-        holds = list(self._holds(log.log_id if self.others is not None else ""))
+        log_id = log.log_id if self.others is not None else ""
+        holds = list(self._holds(log_id))
         found = _trace(log, holds)
         for hold in holds:
             done = found.get(hold.operation_id)
@@ -162,6 +166,7 @@ class ApprovalMaintenance:
             if done is None:
                 done = was_committed(hold.operation_id)
             self._consents.settle(hold, done=done)
+        return not holds or next(self._holds(log_id), None) is None
 
     def _holds(self, log_id: str) -> Iterator[ApprovalReservation]:
         for entry in self._register.entries(frozenset({ApprovalState.RESERVED})):

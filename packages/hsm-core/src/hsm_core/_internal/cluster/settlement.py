@@ -51,6 +51,7 @@ class Settlement:
 
         settle_reserved: Settles the reservations of approvals that a log has; given
             the log, and a function that says whether an operation was committed.
+            Returns whether none is left.
 
         find_operation: Returns where an operation id stands; `KeyStore.find_operation`.
     """
@@ -62,7 +63,7 @@ class Settlement:
         is_fenced: Callable[[str, int], bool],
         note_settled: Callable[[str, int], None],
         journals: Callable[[Sequence[AuditDraft]], Sequence[Journal]],
-        settle_reserved: Callable[[RecordSource, Callable[[str], bool]], None],
+        settle_reserved: Callable[[RecordSource, Callable[[str], bool]], bool],
         find_operation: Callable[[str], OperationMark | None],
     ) -> None:
         self._logs = logs
@@ -94,7 +95,7 @@ class Settlement:
             if not self._is_fenced(node, epoch):
                 return  # It was started again, and settles what it left itself.
             if not self._settle_left(left):
-                return  # The HSM is locked, or a key can't be believed yet.
+                return  # A key can't be believed yet, or an approval not be written.
         self._left.pop(node, None)
         self._note_settled(node, epoch)
 
@@ -111,8 +112,7 @@ class Settlement:
             journal.settle()
         if any(journal.open for journal in left.journals):
             return False
-        self._settle_reserved(left.log, self._was_committed)
-        return True
+        return self._settle_reserved(left.log, self._was_committed)
 
     def _was_committed(self, operation_id: str) -> bool:
         mark = self._find_operation(operation_id)
