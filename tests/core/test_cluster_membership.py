@@ -5,6 +5,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from hsm_core._internal.cluster.membership import (
     NodeFencedError,
     NodeOutdatedError,
 )
-from hsm_core._internal.cluster.node_rows import NodeFacts
+from hsm_core._internal.cluster.node_rows import NodeFacts, enter
 from hsm_core._internal.lib.failpoints import install
 from hsm_core._internal.stores.postgresql.audit_logs import ClusterLogs
 from hsm_core._internal.stores.postgresql.connection import read_location
@@ -216,6 +217,24 @@ def test_dead_node_is_fenced_and_settled_once(cluster: Cluster) -> None:
     with pytest.raises(InvalidInputError):
         watcher.retire("a")
     assert cluster.join("b").epoch > dead.epoch + 1
+
+
+def test_a_node_that_is_retired_while_it_starts(cluster: Cluster) -> None:
+    """A node that has just got its name again stays in the list of nodes."""
+    watcher = cluster.join("a")
+    cluster.join("b").close(settled=True)
+    before = {row.node: row.epoch for row in watcher.nodes()}
+    waits = "SELECT 1 FROM pg_locks WHERE NOT granted"
+    database = cluster.database("b", "i" * 8)
+    with ThreadPoolExecutor(1) as operator:
+        with database.transaction() as connection:
+            assert fence.take(connection, "b", "i" * 8, before["b"])
+            enter(connection, "b", LEVEL)
+            retired = operator.submit(watcher.retire, "b")
+            until(lambda: connection.execute(waits).fetchone())
+        with pytest.raises(InvalidInputError):
+            retired.result()
+    assert states(watcher) == {"a": "live", "b": "live"}
 
 
 def test_sessions_of_a_fenced_node_are_ended(cluster: Cluster) -> None:

@@ -32,9 +32,11 @@ _FACTS: Final = (
 )
 _SETTLED: Final = "UPDATE nodes SET settled = $2 WHERE node = $1 AND settled < $2"
 _FORGET: Final = (
-    "DELETE FROM nodes USING fence WHERE nodes.node = $1 AND fence.node = nodes.node "
-    "AND fence.instance IS NULL AND nodes.settled >= fence.epoch RETURNING 1"
+    "WITH gone AS MATERIALIZED (SELECT node, epoch FROM fence "
+    "WHERE node = $1 AND instance IS NULL FOR SHARE) DELETE FROM nodes USING gone "
+    "WHERE nodes.node = gone.node AND nodes.settled >= gone.epoch RETURNING 1"
 )
+"""Waits for a process that is just getting the name."""
 _LEVEL: Final = "SELECT level FROM cluster FOR SHARE"
 _LOCK: Final = "SELECT level FROM cluster FOR UPDATE"
 _LEAST: Final = (
