@@ -157,6 +157,24 @@ def test_the_password_of_a_client_certificate_is_its_pin(tmp_path: Path) -> None
         open_access(Invocation(settings, Output()), "pkcs11", pin=b"1234")
 
 
+def test_a_pin_that_is_too_long_is_wrong(tmp_path: Path) -> None:
+    """No part of it is taken for the password, and it counts as a try."""
+    path = tmp_path / "client.p12"
+    issued = self_signed_root("Test authority").issue("ada")
+    password = BestAvailableEncryption(b"4" * 256)
+    path.write_bytes(
+        serialize_key_and_certificates(
+            None, issued.key, issued.certificate, None, password
+        )
+    )
+    settings = ClientSettings(endpoint="https://localhost:1", client_cert=path)
+    access = Access("pkcs11", Server(settings), notify=lambda note: None)
+
+    with pytest.raises(WrongPinError) as wrong:
+        access.log_in(b"4" * 257)
+    assert MAX_WRONG_PINS - 1 == wrong.value.facts["tries_left"]
+
+
 @pytest.mark.parametrize("is_encrypted", [True, False])
 def test_only_an_encrypted_key_takes_a_pin(tmp_path: Path, is_encrypted: bool) -> None:
     """A file that says ENCRYPTED beside a key in clear takes no PIN."""

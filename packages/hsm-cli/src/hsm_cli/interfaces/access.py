@@ -267,10 +267,12 @@ class Access:
         self._wrong = 0
 
     def _is_right(self, pin: bytes) -> bool:
+        if len(pin) > MAX_PIN_BYTES:
+            return False
         if self._pin:
             return hmac.compare_digest(self._pin, pin)
         try:
-            self._connector.open(pin[: MAX_PIN_BYTES + 1].decode())
+            self._connector.open(pin.decode())
         except (UnicodeDecodeError, WrongPinError):
             return False
         self._opening = self._opening or next(self._openings)
