@@ -7,6 +7,7 @@ import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.exceptions import InvalidSignature
@@ -37,10 +38,12 @@ from cryptography.hazmat.primitives.serialization import (
 from hsm_cli.interfaces.access import Access, Server
 from hsm_cli.interfaces.access import LocalProgram as Caller
 from hsm_cli.interfaces.pkcs11 import constants as ck
+from hsm_cli.interfaces.pkcs11 import derivation, generation
 from hsm_cli.interfaces.pkcs11.application import Library
 from hsm_cli.interfaces.pkcs11.errors import CryptokiError
 from hsm_cli.interfaces.pkcs11.general import get_mechanism_info, get_mechanism_list
 from hsm_cli.interfaces.pkcs11.mechanisms import mechanism_types
+from hsm_cli.interfaces.pkcs11.objects import KeyObject
 from hsm_cli.interfaces.pkcs11.public_parts import OCTET_STRING, der
 from hsm_client.settings import ClientSettings
 from hsm_core.algorithms import Algorithm
@@ -930,16 +933,30 @@ def test_ecdh(program: Program, curve: str, kdf: int) -> None:
     assert hmac.digest(expected, b"hello", "sha256") == mac
 
 
-def test_ecdh_takes_the_version_of_its_handle(token: Token, program: Program) -> None:
-    """After a rotation, a program that has the old handle derives nothing."""
+@pytest.mark.parametrize("is_race", [False, True])
+def test_ecdh_takes_the_version_of_its_handle(
+    token: Token, program: Program, is_race: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a rotation, even in between, a program with the old handle has no key."""
     hsm = token.access.hsm(Caller())
+    name = "raced" if is_race else "rotated"
     public, private = program.pair(
         ck.CKM_EC_KEY_PAIR_GEN,
-        [(ck.CKA_EC_PARAMS, data(P256)), (ck.CKA_LABEL, data(b"rotated"))],
+        [(ck.CKA_EC_PARAMS, data(P256)), (ck.CKA_LABEL, data(name.encode()))],
         [(ck.CKA_DERIVE, flag(True)), (ck.CKA_TOKEN, flag(True))],
     )
     _, point = agreed(program.public_key(public))
-    hsm.execute(RotateKey(key_id="rotated"))
+    before = hsm.execute(ListKeys(per_page=100)).items
+    rotate = RotateKey(key_id=name)
+    if is_race:
+
+        def added(*given: Any) -> tuple[KeyObject, ...]:
+            hsm.execute(rotate)
+            return generation.added(*given)
+
+        monkeypatch.setattr(derivation, "added", added)
+    else:
+        hsm.execute(rotate)
     parameter = b"\1" + ulong(ck.CKD_NULL) + block(b"") + block(point)
 
     with refused(ck.CKR_KEY_FUNCTION_NOT_PERMITTED):
@@ -947,6 +964,8 @@ def test_ecdh_takes_the_version_of_its_handle(token: Token, program: Program) ->
             *(62, "uMuaA", mechanism(ck.CKM_ECDH1_DERIVE, parameter), ulong(private)),
             template([(ck.CKA_KEY_TYPE, number(ck.CKK_AES))]),
         )
+    after = hsm.execute(ListKeys(per_page=100)).items
+    assert {key.key_id for key in before} == {key.key_id for key in after}
 
 
 def agreed(public: object) -> tuple[bytes, bytes]:

@@ -69,8 +69,7 @@ def derive_key(
     base.require_mechanism(mechanism.kind)
     require_no_login(base)
     algorithm, wanted = _wanted(session, base, function, found)
-    # The HSM derives from the current version.
-    base.require_version(session.hsm.execute(DescribeKey(key_id=base.key_id)).version)
+    _require_current(session, base)
     operation = DeriveKey(
         algorithm=algorithm,
         base_key_id=base.key_id,
@@ -80,11 +79,22 @@ def derive_key(
         info=parameter.shared,
     )
     try:
-        return added(session, wanted, operation)[0].handle
+        (derived,) = added(session, wanted, operation)
     except InvalidInputError as error:
         if error.facts.get("field") != "peer_public_key":
             raise
         raise CryptokiError(ck.CKR_MECHANISM_PARAM_INVALID, str(error)) from None
+    try:
+        _require_current(session, base)
+    except CryptokiError:
+        session.application.inventory.destroy(derived)
+        raise
+    return derived.handle
+
+
+def _require_current(session: Session, base: KeyObject) -> None:
+    """Check that the HSM, which derives from the current version, takes this one."""
+    base.require_version(session.hsm.execute(DescribeKey(key_id=base.key_id)).version)
 
 
 def derive_key_2(
