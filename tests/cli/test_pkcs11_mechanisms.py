@@ -403,10 +403,14 @@ def test_oaep(program: Program) -> None:
 
 def test_pkcs1_decryption_is_refused(token: Token, program: Program) -> None:
     """No policy names it, so the HSM denies it, and the denial is in the audit log."""
+    hsm = token.access.hsm(Caller())
+    query = ListAuditEvents(kind=("DecryptPKCS1",), code="access_denied", limit=1000)
+    before = len(hsm.execute(query).items)
     _, private = rsa_pair(program, ck.CKA_DECRYPT)
 
     with refused(ck.CKR_FUNCTION_REJECTED):
         program.decrypt(mechanism(ck.CKM_RSA_PKCS), private, bytes(256))
+    assert before + 1 == len(hsm.execute(query).items)
 
 
 def test_wrapping(program: Program) -> None:
