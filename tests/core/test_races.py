@@ -43,9 +43,11 @@ def test_looking_while_it_changes(tmp_path: Path) -> None:
             pool.submit(look, lambda: session.versions(key)),
             pool.submit(look, lambda: list(session.keys())),
         ]
-        for _ in range(60):
-            session.rotate(key)
-        stop.set()
+        try:
+            for _ in range(60):
+                session.rotate(key)
+        finally:
+            stop.set()
         for look_out in looking:
             look_out.result()
 
