@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ import pytest
 
 from hsm_core import operations as ops
 from hsm_core._internal.lib import silence
+from hsm_core._internal.stores.postgresql.connection import connect, read_location
 from hsm_core._internal.stores.postgresql.database import ClusterDatabase
 from hsm_core._internal.stores.postgresql.records import ClusterKeyStore
 from hsm_core.errors import (
@@ -30,7 +32,7 @@ from hsm_core.testing import caller
 from tests.core.cluster_nodes import store_at
 from tests.core.key_support import change_of, document_of, key_id_of, operation_of
 from tests.core.postgresql_proxy import CommitProxy, Cut
-from tests.postgresql import PostgreSQL
+from tests.postgresql import PORT, PostgreSQL
 from tests.self_tests import open_tested
 
 _PATIENCE = 60.0
@@ -243,6 +245,25 @@ def test_hsm_hangs(server: PostgreSQL, tmp_path: Path) -> None:
             assert {"signer", "after"} == {found.name for found in session.keys()}
             assert () == hsm.act_as(caller()).execute(ops.VerifyStore()).findings
             hsm.act_as(caller()).execute(ops.VerifyAudit())
+
+
+def test_silent_server(tmp_path: Path) -> None:
+    """
+    An attempt to connect that takes too long leaves no open connection.
+    """
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / f".s.PGSQL.{PORT}"))
+        listener.listen()
+        address = f"postgresql://ferrohsm@/ferrohsm?host={tmp_path}&port={PORT}"
+        with pytest.raises(StoreUnavailableError) as caught:
+            connect(read_location(address, name="store"))
+        peer, _ = listener.accept()
+        with peer:
+            peer.settimeout(_PATIENCE)
+            while peer.recv(4096):
+                pass
+
+    assert "can't be reached" in str(caught.value)
 
 
 def test_locked_row(store: ClusterKeyStore) -> None:

@@ -93,7 +93,11 @@ class ServerConnection(psycopg.Connection[Row]):
             psycopg.Error: None of the hosts can be reached, or not in time.
         """
         _attempt.seconds = max(seconds_left(), 0) / hosts
-        return cls.connect(conninfo, autocommit=True)
+        try:
+            return cls.connect(conninfo, autocommit=True)
+        except psycopg.Error as error:
+            # A frame of the driver holds the error and its connection, in a circle.
+            raise error.with_traceback(None) from None
 
     @classmethod
     def _connect_gen(cls, *arguments: Any, **options: Any) -> PQGenConn[Self]:
