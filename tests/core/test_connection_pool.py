@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import psycopg
 import pytest
+from psycopg.waiting import Ready, Wait
 
 from hsm_core._internal.stores.postgresql.connection import connect, read_location
 from hsm_core._internal.stores.postgresql.database import (
@@ -60,6 +62,23 @@ def test_an_interrupt_costs_no_connection(pool: ConnectionPool) -> None:
 
     with pool.lent() as connection:
         assert is_open(connection)
+
+
+def test_a_lost_wait_is_ended(pool: ConnectionPool) -> None:
+    """What is waited for through a lost connection ends then, not later by Python."""
+
+    def statement(connection: ServerConnection) -> Generator[Wait, Ready | int, None]:
+        try:
+            connection.abandon()
+            yield Wait.R
+        finally:
+            raise psycopg.OperationalError("complaint")
+
+    with (
+        pytest.raises(psycopg.OperationalError, match="closed"),
+        pool.lent() as connection,
+    ):
+        connection.wait(statement(connection))
 
 
 def test_a_closed_pool_keeps_nothing(pool: ConnectionPool) -> None:

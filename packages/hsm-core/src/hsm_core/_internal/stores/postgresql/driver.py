@@ -130,10 +130,12 @@ class ServerConnection(psycopg.Connection[Row]):
         """
         try:
             return self._wait(gen, self.patience if timeout is None else timeout)
-        except psycopg.Error:
-            raise
-        except BaseException:
-            self.abandon()
+        except BaseException as error:
+            if not isinstance(error, psycopg.Error):
+                self.abandon()
+            # Closed later by Python, it would complain of the closed connection.
+            with suppress(psycopg.Error, RuntimeError):
+                gen.close()
             raise
 
     def _wait(self, gen: PQGen[RV], patience: float) -> RV:
@@ -150,11 +152,7 @@ class ServerConnection(psycopg.Connection[Row]):
             return result
         self.has_hung = True
         self.abandon()
-        error = psycopg.OperationalError("The server did not answer.")
-        # Closed later by Python, it would complain of the closed connection.
-        with suppress(psycopg.Error):
-            gen.throw(error)
-        raise error
+        raise psycopg.OperationalError("The server did not answer.")
 
     @contextmanager
     def patiently(self, seconds: float) -> Iterator[None]:
