@@ -29,7 +29,7 @@ from hsm_core.operations import (
     ShowPolicy,
     Sign,
 )
-from hsm_core.protocols import SharedTrust
+from hsm_core.protocols import AuditLog, SharedTrust
 from hsm_core.testing import caller
 from tests.core.cluster_nodes import events, node, open_node, session, sql
 from tests.core.node_child import execute_as
@@ -167,6 +167,8 @@ class TestNames:
         a.declare(KIND, trusted=SECOND)
 
         eventually(lambda: {"one"} == b.withdrawn(KIND, FIRST))
+        # Closed before it heals, an audit log fails.
+        eventually(lambda: {"ok"} == {audit_of(hsm).health.state for hsm in nodes})
 
     def test_unknown_outcome(
         self, nodes: list[OpenHSM], monkeypatch: pytest.MonkeyPatch
@@ -237,6 +239,11 @@ class TestNames:
             feed._take(connection, start, second)  # noqa: SLF001
 
         assert {"7"} == a.withdrawn("certificates", {"7", "8"})
+
+
+def audit_of(hsm: OpenHSM) -> AuditLog:
+    """Return the audit log of a node."""
+    return hsm._services.audit  # noqa: SLF001 (to see whether it is written)
 
 
 def feed_of(hsm: OpenHSM) -> Any:
