@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from hsm_core.operations import OPERATIONS, Operation
 from hsm_core.policies import parse_policy
 from hsm_core.testing import caller, memory_hsm
 from tests.core.changed_stores import session_on
+from tests.core.cluster_nodes import node
 from tests.core.dual_support import approve, ask, person
 from tests.core.test_roles import sample
 
@@ -86,9 +88,10 @@ def test_every_operation(locked: tuple[OpenHSM, str], *, loop: bool) -> None:
     assert passed == {kind.__name__ for kind in OPERATIONS if kind.while_locked}
 
 
-def test_no_repeat_is_answered() -> None:
+@pytest.mark.parametrize("shared", [False, True], ids=["alone", "node"])
+def test_no_repeat_is_answered(database: str, tmp_path: Path, *, shared: bool) -> None:
     """Nor is a change answered again that was made before."""
-    with memory_hsm() as gateway:
+    with node(database, tmp_path, "a") if shared else memory_hsm() as gateway:
         session = session_on(gateway)
         session.create_key("ed25519", idempotency_key="once")
         gateway._services.inventory.lock.set("A test.", {})  # noqa: SLF001

@@ -45,6 +45,7 @@ from hsm_core.errors import (
     AuditUnavailableError,
     GenerationConflictError,
     HSMError,
+    HSMLockedError,
     IdempotencyConflictError,
     InvalidInputError,
     OperationAbortedError,
@@ -58,6 +59,7 @@ from hsm_core.protocols import AuditDraft, AuditTicket, Request
 _IDEMPOTENCY_KEY: Final = re.compile(r"[!-~]{1,128}")
 _NOT_REPEATED: Final = (
     AuditUnavailableError,
+    HSMLockedError,
     IdempotencyConflictError,
     OperationAbortedError,
     OutcomeUnknownError,
