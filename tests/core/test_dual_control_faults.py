@@ -147,6 +147,28 @@ def test_refused_repetition_of_an_unknown_change(*, made: bool) -> None:
         assert wanted is desk.state_of(asked.approval_id).state
 
 
+def test_repetition_before_its_approval_is_free() -> None:
+    """Nobody is asked for another approval: it waits, and then it is not known."""
+    faults, store = Faults(), FailingStore()
+    policy = DemandingPolicy(RotateKey=TWO_PEOPLE)
+    with dual_hsm(policy, faults=faults, approvals=store) as gateway:
+        ann = person(gateway, "ann")
+        rotate = ops.RotateKey(key_id=ed25519(gateway))
+        asked = ask(ann, rotate)
+        approve(person(gateway, "bob"), asked)
+        store.refused.add(S.GRANTED)
+        faults.plan("store.commit", errors.StoreUnavailableError())
+        with pytest.raises(errors.StoreUnavailableError):
+            ann.execute(rotate, idempotency_key="once")
+        with pytest.raises(errors.OutcomeUnknownError):
+            ann.execute(rotate, idempotency_key="once")
+        store.refused.clear()
+        heal(gateway)
+
+        assert 2 == ann.execute(rotate, idempotency_key="once").version
+        assert S.CONSUMED is state(gateway, asked)
+
+
 def test_reservation_tried_again_while_it_is_settled(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

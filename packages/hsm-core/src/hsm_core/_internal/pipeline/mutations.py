@@ -65,12 +65,12 @@ _NOT_REPEATED: Final = (
     OutcomeUnknownError,
     StoreUnavailableError,
 )
-"""Errors that don't come of what another node did under the same operation id."""
+"""Errors that don't come of another try under the same operation id."""
 
 _MOST_CONFLICTS: Final = 16
 """Number of times that a change is decided again because of another node."""
 _MOMENT_SECONDS: Final = 0.02
-"""Time between two looks at what another node executes."""
+"""Time between two looks at what another try has become."""
 _TRIES_AHEAD: Final = 3
 """Number of attempts to compute a slow change before its locks are taken."""
 
@@ -152,11 +152,10 @@ class Mutations:
     def _may_be_repetition(
         self, request: Request, error: _SettledError | HSMError
     ) -> bool:
-        """Return whether what fails may be done already, by another node."""
+        """Return whether another node, or an earlier try, may stand in its way."""
         found = error.error if isinstance(error, _SettledError) else error
-        is_shared = self._services.inventory.feed is not None
         is_repeatable = request.idempotency_key is not None
-        return is_shared and is_repeatable and not isinstance(found, _NOT_REPEATED)
+        return is_repeatable and not isinstance(found, _NOT_REPEATED)
 
     def _repeat_elsewhere(
         self, attempt: RequestContext[Any], sent: Operation[Any]
@@ -167,7 +166,11 @@ class Mutations:
         return self._repeat(attempt, handler, self._admission.digest(sent))
 
     def _is_elsewhere(self, attempt: RequestContext[Any]) -> bool:
-        """Return whether another node executes this operation, under an approval."""
+        """
+        Return whether another try of this operation has reserved its approval.
+
+        A node executes it, or has not settled it yet.
+        """
         if not attempt.approval_id:
             return False
         return self._services.consents.is_reserved_for(
@@ -176,7 +179,7 @@ class Mutations:
 
     def _wait_for_other(self, attempt: RequestContext[Any], error: Exception) -> None:
         """
-        Wait a moment for another node that executes this operation.
+        Wait a moment for another try of this operation to be settled.
 
         Raises:
             OutcomeUnknownError: It takes longer than an answer may wait.
