@@ -292,7 +292,7 @@ def _set_up(connection: sqlite3.Connection, application_id: int) -> None:
         ("foreign_keys", "ON"),
         ("wal_autocheckpoint", "0"),
         ("temp_store", "MEMORY"),
-        ("cache_size", "-16384"),
+        ("cache_size", "-4096"),
     ):
         connection.execute(f"PRAGMA {name} = {value}").fetchall()
     # A longer value is none of ours, and is refused before room is made for it.
