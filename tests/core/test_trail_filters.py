@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import hsm_core
@@ -261,6 +261,7 @@ def sieve(
 
 
 @settings(max_examples=200, deadline=None)
+@example(event(phase=Phase.OUTCOME, code='"'), ListAuditEvents(failed=True), None, None)
 @given(EVENTS, VIEWS, st.none() | _TIMES, st.none() | _TIMES)
 def test_nothing_is_missed(
     found: AuditEvent, view: ListAuditEvents, since: int | None, until: int | None

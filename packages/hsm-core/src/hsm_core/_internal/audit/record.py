@@ -71,7 +71,7 @@ _ENTRY: Final = re.compile(
 _RECORD_END: Final = re.compile(rb',"mac":"[0-9a-f]{64}"\}')
 _HEAD: Final = re.compile(
     rb'.{119}([0-9]{16})","kind":"([^"\\]*)"(?:,"phase":"([a-z]+)")?'
-    rb'(?:,"code":"([^"\\]*)")?,"(?!code")'
+    rb'(?:,"code":"([^"\\]*)")?,"(?!(?:phase|code)")'
 )
 """Start of an entry, unless it holds escapes or is malformed."""
 
