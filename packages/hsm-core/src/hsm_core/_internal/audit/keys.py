@@ -25,23 +25,28 @@ def record_mac_function(hmac_key: bytes, log_id: str) -> Callable[[bytes], bytes
     return _mac_function(hmac_key, log_id, _RECORD_LABEL)
 
 
-def bind_prefixes_function(
+def places_function(
     hmac_key: bytes, log_id: str
-) -> Callable[[int], dict[int, bytes]]:
-    """Return what ``bind`` hashes first, of 256 entries from a seq on: 4 and a salt."""
+) -> Callable[[int], dict[int, tuple[str, bytes]]]:
+    """
+    Return what differs by place in the log, of 256 entries from a seq on.
+
+    That is the seq as entries hold it, and what ``bind`` hashes first: 4 and a salt.
+    """
     key = algorithms.AES256(_key(hmac_key, log_id, _BIND_LABEL))
     # One block for each seq, and none twice.
     encryptor = Cipher(key, modes.ECB()).encryptor()  # noqa: S305
 
-    def prefixes(first: int) -> dict[int, bytes]:
+    def places(first: int) -> dict[int, tuple[str, bytes]]:
         numbers = range(first, first + 256)
         blocks = [n.to_bytes(_SALT_BYTES, "big") for n in numbers]
         drawn = encryptor.update(b"".join(blocks))
         starts = range(0, len(drawn), _SALT_BYTES)
         salts = [b"\4" + drawn[at : at + _SALT_BYTES] for at in starts]
-        return dict(zip(numbers, salts, strict=True))
+        texts = [f"{n:016x}" for n in numbers]
+        return dict(zip(numbers, zip(texts, salts, strict=True), strict=True))
 
-    return prefixes
+    return places
 
 
 def mark_mac_function(hmac_key: bytes, log_id: str) -> Callable[[bytes], bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hmac
 import re
+from binascii import hexlify
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import Final, NamedTuple
@@ -22,7 +23,7 @@ from hsm_core._internal.audit.facts import (
     named_by,
     numbers_of,
 )
-from hsm_core._internal.audit.keys import bind_prefixes_function, record_mac_function
+from hsm_core._internal.audit.keys import places_function, record_mac_function
 from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.audit.uses import Uses, is_use
 from hsm_core._internal.lib.encoding import StoredForm, newer_format
@@ -63,6 +64,7 @@ MAC_BYTES: Final = 74
 """Length of ``,"mac":"``, 64 hex digits and ``"}``."""
 
 _BEFORE_MAC: Final = b',"mac":"'
+_AFTER_MAC: Final = b'"}'
 _HEX: Final = b"0123456789abcdef"
 _ENTRY: Final = re.compile(
     rb'\{"format":2,"seq":"[0-9a-f]{16}","prev":"[0-9a-f]{64}","time":"[0-9]{16}",'
@@ -116,6 +118,16 @@ _DECODER: Final = msgspec.json.Decoder(Entry)
 _encode: Final = _ENCODER.encode
 
 
+_NEW_HASH: Final = sha256()
+
+
+def _sha256(data: bytes) -> str:
+    """Return SHA-256, hex; a copy costs less than a new hash, which is looked up."""
+    own = _NEW_HASH.copy()
+    own.update(data)
+    return own.hexdigest()
+
+
 def is_log_id(text: str) -> bool:
     """Return whether this is 32 lower-case hex digits."""
     return _LOG_ID.fullmatch(text) is not None
@@ -128,7 +140,7 @@ def leaf_hash(record: bytes) -> str:
     Standard:
         RFC 6962, section 2.1: SHA-256(0x00 ‖ entry).
     """
-    return sha256(b"\0" + entry_of(record)).hexdigest()
+    return _sha256(b"\0" + entry_of(record))
 
 
 def decode_entry(entry: bytes) -> Entry | None:
@@ -208,8 +220,8 @@ class RecordCodec:
         "_book",
         "_hmac_key",
         "_mac_of",
-        "_prefixes",
-        "_prefixes_from",
+        "_places",
+        "_places_from",
         "log_id",
     )
 
@@ -223,8 +235,8 @@ class RecordCodec:
         self._hmac_key = hmac_key
         self._book = None if random is None else FactsBook(random)
         self._mac_of: Callable[[bytes], bytes] | None = None
-        self._prefixes_from: Callable[[int], dict[int, bytes]] = lambda seq: {}
-        self._prefixes = dict[int, bytes]()
+        self._places_from: Callable[[int], dict[int, tuple[str, bytes]]] = lambda _: {}
+        self._places = dict[int, tuple[str, bytes]]()
         if log_id is not None:
             self._adopt(log_id)
 
@@ -232,7 +244,7 @@ class RecordCodec:
         self.log_id = log_id
         if self._hmac_key is not None:
             self._mac_of = record_mac_function(self._hmac_key, log_id)
-            self._prefixes_from = bind_prefixes_function(self._hmac_key, log_id)
+            self._places_from = places_function(self._hmac_key, log_id)
 
     def encode(
         self, draft: AuditDraft, seq: int, prev: str, time: int
@@ -257,12 +269,12 @@ class RecordCodec:
             InputSizeError: A line would be too long.
         """
         text = self._facts().of_draft(draft, time)
-        binding = self._bind(draft.bound, seq) if draft.bound else ""
+        place, prefix = self._place(seq)
         check_draft(draft)
         has_place = draft.phase is not Phase.SINGLE
         entry = Entry(
             format=FORMAT,
-            seq=f"{seq:016x}",
+            seq=place,
             prev=prev,
             time=f"{time:016}",
             kind=draft.kind,
@@ -272,7 +284,7 @@ class RecordCodec:
             facts="" if text is None else text.digest,
             numbers=numbers_of(draft.parameters),
             revision=draft.revision,
-            bind=binding,
+            bind=_sha256(prefix + draft.bound) if draft.bound else "",
             operation_id=draft.operation_id,
             intent_log=draft.intent_log,
             key_id=draft.key_id if has_place else "",
@@ -300,9 +312,10 @@ class RecordCodec:
             or not 0 <= time - text.made_at < LIFETIME
         ):
             text = self._facts().of_facts(draft.facts, time)
+        place, prefix = self._place(seq)
         entry = Entry(
             format=FORMAT,
-            seq=f"{seq:016x}",
+            seq=place,
             prev=prev,
             time=f"{time:016}",
             kind=text.kind,
@@ -311,7 +324,7 @@ class RecordCodec:
             facts=text.digest,
             numbers=draft.numbers,
             revision=draft.revision,
-            bind=self._bind(bound, seq) if bound else "",
+            bind=_sha256(prefix + bound) if bound else "",
             digest=draft.digest,
             detail=draft.detail,
         )
@@ -322,12 +335,13 @@ class RecordCodec:
             raise ValueError("records can't be written without key and salts")
         return self._book
 
-    def _bind(self, bound: bytes, seq: int) -> str:
-        prefix = self._prefixes.get(seq)
-        if prefix is None:
-            self._prefixes = self._prefixes_from(seq)
-            prefix = self._prefixes[seq]
-        return sha256(prefix + bound).hexdigest()
+    def _place(self, seq: int) -> tuple[str, bytes]:
+        """Return the seq as the entry holds it, and the start of what is bound."""
+        place = self._places.get(seq)
+        if place is None:
+            self._places = self._places_from(seq)
+            place = self._places[seq]
+        return place
 
     def _sealed(self, facts: bytes, members: Entry) -> tuple[bytes, str]:
         """Return facts line and entry, given without MAC, and the leaf hash."""
@@ -336,12 +350,12 @@ class RecordCodec:
             body = _encode(members)[:-1]
         except _UNWRITABLE as error:
             raise InvalidInputError("The event has no valid record form.") from error
-        entry = b'%b,"mac":"%b"}' % (body, self._mac_of(body).hex().encode())
+        entry = body + _BEFORE_MAC + hexlify(self._mac_of(body)) + _AFTER_MAC
         if len(entry) > MAX_LINE_BYTES:
             raise InputSizeError(
                 "audit event", actual=len(entry), maximum=MAX_LINE_BYTES
             )
-        return b"%b%b\n" % (facts, entry), sha256(b"\0" + entry).hexdigest()
+        return facts + entry + b"\n", _sha256(b"\0" + entry)
 
     def authenticate(self, entry: bytes, seq: int) -> None:
         """
@@ -367,7 +381,7 @@ class RecordCodec:
         if not entry.startswith(START):
             raise _unframed(entry, seq)
         end = entry[-MAC_BYTES:]
-        mac = b'%b%b"}' % (_BEFORE_MAC, mac_of(entry[:-MAC_BYTES]).hex().encode())
+        mac = _BEFORE_MAC + hexlify(mac_of(entry[:-MAC_BYTES])) + _AFTER_MAC
         if not hmac.compare_digest(end, mac):
             raise (
                 tampered(Reason.MAC, seq) if is_framed(entry) else _unframed(entry, seq)

@@ -39,16 +39,18 @@ class _Wrapper:
     def __repr__(self) -> str:
         return f"<wrapped {self._inner!r}>"
 
-    def __getattr__(self, name: str) -> Any:
-        """Return what the class of the store has not: of the store itself."""
-        if name.startswith("_"):
-            raise AttributeError(name)
-        if name == "is_remote":
-            return self._around(name, lambda: getattr(self._inner, name, False), ())
-        if name == "available":
-            return self._around(name, lambda: getattr(self._inner, name), ())
-        found = getattr(self._inner, name)
-        return lambda *arguments: self._around(name, found, arguments)
+
+def _other(self: Any, name: str) -> Any:
+    """Return what the class of the store has not: of the store itself."""
+    if name.startswith("_"):
+        raise AttributeError(name)
+    inner, around = self._inner, self._around
+    if name == "is_remote":
+        return around(name, lambda: getattr(inner, name, False), ())
+    if name == "available":
+        return around(name, lambda: getattr(inner, name), ())
+    found = getattr(inner, name)
+    return lambda *arguments: around(name, found, arguments)
 
 
 def _method(name: str) -> Callable[..., Any]:
@@ -88,6 +90,9 @@ def _wrapper_of(kind: type, is_guard: bool) -> type[_Wrapper]:
         for name in dir(kind)
         if not (name.startswith("_") or name in vars(base))
     }
+    if not {"available", "is_remote"} <= set(dir(kind)):
+        # It makes each look at an attribute slower, and so is not for all.
+        members["__getattr__"] = _other
     return type(f"Wrapped{kind.__name__}", (base,), members)
 
 
