@@ -14,6 +14,9 @@ from typing import Final
 from hsm_core.errors import EntropyUnavailableError
 
 _BLOCK_BYTES: Final = 16
+_FIRST: Final = slice(_BLOCK_BYTES)
+_SECOND: Final = slice(_BLOCK_BYTES, 2 * _BLOCK_BYTES)
+_REST: Final = slice(2 * _BLOCK_BYTES, None)
 
 
 class SystemEntropy:
@@ -39,13 +42,13 @@ class SystemEntropy:
             drawn = os.urandom(32 + length)
         except (OSError, NotImplementedError) as error:
             raise EntropyUnavailableError from error
-        first, second = drawn[:16], drawn[16:32]
+        first, second = drawn[_FIRST], drawn[_SECOND]
         # Threads may compare with the same block: each compares with one before it.
         if first == second or first == self._last or self._failed:
             self._failed = True
             raise EntropyUnavailableError
         self._last = second
-        return drawn[32:]
+        return drawn[_REST]
 
 
 def _drawn(length: int) -> bytes:
