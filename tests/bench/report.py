@@ -27,6 +27,10 @@ METHOD: Final = """## Method
 - *bare loop* is the least that a recorded use takes in Python: the same cryptography,
   and a record of the same length that is chained, authenticated and written, without
   policy, key states, limits, locks or anything else.
+- A use touches more code and data than a processor's first caches hold. Where other
+  virtual machines share these, it may take twice as long, and a loop that fits, such as
+  that of *raw*, takes half as long again: ratios are worse there. What a change saves,
+  `valgrind --tool=callgrind --cache-sim=yes` counts whatever else runs.
 - Beyond the bare loop, a use takes some 40 calls and 1,400 bytecodes of Python, and no
   step but the write of the record takes more than a microsecond. The goals of P1
   against SoftHSM2 and of P4 leave room for a fifth of that at most, which pure Python
