@@ -67,11 +67,11 @@ EDITS: Final = (
     ),
     Edit(
         _AUDIT + "record.py",
-        '        entry = b\'%b,"mac":"%b"}\' % (body, self._mac_of(',
+        "        entry = body + _BEFORE_MAC + hexlify(self._mac_of(body))",
         "        if LEVEL >= 2:\n"
         "            body = START + b'3' + body[len(START) + 1 :]\n"
         f'            body += b\',"zone":"{ZONE}"\'\n'
-        '        entry = b\'%b,"mac":"%b"}\' % (body, self._mac_of(',
+        "        entry = body + _BEFORE_MAC + hexlify(self._mac_of(body))",
     ),
     Edit(
         _AUDIT + "uses.py",
