@@ -122,7 +122,7 @@ _NEW_HASH: Final = sha256()
 
 
 def _sha256(data: bytes) -> str:
-    """Return SHA-256, hex; a copy costs less than a new hash, which is looked up."""
+    """Return SHA-256, hex; copying a hash is faster than looking the algorithm up."""
     own = _NEW_HASH.copy()
     own.update(data)
     return own.hexdigest()

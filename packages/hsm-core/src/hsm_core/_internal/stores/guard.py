@@ -41,7 +41,7 @@ class _Wrapper:
 
 
 def _other(self: Any, name: str) -> Any:
-    """Return what the class of the store has not: of the store itself."""
+    """Return an attribute that only the store has, and not its class."""
     if name.startswith("_"):
         raise AttributeError(name)
     inner, around = self._inner, self._around
@@ -91,7 +91,7 @@ def _wrapper_of(kind: type, is_guard: bool) -> type[_Wrapper]:
         if not (name.startswith("_") or name in vars(base))
     }
     if not {"available", "is_remote"} <= set(dir(kind)):
-        # It makes each look at an attribute slower, and so is not for all.
+        # Not for all: a class with __getattr__ reads every attribute more slowly.
         members["__getattr__"] = _other
     return type(f"Wrapped{kind.__name__}", (base,), members)
 
