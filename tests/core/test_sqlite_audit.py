@@ -16,6 +16,7 @@ import pytest
 from hsm_core._internal.audit.merkle import CompactRange
 from hsm_core._internal.audit.record import event_of, leaf_hash
 from hsm_core._internal.lib.failpoints import install
+from hsm_core._internal.stores.audit_rows import CHUNK
 from hsm_core._internal.stores.sqlite.audit import SqliteAuditLog
 from hsm_core.errors import (
     AuditTamperedError,
@@ -172,6 +173,21 @@ def test_a_failure_while_healing_is_healed_too(path: Path) -> None:
         fill(log, 1)
         assert not failing
     assert 5 == verified(path).records
+
+
+def test_facts_are_stored_once_though_the_log_failed_and_healed(path: Path) -> None:
+    """What was written thousands of records before the failure is still known."""
+    with opened(path) as log:
+        fill(log, CHUNK + 1)
+        with install(_fail_at("audit.before_write")):
+            with pytest.raises(AuditUnavailableError):
+                fill(log, 3)
+            until(lambda: log.available)
+        fill(log, 3)
+    with edited(path) as connection:
+        facts = connection.execute("SELECT first_seq FROM facts").fetchall()
+    assert [(1,)] == facts
+    assert CHUNK + 8 == verified(path).records
 
 
 def test_a_database_that_is_moved_away_is_missed_and_taken_back(path: Path) -> None:

@@ -130,7 +130,7 @@ class LogTables(Protocol):
 
 
 CHUNK: Final = 4000
-"""Rows that a prune writes or removes in one transaction."""
+"""Rows that a prune writes or removes in one transaction, or that are read at once."""
 
 
 def head_row(codec: HeadCodec, counter: int, mark: HeadMark) -> bytes:
@@ -159,9 +159,22 @@ def read_head(tables: LogTables, hmac_key: bytes) -> StoredHead:
 def read_earlier(tables: LogTables, seq: int) -> FactsTrack:
     """Return the facts lines before a record that may serve it or later ones."""
     track = FactsTrack(keeps_lines=False)
-    for first, line in tables.facts(seq - SPAN + 1, seq - 1):
+    for first, line in _facts_before(tables, seq):
         track.take_earlier(line, first)
     return track
+
+
+def written_facts(tables: LogTables, seq: int) -> FactsTrack:
+    """Return the same for a writer, which leaves it to readers to check the lines."""
+    track = FactsTrack(keeps_lines=False)
+    track.note(_facts_before(tables, seq))
+    return track
+
+
+def _facts_before(tables: LogTables, seq: int) -> Iterator[tuple[int, bytes]]:
+    # Not all at once: together they may take tens of megabytes.
+    for first in range(max(seq - SPAN + 1, 0), seq, CHUNK):
+        yield from tables.facts(first, min(first + CHUNK, seq) - 1)
 
 
 def missing_lines(tables: LogTables, tail: Tail) -> Sequence[bytes]:
@@ -394,7 +407,7 @@ class DatabaseMedium(ABC):
     def _track(self, tables: LogTables) -> FactsTrack:
         """Return the facts lines that the database has."""
         if self._facts is None:
-            self._facts = read_earlier(tables, self._written.seq + 1)
+            self._facts = written_facts(tables, self._written.seq + 1)
         return self._facts
 
     def _adopted_by(self, mark: HeadMark) -> tuple[int, int] | None:

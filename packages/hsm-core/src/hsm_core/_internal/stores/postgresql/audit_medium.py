@@ -31,7 +31,7 @@ from hsm_core._internal.stores.audit_rows import (
     CHUNK,
     DatabaseMedium,
     missing_lines,
-    read_earlier,
+    written_facts,
 )
 from hsm_core._internal.stores.postgresql.audit_rows import (
     DROP_BASELINES,
@@ -228,7 +228,7 @@ class PostgresMedium(DatabaseMedium):
             tables = self._tables
             stored = self._read_head(tables, first_seq - 1)
             entries = [entry for _, entry in tables.rows(first_seq)]
-            self._facts = read_earlier(tables, stored.mark.seq + 1)
+            self._facts = written_facts(tables, stored.mark.seq + 1)
         if stored.mark.seq != first_seq - 1 + len(entries):
             raise tampered(Reason.SEQUENCE, first_seq)
         self._counter = stored.counter
@@ -252,7 +252,7 @@ class PostgresMedium(DatabaseMedium):
             tables = self._tables
             stored = self._read_head(tables, tail.first_seq - 1)
             missing = missing_lines(tables, tail)
-            self._facts = read_earlier(tables, tail.mark.seq + 1 - len(missing))
+            self._facts = written_facts(tables, tail.mark.seq + 1 - len(missing))
         self._counter = max(self._counter, stored.counter)
         if missing:
             self._write(missing, tail.mark, None)

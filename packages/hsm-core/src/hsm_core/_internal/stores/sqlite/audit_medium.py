@@ -22,7 +22,7 @@ from hsm_core._internal.stores.audit_rows import (
     CHUNK,
     DatabaseMedium,
     missing_lines,
-    read_earlier,
+    written_facts,
 )
 from hsm_core._internal.stores.filesystem.audit_files import medium_errors
 from hsm_core._internal.stores.filesystem.audit_head import HeadFile
@@ -198,7 +198,7 @@ class SqliteMedium(DatabaseMedium):
             self._counter = max(self._counter, stored.counter)
             missing = missing_lines(tables, tail)
             first_seq = tail.mark.seq + 1 - len(missing)
-            self._facts = read_earlier(tables, first_seq)
+            self._facts = written_facts(tables, first_seq)
             insert_records(connection, first_seq, missing, self._facts)
             self._adopt_before(connection, tail.mark)
             self._note(connection, tail.mark)
