@@ -2,7 +2,7 @@
 """
 File system calls of the stores: private, durable, and never through a link.
 
-No module of the key store but this, `opening` and `renewal` calls ``os``, so that a
+No module of the key store but this, `opening` and `key_healing` calls ``os``, so that a
 test can make the n-th call fail. Helpers whose name says nothing else raise
 `StoreUnavailableError`, or `StorageFullError` where there is no room; the cause is
 chained and the path left out, because the message may reach a client.
