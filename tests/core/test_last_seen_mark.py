@@ -112,7 +112,7 @@ def test_of_another_node(tmp_path: Path) -> None:
     """
     path = tmp_path / "mark"
     opened(path).close()
-    with pytest.raises(ConfigurationError, match="not one of this node"):
+    with pytest.raises(ConfigurationError, match="belongs to another node or cluster"):
         opened(path, "b")
     content = bytearray(path.read_bytes())
     content[4096 + 12] ^= 1

@@ -327,7 +327,7 @@ def test_a_feed_that_was_lost_and_grew_again(
         session(hsm).create_key("ed25519", name="fourth")
 
     with node(database, tmp_path) as hsm:
-        assert "its change 2 is not the one that this node has seen" in locked(hsm)
+        assert "its change 2 differs from the one" in locked(hsm)
 
 
 def test_a_node_that_runs(
@@ -508,7 +508,7 @@ def test_a_mark_that_is_gone(database: str, tmp_path: Path) -> None:
     mark = tmp_path / "a.mark"
     mark.unlink()
     with node(database, tmp_path) as hsm:
-        assert "mark is gone" in mark_problem(hsm)
+        assert "mark is missing" in mark_problem(hsm)
     content = bytearray(mark.read_bytes())
     content[4096 + 20] ^= 1
     content[4096 + 2**20 + 20] ^= 1

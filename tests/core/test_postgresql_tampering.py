@@ -162,7 +162,7 @@ def test_a_change_is_gone(
         for use in [pool.submit(session.encrypt, key_id, b"text") for _ in range(2)]:
             assert isinstance(use.exception(timeout=60), UnavailableError)
     if is_noticed:
-        with pytest.raises(HSMLockedError, match="another copy"):
+        with pytest.raises(HSMLockedError, match="different copy"):
             session.describe(key_id)
     with pytest.raises(AuditUnavailableError):
         hsm.close()

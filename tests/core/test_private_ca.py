@@ -94,9 +94,9 @@ class TestServer:
         last = leaf(ca.issue_server(NAMES, end - timedelta(days=10)))
         past = end + timedelta(days=1)
 
-        with pytest.raises(ConfigurationError, match="The private CA ends on"):
+        with pytest.raises(ConfigurationError, match="The private CA expires on"):
             ca.renew_server(last, end - timedelta(days=2))
-        with pytest.raises(ConfigurationError, match="The private CA ends on"):
+        with pytest.raises(ConfigurationError, match="The private CA expires on"):
             ca.issue_person("ada", past, days=7, password="x")
 
 

@@ -396,9 +396,9 @@ def check_ledger(world: World, keys: list[str]) -> None:
     assert {"ok"} == {e.code for e in ends}
 
 
-COPIES = "Backups, snapshots and what a medium, such as an SSD, keeps"
-OPENED = "Whoever has an old copy and the root key can still open it."
-ONLY_REMOVED = "has a second name, was only removed"
+COPIES = "Deletion does not reach backups, snapshots, or remnants on media"
+OPENED = "Anyone with an old copy and the root key can still decrypt it."
+ONLY_REMOVED = "has another hard link, was only removed"
 
 
 def attested(site: Site) -> list[AuditEvent]:

@@ -452,7 +452,7 @@ class TestExplained:
         [
             ("[]", {}, "token_claims must be a JSON object"),
             ("{", {}, ""),
-            ({"iss": "x"}, {}, "No identity rule of the policy is about the issuer"),
+            ({"iss": "x"}, {}, "No identity rule of the policy names this token's"),
             (
                 {"iss": ISSUER, "aud": "x", **MAIN, "ref": 7},
                 {},
@@ -465,7 +465,7 @@ class TestExplained:
                     "realm_access": {"roles": "hsm-auditors"},
                 },
                 {},
-                "holds no valid name",
+                "holds no valid principal name",
             ),
             (
                 {

@@ -587,11 +587,11 @@ class WrongAuditKeyError(ConfigurationError):
 
 
 class WrongMasterKeyError(ConfigurationError):
-    """The master key does not match the key store."""
+    """The root key does not match the key store."""
 
     code: ClassVar[str] = "wrong_master_key"
     sentence: ClassVar[str] = (
-        "The master key does not match this key store. Pass the key that it was "
+        "The root key does not match this key store. Pass the key that it was "
         "created with."
     )
 

@@ -358,7 +358,7 @@ def _scheme(
         return SignatureScheme.RSASSA_PKCS1_V1_5
     if not isinstance(padding, paddings.PSS):
         raise UnsupportedOperationError(
-            "padding must be PSS or PKCS #1 v1.5 to sign with an RSA key."
+            "padding must be PSS or PKCS#1 v1.5 to sign with an RSA key."
         )
     if _name_of(_part(padding.mgf, "algorithm")) is not hash:
         raise UnsupportedOperationError(

@@ -301,8 +301,8 @@ class PrivateCA:
 
     def _ending(self) -> ConfigurationError:
         return ConfigurationError(
-            f"The private CA ends on {self._end:%Y-%m-%d}, and issues nothing beyond "
-            "that. Replace it."
+            f"The private CA expires on {self._end:%Y-%m-%d} and can't issue "
+            "certificates beyond that date. Replace it."
         )
 
     def _identifier(self) -> x509.AuthorityKeyIdentifier:

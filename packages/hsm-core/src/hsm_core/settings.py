@@ -275,7 +275,8 @@ class Settings(Record, frozen=True, kw_only=True):
             found, default = getattr(self, name), _DEFAULTS[name]
             if found not in (default, value):
                 raise ConfigurationError(
-                    f"{name} conflicts with store, which sets all stores.", field=name
+                    f"{name} can't be used with store, which sets all stores.",
+                    field=name,
                 )
             force_setattr(self, name, value)
 

@@ -71,7 +71,8 @@ class AuditOptions:
     def __post_init__(self) -> None:
         if len(self.hmac_key) < _MIN_KEY_BYTES:
             raise ConfigurationError(
-                f"The HMAC key must be at least {_MIN_KEY_BYTES} bytes."
+                f"hmac_key must be at least {_MIN_KEY_BYTES} bytes, "
+                f"got {len(self.hmac_key)}."
             )
 
     def new_log_id(self) -> str:

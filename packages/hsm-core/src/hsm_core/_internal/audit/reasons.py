@@ -51,7 +51,7 @@ _SENTENCES: Final = {
     Reason.CHAIN: "its hash does not match the previous record",
     Reason.SEGMENT: "the segments before and after it do not connect",
     Reason.MARK: "it differs from the record that the head mark names",
-    Reason.TORN: "its line is cut off where no crash can have cut it",
+    Reason.TORN: "its line is truncated in a place that a crash can't explain",
     Reason.SHORTER: "it is missing, and the head mark names it",
     Reason.AFTER_CLEAN: "it was added after the log was closed cleanly",
     Reason.AFTER_CLOSE: "it was added after the log was closed for good",
@@ -65,7 +65,7 @@ _SENTENCES: Final = {
     Reason.CUT: "it is missing, and another log names it",
     Reason.HEADS: "it differs from the record that another log names",
     Reason.STALE_USE: "the use was decided before a change of its key that came first",
-    Reason.UNNAMED: "another log has grown for ten seconds and is not named",
+    Reason.UNNAMED: "another log grew over ten seconds earlier, but no record names it",
     Reason.UNSETTLED: "the intent has no outcome, and its node has stopped",
 }
 

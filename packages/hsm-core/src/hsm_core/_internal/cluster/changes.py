@@ -207,9 +207,11 @@ class Changes(ChangeFeed, FollowedFeed):
         account = StoreAccount(tuple(stored.values), stored.seal or b"")
         sums = self._inventory.census.read(account)
         if sums is None or _bytes(sums.total) != stored.state.set_digest:
-            return "The account of the keys does not match the state of the cluster."
+            return "The set digest of the keys does not match the state of the cluster."
         if trust_digest_of(stored.trust) != stored.state.trust_digest:
-            return "The list of what was withdrawn does not match the cluster's state."
+            return (
+                "The list of withdrawn trust does not match the state of the cluster."
+            )
         return ""
 
     def _adopt(self, stored: StoredAccount) -> None:
@@ -676,10 +678,10 @@ _REASONS: Final = {
         "has applied change {applied}."
     ),
     "other": (
-        "The database is another copy: its change {applied} is not the one that this "
-        "node has applied."
+        "The database is a different copy: its change {applied} differs from the one "
+        "that this node applied."
     ),
-    "altered": "The changes in the database were altered behind change {applied}.",
+    "altered": "The changes in the database were altered after change {applied}.",
     "foreign": (
         "The changes in the database were altered: the last one is {revision}, and no "
         "node has made change {foreign}. Delete that row of the table changes."

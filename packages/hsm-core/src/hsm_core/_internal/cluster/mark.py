@@ -221,9 +221,9 @@ class LastSeenMark:
         whole = [slot for slot in found if slot is not None]
         if magic != _MAGIC or not whole:
             raise ConfigurationError(
-                f"The last-seen mark {self._path} is not one of this node and cluster, "
-                "or was altered. Without it, the node does not notice an older "
-                "database. To start nevertheless, move the file away.",
+                f"The last-seen mark {self._path} belongs to another node or cluster, "
+                "or was altered. Without it, the node can't detect an older database. "
+                "To start anyway, move the file away.",
                 field="node_mark",
             )
         counter, seen = max(whole, key=lambda slot: slot[0])
@@ -345,8 +345,8 @@ def compare(
         )
     if seen.revision and head_of(seen.revision) != seen.head:
         return OlderDatabase(
-            "The database is another copy, which was changed since: its change "
-            f"{seen.revision} is not the one that this node has seen.",
+            "The database is a different copy: its change "
+            f"{seen.revision} differs from the one that this node has seen.",
             {"reason": "store_older", "revision": revision, "seen": seen.revision},
             logs,
         )

@@ -332,8 +332,8 @@ class Membership:
         """
         if not self._database.run(lambda connection: forget(connection, node)):
             raise InvalidInputError(
-                f"There is no node {node[:40]!r} to retire: it must be in the list of "
-                "nodes, stopped, and settled.",
+                f"Node {node[:40]!r} can't be retired. It must be a listed node that "
+                "is stopped and settled.",
                 field="node",
             )
 
@@ -460,15 +460,15 @@ class Membership:
 
 
 _LEVEL_SENTENCE: Final = (
-    "The cluster was upgraded to level %d, which this program is too old for. Install "
-    "the version of the other nodes."
+    "The cluster was upgraded to level %d, which this release does not support. "
+    "Install the release that the other nodes run."
 )
 
 
 def _fenced(node: str) -> NodeFencedError:
     return NodeFencedError(
-        f"This node, {node}, was fenced: another node took it for dead, or another "
-        "process has its name. Restart it."
+        f"This node, {node}, was fenced: another node considered it dead, or "
+        "another process uses its name. Restart it."
     )
 
 

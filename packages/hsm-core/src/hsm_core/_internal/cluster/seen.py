@@ -67,9 +67,9 @@ class SeenDatabase:
         """Return what is wrong with the mark, for people; empty if nothing."""
         if self._is_lost:
             return (
-                "This node has been in the cluster before, and its last-seen mark is "
-                "gone: it would not have noticed an older database at this start. Keep "
-                "the mark on a volume."
+                "This node was in the cluster before, but its last-seen mark is "
+                "missing, so this start could not detect an older database. Keep the "
+                "mark on a persistent volume."
             )
         return self.mark.failure
 

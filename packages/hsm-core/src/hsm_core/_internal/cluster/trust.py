@@ -240,6 +240,4 @@ def _decode(document: bytes) -> dict[str, _Kind]:
     try:
         return _DECODER.decode(document) if document else {}
     except msgspec.MsgspecError:
-        raise IntegrityError(
-            "The list of what was withdrawn is not readable."
-        ) from None
+        raise IntegrityError("The list of withdrawn trust is not readable.") from None

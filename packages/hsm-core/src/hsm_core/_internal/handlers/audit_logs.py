@@ -226,7 +226,7 @@ def _starts(cursor: str) -> dict[str, int]:
 
 def _invalid_cursor() -> InvalidInputError:
     return InvalidInputError(
-        "cursor must be next_cursor of a page before.", field="cursor"
+        "cursor must be the next_cursor value of an earlier page.", field="cursor"
     )
 
 

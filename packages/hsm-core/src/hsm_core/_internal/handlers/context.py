@@ -167,7 +167,7 @@ class RequestContext(msgspec.Struct, Generic[Op]):
         """
         if not isinstance(generation, int) or not 0 <= generation < _NO_GENERATION:
             raise InvalidInputError(
-                "expected_generation must be a generation of a key.",
+                f"expected_generation must be between 0 and {_NO_GENERATION - 1}.",
                 field="expected_generation",
             )
         if generation and not hasattr(self.operation, "key_id"):

@@ -326,12 +326,12 @@ def _token_of(text: str, issuers: Collection[str]) -> TokenClaims:
 def _why_nobody(rules: Sequence[TokenIdentity], token: TokenClaims) -> str:
     """Return the conditions of the nearest rule that a token does not meet."""
     if not token.issuer:
-        return "No identity rule of the policy is about the issuer of this token."
+        return "No identity rule of the policy names this token's issuer."
     of_issuer = [rule for rule in rules if rule.issuer == token.issuer]
     nearest = min(of_issuer, key=lambda r: (len(r.missing(token)), -len(r.claims)))
     missing = nearest.missing(token)
     if not missing:
-        return "The claim that principal_claim names holds no valid name."
+        return "The claim in principal_claim holds no valid principal name."
     return (
         "No identity rule of the policy matches this token. The nearest one differs "
         f"in {', '.join(missing)}."

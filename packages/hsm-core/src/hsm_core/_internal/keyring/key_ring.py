@@ -164,7 +164,7 @@ class RootKey(MasterKeySource):
     def __init__(self, key: bytes, *, entropy: Entropy | None = None) -> None:
         if len(key) != KEY_BYTES:
             raise ConfigurationError(
-                f"The master key must be {KEY_BYTES} bytes, got {len(key)}."
+                f"master_key must be {KEY_BYTES} bytes, got {len(key)}."
             )
         self._key = bytes(key)
         self._entropy = entropy or SystemEntropy()

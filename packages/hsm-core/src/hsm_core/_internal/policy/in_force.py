@@ -21,7 +21,7 @@ from hsm_core.protocols import AuditDraft, AuditLog, Clock, SharedTrust
 _PEOPLE: Final = "people"
 _LATE: Final = (
     "The policy names people or certificates that another node has removed. They are "
-    "refused. Deploy its file to this node."
+    "rejected. Deploy that node's policy file to this node."
 )
 
 
@@ -191,7 +191,7 @@ class Recogniser:
 
 _SHOWN_CHARACTERS: Final = 300
 _NOT_SHARED: Final = (
-    "People whom the policy no longer names may have access on other nodes:"
+    "People removed from the policy may still have access on other nodes:"
 )
 
 
@@ -292,7 +292,7 @@ class PolicyReloader:
         if policy is former:
             return
         engine = RuleEngine(policy)
-        text = f"the previous policy without what file {digest} withdraws"
+        text = f"the previous policy minus the grants that file {digest} removes"
         # It is in force without its record, too: nothing is granted by it.
         self._holder.replace(engine, self._clock.now(), problem=problem)
         self._record_or_owe("system.policy-loaded", engine.policy_hash, text)

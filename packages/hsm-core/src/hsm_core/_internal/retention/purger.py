@@ -37,13 +37,13 @@ from hsm_core.model import Approval, Integrity, KeyId, Parameters, Phase
 from hsm_core.protocols import AuditDraft, Entropy, Request
 
 NOTE: Final = (
-    "Backups, snapshots and what a medium, such as an SSD, keeps of overwritten data "
-    "are not reached. Whoever has an old copy and the root key can still open it."
+    "Deletion does not reach backups, snapshots, or remnants on media such as SSDs. "
+    "Anyone with an old copy and the root key can still decrypt it."
 )
-"""Note in every attestation: the limits of overwriting."""
+"""Note in every attestation: the limits of deletion."""
 
 _FILES: Final = (
-    " A file that could not be overwritten, or has a second name, was only removed."
+    " A file that could not be overwritten, or has another hard link, was only removed."
 )
 """Additional note if files are overwritten; written before that."""
 

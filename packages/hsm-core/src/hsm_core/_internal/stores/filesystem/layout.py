@@ -166,7 +166,9 @@ class Layout:
             if found is None:
                 return None
             if not found:
-                raise IntegrityError("A key's directory is none.")
+                raise IntegrityError(
+                    "The path of a key's directory is not a directory."
+                )
         return read_file(path, most, private=private)
 
     def read_document(self, name: str) -> bytes | None:

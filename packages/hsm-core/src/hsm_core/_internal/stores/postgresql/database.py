@@ -90,7 +90,8 @@ class ClusterDatabase:
             connection = connect(self.location)
         except ConfigurationError as error:
             raise StoreUnavailableError(
-                "The database's server does not keep what it acknowledges."
+                "The database server no longer meets the requirements. Check its "
+                "version, fsync and synchronous_commit."
             ) from error
         except StoreUnavailableError as error:
             # Why, and where it lies, is nothing for those who send requests.

@@ -207,7 +207,10 @@ def _version(connection: ServerConnection, name: str) -> int:
             "SELECT count(*), coalesce(max(version), 0) FROM ferrohsm_schema"
         ).fetchone()
         if found is None or found[0] != found[1] or not found[0]:
-            raise IntegrityError(f"{name} has a list of migrations that is none.")
+            raise IntegrityError(
+                f"The table ferrohsm_schema of {name} is not valid. Restore the "
+                "database from a backup."
+            )
         return int(found[1])
     if tables:
         raise ConfigurationError(
