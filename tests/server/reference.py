@@ -48,7 +48,7 @@ _EXITS = {
         "is not empty."
     ),
     ExitCode.WRONG_MASTER_KEY: (
-        "The master key does not match the store. Nothing was written."
+        "The root key does not match the store. Nothing was written."
     ),
     ExitCode.WRONG_AUDIT_KEY: (
         "The HMAC key does not match the audit log. Nothing was written."

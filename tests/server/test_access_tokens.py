@@ -591,7 +591,7 @@ FILES: Final[dict[str, tuple[str, str]]] = {
     ),
     "file and URL": (
         "issuers: [{issuer: a, jwks_file: b, jwks_url: 'https://a.example/keys'}]",
-        "[0].jwks_file: excludes",
+        "[0].jwks_file: can't be used with",
     ),
     "trust domain without keys": (
         "issuers: [{issuer: 'spiffe://example.org'}]",
@@ -599,7 +599,7 @@ FILES: Final[dict[str, tuple[str, str]]] = {
     ),
     "trust domain with a path": (
         "issuers: [{issuer: 'spiffe://example.org/a', jwks_file: b}]",
-        "[0].issuer: a trust domain is spiffe://NAME",
+        "[0].issuer: a trust domain must be spiffe://NAME",
     ),
     "twice": (
         "issuers: [{issuer: a, jwks_file: b}, {issuer: a, jwks_file: c}]",

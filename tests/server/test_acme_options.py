@@ -122,8 +122,8 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "no https": ((*ACME, "--acme-directory-url", "http://ca/"), "https://"),
     "no URL": ((*ACME, "--acme-directory-url", "https://["), "https://"),
-    "a file": ((*ACME, "--cert", "cert.pem"), "--cert cannot be combined"),
-    "a key": ((*ACME, "--key", "key.pem"), "--key cannot be combined"),
+    "a file": ((*ACME, "--cert", "cert.pem"), "--cert can't be used with"),
+    "a key": ((*ACME, "--key", "key.pem"), "--key can't be used with"),
     "names without the mode": (
         ("--cert", "c", "--key", "k", "--acme-domain", "a.example"),
         "--acme-domain requires",

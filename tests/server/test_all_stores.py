@@ -168,7 +168,7 @@ def test_single_stores_are_refused_beside_it(starts: list[Start], flag: str) -> 
 
     assert not starts
     assert 2 == result.exit_code
-    assert "conflicts with --store (FERROHSM_STORE)" in result.stderr
+    assert "can't be used with --store (FERROHSM_STORE)" in result.stderr
 
 
 def test_a_node_has_a_name(starts: list[Start]) -> None:

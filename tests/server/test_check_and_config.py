@@ -165,7 +165,7 @@ class TestCheck:
         result = desk.run("check")
 
         assert 4 == result.exit_code
-        assert "error   key store: The master key does not match" in result.stdout
+        assert "error   key store: The root key does not match" in result.stdout
 
     def test_a_damaged_ring(self, files: Desk) -> None:
         """It is told from a wrong key."""

@@ -221,7 +221,7 @@ class TestWithoutATerminal:
             (["--host", "a b"], "must be an IP address or a DNS name"),
             (["--admin", "../ada"], "1 to 64 letters"),
             (["--admin", "system"], "reserved"),
-            (["--second", "Ada"], "another one than ada"),
+            (["--second", "Ada"], "must not be ada"),
         ],
     )
     def test_bad_answers(

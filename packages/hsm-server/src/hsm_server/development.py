@@ -205,8 +205,8 @@ def dev_option() -> click.Option:
         is_eager=True,
         expose_value=False,
         help="Run a development server on a loopback address, with a certificate and "
-        "a token of its own. When it stops, nothing is kept. 'hsm-cli' finds it by "
-        "itself.",
+        "a token of its own. All data is lost when it stops. 'hsm-cli' finds it "
+        "automatically.",
         callback=_prepare,
     )
 

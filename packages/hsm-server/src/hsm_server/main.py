@@ -14,8 +14,8 @@ from hsm_server.config.options import refuse_repeated
 _HELP = """
 FerroHSM server: an HSM as an HTTPS service.
 
-Try it with 'hsm-server --dev'. Create one that stays with 'hsm-server init DIRECTORY'.
-Options without a command are those of 'serve'.
+Try it with 'hsm-server --dev'. Create a permanent HSM with 'hsm-server init DIRECTORY'.
+Without a command, options apply to 'serve'.
 """
 _OWN: Final = ("--help", "-h", "--version")
 

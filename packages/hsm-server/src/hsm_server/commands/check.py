@@ -45,10 +45,11 @@ _HELP = """
 Check a configuration without starting a server.
 
 It accepts every option of 'hsm-server serve', and the same environment variables. It
-reads all files that they name, compares the root key with the key store, and says what
-a start would do. Nothing is created or changed, and a server may run meanwhile.
+reads all files that they name, compares the root key with the key store, and reports
+what a start would do. It creates and changes nothing, so it is safe while a server
+runs.
 
-The exit code is 0, or that of the first fault, as 'hsm-server serve' would end.
+The exit code is 0, or the one that 'hsm-server serve' would return for the first error.
 """
 
 _ROOT: Final = "master-key"
@@ -241,7 +242,9 @@ def _issuers(report: _Report, settings: ServerSettings, path: Path | None) -> st
     for name in sorted(trusted - named):
         report.warn(f"No identity of the policy is about tokens of {name}.")
     for name in sorted(named - trusted):
-        report.warn(f"The policy has identities of {name}, which is no token issuer.")
+        report.warn(
+            f"The policy has identities of {name}, which is not a token issuer."
+        )
     return "" if path is None else f"{path}, {len(found)} issuers"
 
 

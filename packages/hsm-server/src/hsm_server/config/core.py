@@ -37,8 +37,8 @@ STORAGE: Final = {
     ),
     "node_mark": Setting(
         "node-mark",
-        "File of the last change that this node has seen, which tells a database that "
-        "came back older. Keep it on a volume.  [default: data/NODE.mark with a "
+        "Last-seen mark of this node: a file that detects a database restored from an "
+        "older copy. Keep it on a persistent volume.  [default: data/NODE.mark with a "
         "PostgreSQL store]",
     ),
     "key_store": Setting(
@@ -177,7 +177,7 @@ STORAGE: Final = {
         "destroy-waiting-days",
         "Minimum waiting period before a key is destroyed, in days. "
         "Until then the key is unusable and its destruction can be "
-        "canceled.",
+        "cancelled.",
     ),
     "destruction_interval_seconds": Setting(
         "destroy-interval-secs",

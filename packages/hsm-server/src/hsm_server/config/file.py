@@ -111,8 +111,8 @@ def config_option() -> click.Option:
     """Return the option that names the configuration file."""
     return click.Option(
         ["--config"],
-        help="Configuration file, TOML: every option is a key of the table that the "
-        "help names, without dashes before it. Flags and variables take precedence.",
+        help="Configuration file (TOML). Each option is a key, without the leading "
+        "dashes, in the table of its group. Flags and variables take precedence.",
         envvar=variable_of("config"),
         show_envvar=True,
         metavar="FILE",
@@ -145,7 +145,7 @@ def check_places(context: click.Context, values: Mapping[str, Any]) -> None:
         for setting in map(STORAGE.__getitem__, SINGLE_STORES):
             if _is_given(context, setting):
                 raise click.UsageError(
-                    f"--{setting.flag} ({setting.variable}) conflicts with --store "
+                    f"--{setting.flag} ({setting.variable}) can't be used with --store "
                     f"({STORAGE['store'].variable}), which sets all stores."
                 )
         return
@@ -157,7 +157,7 @@ def check_places(context: click.Context, values: Mapping[str, Any]) -> None:
     setting = STORAGE[places[KeyStoreKind(scheme)]]
     if _is_given(context, setting):
         raise click.UsageError(
-            f"--{setting.flag} ({setting.variable}) conflicts with --key-store "
+            f"--{setting.flag} ({setting.variable}) can't be used with --key-store "
             f"{scheme}:…, which sets the location of keys."
         )
 

@@ -377,7 +377,7 @@ class RateLimits(Record, frozen=True, kw_only=True):
         Setting(
             "divide-rate-limits",
             "Divide the rate limits of callers and of network addresses by the number "
-            "of live nodes of the cluster.",
+            "of live nodes of the cluster. Disabled by default.",
         ),
     ] = False
     per_second: Annotated[

@@ -198,7 +198,7 @@ class ClientSettings(Record, frozen=True, kw_only=True):
         bool,
         Setting(
             "client-auth",
-            "Whether --client-ca makes a client certificate 'required' or 'optional'.",
+            "Client certificates with --client-ca: 'required' or 'optional'.",
             metavar="KIND",
             texts={"required": True, "optional": False},
         ),
@@ -330,7 +330,7 @@ def _check_renewal(settings: TLSSettings) -> None:
         return
     if settings.acme is not None:
         raise ConfigurationError(
-            "--cert-ca-key cannot be combined with --tls-mode acme, because the CA "
+            "--cert-ca-key can't be used with --tls-mode acme, because the CA "
             "issues the certificate."
         )
     if len(settings.pairs) != 1 or settings.pairs[0].cert != settings.pairs[0].key:
@@ -365,7 +365,7 @@ def _no_pairs(files: CertificateSettings) -> tuple[PairFiles, ...]:
     for flag, found in (("cert", files.certs), ("key", files.keys)):
         if found:
             raise ConfigurationError(
-                f"--{flag} cannot be combined with --tls-mode acme, because the "
+                f"--{flag} can't be used with --tls-mode acme, because the "
                 "CA issues the certificate."
             )
     return ()

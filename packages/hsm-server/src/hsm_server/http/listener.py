@@ -103,7 +103,7 @@ _ALERT_SECONDS: Final = 1.0
 """Time for a rejected client to read the reason."""
 
 _CANCEL_SECONDS: Final = 1.0
-"""Time for canceled requests to react at the end of the drain."""
+"""Time for cancelled requests to react at the end of the drain."""
 
 _LINGER_SECONDS: Final = 5.0
 """Time to drain the rest of a rejected body, so that the response arrives."""

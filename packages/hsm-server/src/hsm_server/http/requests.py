@@ -365,8 +365,8 @@ def check_claims(request: web.Request) -> None:
     seen = header_given_once(request, REVISION_HEADER, "revision")
     if seen is not None and parse_revision(seen) is None:
         raise InvalidInputError(
-            f"{REVISION_HEADER} must be a number of 1 to 15 digits, as a response had "
-            "it. Leave it out otherwise.",
+            f"{REVISION_HEADER} must be 1 to 15 digits, copied from a response. Omit "
+            "it otherwise.",
             field="revision",
         )
     given = header_given_once(request, INTERFACE_HEADER, "interface")

@@ -79,7 +79,7 @@ def _problems(sections: tuple[_Issuer, ...]) -> Iterator[str]:
 def _problems_of(section: _Issuer) -> Iterator[str]:
     if section.jwks_file is not None:
         if section.jwks_url is not None or section.ca_bundle is not None:
-            yield "jwks_file: excludes jwks_url and ca_bundle."
+            yield "jwks_file: can't be used with jwks_url or ca_bundle."
     elif section.jwks_url is not None:
         if not is_https(section.jwks_url):
             yield "jwks_url: must be an https URL."
@@ -88,4 +88,4 @@ def _problems_of(section: _Issuer) -> Iterator[str]:
     elif not is_https(section.issuer) or urlsplit(section.issuer).query:
         yield "issuer: must be an https URL without a query, or set jwks_file."
     if section.issuer.startswith("spiffe:") and not _TRUST_DOMAIN.match(section.issuer):
-        yield "issuer: a trust domain is spiffe://NAME in lower case, without a path."
+        yield "issuer: a trust domain must be spiffe://NAME in lower case, no path."

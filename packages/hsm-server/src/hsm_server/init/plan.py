@@ -160,7 +160,7 @@ extends: default
 _RULES: Final = """\
 rules:
   - name: two-people
-    description: Another person approves what destroys, exports, revokes or recovers.
+    description: Another person approves destruction, export, revocation and recovery.
     effect: require-approval
     match:
       operations:

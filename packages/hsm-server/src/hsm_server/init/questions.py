@@ -136,9 +136,7 @@ class _Questions:
 def _other_than(admin: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text and same_person(text, admin):
-            raise click.BadParameter(
-                f"The second person must be another one than {admin}."
-            )
+            raise click.BadParameter(f"The second person must not be {admin}.")
         return second_person(text)
 
     return parse

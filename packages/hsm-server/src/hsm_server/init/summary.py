@@ -81,8 +81,9 @@ def show_next_steps(plan: HSMPlan) -> None:
     directory = plan.directory
     if plan.second:
         click.echo(
-            f"Destroying, exporting and revoking keys need {plan.admin} and "
-            f"{plan.second}. Whoever can write to\n{directory} can change the policy."
+            f"Destroying, exporting and revoking keys require both {plan.admin} and "
+            f"{plan.second}.\nAnyone who can write to {directory} can change the "
+            "policy."
         )
     else:
         click.echo(

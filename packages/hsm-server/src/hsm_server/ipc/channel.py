@@ -143,7 +143,7 @@ class Channel(Generic[T]):
             self.close("gone")
             return
         if data is None:
-            self.close("from a strange user")
+            self.close("from another user")
         elif not data:
             self.close("gone")
         else:
@@ -220,7 +220,7 @@ class Channel(Generic[T]):
             self._stop_clock()
         if self._unread and self._late is None:
             self._late = self._loop.call_later(
-                _FRAME_SECONDS, self.close, "a frame that does not arrive"
+                _FRAME_SECONDS, self.close, "an incomplete frame"
             )
 
     def _stop_clock(self) -> None:

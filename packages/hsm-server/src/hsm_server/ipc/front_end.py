@@ -209,7 +209,7 @@ class FrontEnd:
         if frame.payload and not (frame.in_chunks and frame.purpose is Purpose.EXECUTE):
             raise _Violation("a payload without chunks")
         if frame.purpose is Purpose.REFUSE and not _is_refusal(frame):
-            raise _Violation("a refusal of nothing")
+            raise _Violation("a refusal that is not a failure")
         try:
             if self._under_way >= MAX_WAITING:
                 raise OverloadedError

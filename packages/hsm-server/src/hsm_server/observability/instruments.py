@@ -52,7 +52,8 @@ _COUNTERS: Final = {
         ("outcome", "group"),
     ),
     "ferrohsm_tls_alarms_total": (
-        "TLS alarms, by part: only withdrawals of an update took effect.",
+        "TLS alarms raised, by part. Of a faulty update, only withdrawals of trust "
+        "take effect.",
         ("part",),
     ),
     "ferrohsm_ocsp_clients_refused_total": (

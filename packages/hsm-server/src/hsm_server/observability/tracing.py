@@ -19,7 +19,7 @@ _PARENT: Final = re.compile(
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
     """
-    Completed or canceled request.
+    Completed or cancelled request.
 
     Attributes:
         operation: Name of the operation or page; ``none`` for an unknown route.

@@ -281,7 +281,7 @@ _ROWS: Final[tuple[Row, ...]] = (
     ),
     _counter(
         "ferrohsm_cluster_group_retries_total",
-        "Groups of audit records that a change made this node decide again.",
+        "Audit record groups re-evaluated because of a concurrent change.",
         lambda status: status.cluster.group_retries,
     ),
     _gauge(
@@ -296,12 +296,12 @@ _ROWS: Final[tuple[Row, ...]] = (
     ),
     _gauge(
         "ferrohsm_cluster_clock_difference_seconds",
-        "By how much the clock of this node is ahead of the database's, in seconds.",
+        "Clock offset of this node from the database, in seconds; positive if ahead.",
         lambda status: status.cluster.clock_difference_seconds,
     ),
     _gauge(
         "ferrohsm_cluster_level",
-        "Newest formats that all nodes of the cluster may write.",
+        "Format level that all nodes of the cluster support.",
         lambda status: status.cluster.level,
     ),
 )

@@ -176,7 +176,7 @@ def read_private_key(
     files: PairFiles, data: bytes, certificate: x509.Certificate
 ) -> bytes:
     """
-    Return a private key as PKCS #8 in DER.
+    Return a private key as PKCS#8 in DER.
 
     The numbers of an RSA key are not proved here, which takes seconds: the trial of a
     state signs with it.

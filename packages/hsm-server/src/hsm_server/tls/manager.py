@@ -39,7 +39,7 @@ class Task(Protocol):
 
     async def run(self, active: ActiveState, /) -> None:
         """
-        Change the active state when needed, until canceled.
+        Change the active state when needed, until cancelled.
 
         It is cancelled at the end, and begun again after an unexpected error. The
         first thing may be to change the active state, which is in force.

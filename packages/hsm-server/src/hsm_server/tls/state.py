@@ -36,7 +36,7 @@ class ServerPair(Record, frozen=True, kw_only=True):
 
     Attributes:
         chain: DER, server certificate first, without the root.
-        key: Private key, PKCS #8 in DER; secret.
+        key: Private key, PKCS#8 in DER; secret.
         issuer: Issuer certificate, DER, or empty if unknown. It verifies OCSP responses
             and is not sent.
         staple: OCSP response about the server certificate, DER, or empty.

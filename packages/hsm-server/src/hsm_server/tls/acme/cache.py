@@ -56,7 +56,7 @@ def new_key() -> ec.EllipticCurvePrivateKey:
 
 
 def key_der(key: ec.EllipticCurvePrivateKey) -> bytes:
-    """Return a private key as PKCS #8 in DER."""
+    """Return a private key as PKCS#8 in DER."""
     return key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
 
 
