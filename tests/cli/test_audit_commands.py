@@ -297,7 +297,7 @@ class TestAuditVerify:
         outcome = bare_shell("audit", command, flag, str(trail), *option)
 
         assert (2, b"") == (outcome.code, outcome.out)
-        assert f"{option[0]} conflicts with {flag}" in outcome.err
+        assert f"{option[0]} can't be used with {flag}" in outcome.err
 
     def test_local_records_of_a_damaged_log(
         self, bare_shell: Shell, trail: Path

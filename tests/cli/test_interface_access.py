@@ -107,7 +107,7 @@ def test_programs_do_not_flood_the_notes(connector: Embedded) -> None:
         access.note(f"note {number % 25}")
 
     assert len(notes) == 21
-    assert "left out" in notes[-1]
+    assert "suppressed" in notes[-1]
 
 
 def test_a_note_says_how_to_approve(connector: Embedded) -> None:
@@ -227,10 +227,10 @@ def test_a_login_opens_the_credential_for_its_program_alone(
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--root-key", "root.key"], "--root-key needs --embedded"),
-        (["--policy", "policy.yaml"], "--policy needs --embedded"),
-        (["--audit-sync", "bounded"], "--audit-sync needs --embedded"),
-        (["--embedded", "hsm"], "--embedded needs --root-key"),
+        (["--root-key", "root.key"], "--root-key requires --embedded"),
+        (["--policy", "policy.yaml"], "--policy requires --embedded"),
+        (["--audit-sync", "bounded"], "--audit-sync requires --embedded"),
+        (["--embedded", "hsm"], "--embedded requires --root-key"),
         (["--pin", "4711"], "--pin must be @FILE or fd:N"),
         (["--pin", "@absent"], "pin: the file or descriptor can't be read"),
     ],

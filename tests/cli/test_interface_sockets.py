@@ -257,7 +257,7 @@ def test_a_socket_that_was_left_behind_is_replaced(path: Path) -> None:
 
     assert found == b"ok"
     path.write_text("mine")
-    with pytest.raises(ConfigurationError, match="is no socket"):
+    with pytest.raises(ConfigurationError, match="is not a socket"):
         listen(path, log=print)
     assert path.read_text() == "mine"
 

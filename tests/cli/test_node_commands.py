@@ -47,7 +47,7 @@ def test_nodes_are_listed_and_retired(node: OpenHSM) -> None:
     assert ["a", "live"] == listed.lines[1].split()[:2]
     assert ["gone", "stopped"] == listed.lines[2].split()[:2]
     assert 0 != refused.code
-    assert "There is no node 'a' to retire" in refused.err
+    assert "Node 'a' can't be retired" in refused.err
     assert "gone" not in retired.text
 
 

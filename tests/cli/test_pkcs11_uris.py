@@ -70,7 +70,7 @@ def test_keys_that_pkcs11_does_not_have(bare_shell: Shell, options: list[str]) -
     outcome = bare_shell(*USER, "pkcs11", "uri", "hybrid", *options)
 
     assert outcome.code == 2
-    assert "PKCS#11 does not have MLKEM768-X25519-SHA3-256 keys" in outcome.err
+    assert "PKCS#11 does not support MLKEM768-X25519-SHA3-256 keys" in outcome.err
 
 
 def test_a_pem_file_holds_the_uri(

@@ -148,7 +148,7 @@ class TestConnection:
         outcome = bare_shell("--actor", "eve", "status")
 
         assert (2, []) == (outcome.code, stub.received)
-        assert "--actor can't be combined with the token of profile stub" in outcome.err
+        assert "--actor can't be used with the token of profile stub" in outcome.err
 
     @pytest.mark.parametrize("name", ["config.toml", "credentials/stub.json"])
     def test_open_to_others(

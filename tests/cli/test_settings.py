@@ -146,7 +146,7 @@ class TestCredentials:
         assert [] == stub.received
         for outcome in (by_flag, by_variable):
             assert (2, b"") == (outcome.code, outcome.out)
-            assert f"{flags[0]} can't be combined" in outcome.err
+            assert f"{flags[0]} can't be used with" in outcome.err
 
     def test_token_with_variables_of_minted_ones(
         self, online: Shell, stub: Stub, monkeypatch: pytest.MonkeyPatch
@@ -230,12 +230,12 @@ class TestCredentials:
     [
         (["--jwt-algorithm", "rs512"], "'rs512' is not one of hs256, rs256"),
         (["--jwt-algorithm", "none"], "'none' is not one of hs256"),
-        (["--jwt-algorithm", "rs256"], "--jwt-algorithm can't be combined"),
+        (["--jwt-algorithm", "rs256"], "--jwt-algorithm can't be used with"),
         (["--jwt-private-key", "k.pem"], "requires --jwt-algorithm"),
         (["--jwt-secret", SECRET, "--jwt-algorithm", "ES256"], "--jwt-algorithm es256"),
         (["--jwt-secret", SECRET, "--jwt-private-key", "k"], "mutually exclusive"),
         (["--auth-token", TOKEN, "--jwt-private-key", "k"], "mutually exclusive"),
-        (["--auth-token", TOKEN, "--jwt-kid", "k"], "--jwt-kid can't be combined"),
+        (["--auth-token", TOKEN, "--jwt-kid", "k"], "--jwt-kid can't be used with"),
         (["--token-ttl", "0"], "token-ttl"),
         (["--timeout", "0"], "timeout"),
         (["--timeout", "nan"], "timeout"),

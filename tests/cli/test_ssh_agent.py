@@ -311,7 +311,7 @@ def test_a_certificate_is_offered_with_its_key(
     notes = [line for line in served.lines if "-cert.pub" in line]
     assert len(notes) == 2  # each file once, though it was read again and again
     assert "can't be read" in notes[0]
-    assert "is no OpenSSH certificate" in notes[1]
+    assert "is not an OpenSSH certificate" in notes[1]
 
 
 def test_named_keys_alone_are_offered(gateway: OpenHSM, tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ _MEANINGS: Final = {
     ),
     ExitCode.BATCH_FAILED: "Some items of a batch failed; see their output lines.",
     ExitCode.APPROVAL_ENDED: (
-        "The approval was denied, cancelled or used up, or has expired."
+        "The approval was denied, cancelled or consumed, or has expired."
     ),
     ExitCode.INTERRUPTED: "Interrupted by Ctrl-C.",
     ExitCode.OUTPUT_CLOSED: "The reader of standard output closed the pipe.",

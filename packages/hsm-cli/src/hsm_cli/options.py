@@ -345,7 +345,7 @@ def _output_flags() -> list[click.Parameter]:
         _flag("--json", "Print results and errors as JSON.", is_flag=True),
         _flag(
             "--format",
-            "Form of output: table, wide, json or jsonl.",
+            "Output format: table, wide, json or jsonl.",
             type=click.Choice([form.value for form in Form]),
             default=Form.TABLE.value,
         ),
@@ -428,9 +428,7 @@ def refuse_unused(ctx: click.Context, other: str, remedy: str) -> None:
     unused = [name for name in _OF_MINTED_TOKENS if given_as_flag(ctx, name)]
     if unused:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in unused)
-        raise click.UsageError(
-            f"{names} can't be combined with {other}. Omit {remedy}."
-        )
+        raise click.UsageError(f"{names} can't be used with {other}. Omit {remedy}.")
 
 
 def literal_secrets(ctx: click.Context, *names: str) -> list[str]:

@@ -48,7 +48,7 @@ def _set_form(
         return
     form = Form.JSON if value is True else Form(str(value))
     if ctx.meta.setdefault(_FORM_KEY, form) is not form:
-        raise click.UsageError(f"--json and {param.opts[0]} {value} contradict.")
+        raise click.UsageError(f"--json can't be used with {param.opts[0]} {value}.")
     invocation.output.form = form
 
 
@@ -96,7 +96,7 @@ def _form_option(flag: str) -> click.Option:
         type=click.Choice([form.value for form in Form]),
         expose_value=False,
         callback=_set_form,
-        help="Form of output: table fits 80 columns, wide shows everything, json is "
+        help="Output format: table fits 80 columns, wide shows everything, json is "
         "one record, jsonl is one record per line.",
     )
 
@@ -124,7 +124,8 @@ _WAIT_SECONDS: Final = click.Option(
     metavar="SECONDS",
     expose_value=False,
     callback=_wait,
-    help="Maximum time to wait for approval, in seconds.",
+    help="Maximum time to wait for approval, in seconds. Default: until the request "
+    "expires.",
 )
 _APPROVAL: Final = _kept(
     "--approval-id",
@@ -171,12 +172,12 @@ _PREVIEWS: Final = (
         "--show-curl",
         CURL,
         "Print the request as a curl command instead of sending it; `token show` "
-        "prints the value of TOKEN. Reads that the request depends on are sent.",
+        "prints the value of TOKEN. Read requests that it depends on are still sent.",
     ),
     _preview_option(
         "--show-rule",
         RULE,
-        "Print the policy rule that allows you this command, instead of executing it.",
+        "Print the policy rule that allows this command, instead of executing it.",
     ),
 )
 
@@ -229,7 +230,7 @@ def refuse_options_of_requests(ctx: click.Context, flag: str, *others: str) -> N
     names = {*others, *(option.name for option in of_requests)}
     for param in ctx.command.params:
         if param.name in names and given_as_flag(ctx, param.name):
-            raise click.UsageError(f"{param.opts[0]} conflicts with {flag}.")
+            raise click.UsageError(f"{param.opts[0]} can't be used with {flag}.")
 
 
 class LocalCommand(Command):

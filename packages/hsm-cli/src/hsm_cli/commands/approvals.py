@@ -373,8 +373,8 @@ def wait(invocation: Invocation, approval_id: str) -> None:
     """
     Wait until an approval request is granted, at most --wait-seconds.
 
-    Exits with 13 if it is denied, cancelled, used up or expired, and with 11 if the
-    time is over. Then run the command that needs it again.
+    Exits with 0 once it is granted: run the original command again. Exits with 13 if it
+    is denied, cancelled, consumed or expired, and with 11 on a timeout.
     """
     limits = invocation.approval_wait or ApprovalWait(notify=print_note)
     # The same wait as that of a command with --wait, for a request to look at.

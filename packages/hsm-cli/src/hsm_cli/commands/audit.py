@@ -167,7 +167,7 @@ def audit() -> None:
     "--cursor",
     default="",
     metavar="CURSOR",
-    help="Continue after a page of all nodes of a cluster.",
+    help="Cursor of the next page, from the previous output (clusters only).",
 )
 @click.option("--ascending", is_flag=True, help="Oldest first.")
 @_filters
@@ -188,8 +188,8 @@ def events(
     """
     Show audit records, newest first. This read is itself recorded.
 
-    With --audit-path, the records of a local audit log, which is verified and not
-    changed. If it is damaged, none is shown, and the exit code is 7.
+    With --audit-path, verify a local audit log and show its records, without changing
+    it. If it is damaged, no record is shown and the exit code is 7.
     """
     invocation: Invocation = ctx.obj
     key = _local_key(ctx, audit_path, hmac_key)
@@ -248,8 +248,8 @@ def follow(
     After a lost connection the stream resumes without gaps or duplicates. Each
     connection is itself recorded.
 
-    With --audit-path, the records of a local audit log in files: all of it is
-    verified first, and each new record before it is shown.
+    With --audit-path, stream a local audit log in files. The whole log is verified
+    first, and each new record before it is shown.
     """
     invocation: Invocation = ctx.obj
     key, output = _local_key(ctx, audit_path, hmac_key), invocation.output
@@ -320,8 +320,8 @@ def verify(
     """
     Verify the server's audit log, or a local one with --audit-path.
 
-    With --store, verify the audit logs and the retention ledger of a cluster together:
-    also that none of them, and no end of one, is missing.
+    With --store, verify the audit logs and the retention ledger of a cluster together.
+    This also detects a missing or truncated log.
 
     If the log is damaged, the error names the first bad record and the reason, and the
     exit code is 7.
@@ -329,7 +329,7 @@ def verify(
     invocation: Invocation = ctx.obj
     warn_of_literal_secrets(ctx, "hmac_key")
     if audit_path is not None and store is not None:
-        raise click.UsageError("--store conflicts with --audit-path.")
+        raise click.UsageError("--store can't be used with --audit-path.")
     if store is not None or audit_path is not None:
         flag = "--store" if audit_path is None else "--audit-path"
         refuse_options_of_requests(ctx, flag)

@@ -38,8 +38,7 @@ def certificates() -> None:
     "path",
     metavar="FILE",
     required=True,
-    help="Certificates, PEM or DER: that of the key first, each followed by the one "
-    "that issued it; - is standard input.",
+    help="Certificate chain (PEM or DER), leaf first; - is standard input.",
 )
 @_VERSION
 @click.pass_obj

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Certificate signing requests (PKCS #10, RFC 2986), signed in the HSM."""
+"""Certificate signing requests (PKCS#10, RFC 2986), signed in the HSM."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def csr(
     **names: Any,
 ) -> None:
     """
-    Create a certificate signing request (PKCS #10, PEM), signed in the HSM.
+    Create a certificate signing request (PKCS#10, PEM), signed in the HSM.
 
     Supported keys: RSA, ECDSA, EdDSA and ML-DSA.
     """
@@ -96,7 +96,7 @@ class CertificateNames:
         ip: IP addresses.
         email: Addresses, in ASCII.
         uri: URIs, in ASCII.
-        pss: Whether an RSA key signs with RSASSA-PSS, not with PKCS #1 v1.5.
+        pss: Whether an RSA key signs with RSASSA-PSS, not with PKCS#1 v1.5.
     """
 
     subject: str = ""

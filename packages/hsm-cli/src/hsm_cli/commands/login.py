@@ -72,7 +72,9 @@ _CERTIFICATES: Final = (CredentialKind.CERTIFICATE, CredentialKind.PKCS12)
     help="Sign in at this OpenID Connect provider, in a browser.",
 )
 @click.option(
-    "--client-id", metavar="ID", help="ID of hsm-cli at the provider: a public client."
+    "--client-id",
+    metavar="ID",
+    help="OAuth client ID of hsm-cli at the provider (a public client).",
 )
 @click.option(
     "--scope",

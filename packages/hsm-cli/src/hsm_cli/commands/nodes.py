@@ -24,7 +24,7 @@ _COLUMNS = (
 
 @click.group("nodes", cls=Group, no_args_is_help=False)
 def nodes() -> None:
-    """List the nodes of the cluster, and retire those that are gone."""
+    """List the nodes of the cluster and retire stopped nodes."""
 
 
 @nodes.command("list", cls=HSMCommand)
@@ -33,8 +33,8 @@ def list_nodes(invocation: Invocation) -> None:
     """
     List the nodes of the cluster.
 
-    A dead node's unfinished work is settled by another within ten seconds; it is then
-    stopped.
+    Another node settles a dead node's unfinished work within ten seconds and marks the
+    node as stopped.
     """
     _show(invocation, invocation.execute(ListNodes()))
 

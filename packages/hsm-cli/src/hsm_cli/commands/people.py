@@ -60,7 +60,7 @@ def people() -> None:
     """
     List, add and remove people who sign in with credentials of the private CA.
 
-    For a directory that 'hsm-server init' has created, on the server's machine.
+    Run it on the server's machine, for a directory that 'hsm-server init' created.
     """
 
 
@@ -80,7 +80,7 @@ def _directory_option(command: F) -> F:
 @_directory_option
 @click.pass_obj
 def list_people(invocation: Invocation, directory: Path) -> None:
-    """List people, their roles, and the end of their certificates."""
+    """List people, their roles, and the expiry of their certificates."""
     found = People(directory).all()
     now = datetime.now(UTC).timestamp()
     invocation.output.table(

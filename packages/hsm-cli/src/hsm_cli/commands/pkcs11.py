@@ -203,11 +203,10 @@ def pem_uri(
     invocation: Invocation, /, key_id: str, out: str | None, **options: Any
 ) -> None:
     """
-    Print a PEM file that stands for a private key of the HSM.
+    Print a PEM file that refers to a private key in the HSM.
 
-    It holds the key's PKCS#11 URI, and no secret. Programs that use OpenSSL and read a
-    key file can use the key so, if OpenSSL's configuration activates its PKCS#11
-    provider.
+    It holds the key's PKCS#11 URI, and no secret. OpenSSL programs can use this file in
+    place of a key file if OpenSSL's configuration activates its PKCS#11 provider.
     """
     text = pem_of(_uri(invocation, key_id, None, options))
     deliver_public(invocation.output, text.encode(), out)
@@ -238,7 +237,7 @@ def _uri(
 @click.pass_obj
 def doctor(invocation: Invocation, /, **options: Any) -> None:
     """
-    Check the way from programs to the token: p11-kit, credential, socket.
+    Check the path from programs to the token: p11-kit, credential, socket.
 
     Exits with 1 if programs can't use the token.
     """

@@ -51,7 +51,9 @@ def show(
     error.
     """
     if built_in is not None and former is not None:
-        raise click.UsageError("--profile is the former name of --built-in.")
+        raise click.UsageError(
+            "--profile is the former name of --built-in. Pass only --built-in."
+        )
     name = built_in or former
     if name is not None:
         from hsm_core.policies import built_in_policy
@@ -146,14 +148,18 @@ def check(invocation: Invocation, file: Path) -> None:
     metavar="NAME",
     help="Name of a new key, or the new name of an existing one (--key).",
 )
-@click.option("--owner", metavar="NAME", help="Owner, in the same way.")
+@click.option(
+    "--owner",
+    metavar="NAME",
+    help="Owner of a new key, or the new owner of an existing one (--key).",
+)
 @click.option(
     "--tags",
     cls=ListOption,
     may_be_empty=True,
     callback=none_unless_given,
     metavar="TAG[,TAG...]",
-    help="Tags, in the same way.",
+    help="Tags of a new key, or the new tags of an existing one (--key).",
 )
 @click.option(
     "--certificate-sha256",

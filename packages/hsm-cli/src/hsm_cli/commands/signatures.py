@@ -19,7 +19,7 @@ from hsm_cli.invocation import Invocation
 from hsm_cli.io.files import Source
 from hsm_cli.io.results import deliver
 from hsm_cli.operands import payload_operands, proof_options
-from hsm_cli.parameters import HSMCommand, out_option, version_option
+from hsm_cli.parameters import HSMCommand, file_option, out_option, version_option
 from hsm_core.errors import (
     GenerationConflictError,
     KeyStateError,
@@ -39,6 +39,10 @@ from hsm_core.operations.signing import (
     VerifyMac,
     VerifyMacBatch,
     VerifyMacItem,
+)
+
+_results_option = file_option(
+    "Write the results of --batch to a file; - is standard output."
 )
 
 
@@ -119,7 +123,7 @@ def _verify_batch(
 @proof_options("signature")
 @signature_options
 @version_option("Verify with this key version only.")
-@out_option
+@_results_option
 @click.pass_obj
 def verify(
     invocation: Invocation,
@@ -133,8 +137,7 @@ def verify(
     """
     Verify a signature, by default with every key version. Exits with 6 on a mismatch.
 
-    The client hashes payloads over 1 MiB, as in sign. --out writes the results of a
-    batch.
+    The client hashes payloads over 1 MiB, as in sign.
     """
     if out is not None:
         raise click.UsageError("--out requires --batch.")
@@ -209,7 +212,7 @@ def _verify_mac_batch(
 @payload_operands("payload", batch=_verify_mac_batch)
 @proof_options("mac")
 @version_option("Verify with this key version only.")
-@out_option
+@_results_option
 @click.pass_obj
 def verify_mac(
     invocation: Invocation,
@@ -219,11 +222,7 @@ def verify_mac(
     version: int | None,
     out: str | None,
 ) -> None:
-    """
-    Verify a MAC, by default with every key version. Exits with 6 on a mismatch.
-
-    --out writes the results of a batch.
-    """
+    """Verify a MAC, by default with every key version. Exits with 6 on a mismatch."""
     if out is not None:
         raise click.UsageError("--out requires --batch.")
     found = invocation.execute(

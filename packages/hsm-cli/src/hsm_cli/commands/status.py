@@ -160,7 +160,7 @@ def selftest(invocation: Invocation) -> None:
     Run all self-tests now. Takes up to a minute.
 
     Exit code 8: an algorithm failed and is disabled (its row says FAILED), or the HSM
-    ran no self-tests, because it is closing or others are running already.
+    ran no self-tests, because it is shutting down or others are running already.
     """
     invocation.raise_timeout(_SELFTEST_SECONDS)
     report = invocation.execute(SelfTest())

@@ -64,7 +64,8 @@ def watch(invocation: Invocation, interval: float, updates: int | None) -> None:
     """
     Watch health and open approval requests, until Ctrl-C.
 
-    A terminal is redrawn. Other output gets a line, or a JSON record, for each change.
+    On a terminal, the display is redrawn. Other output gets a line, or a JSON record,
+    for each change.
     """
     output, before = invocation.output, None
     for number in count(1):

@@ -377,7 +377,7 @@ class _Notes:
         if text in self._printed or len(self._printed) > _MOST_NOTES:
             return
         if len(self._printed) == _MOST_NOTES:
-            text = f"further notes are left out for {_NOTE_SECONDS:.0f} seconds."
+            text = f"further notes are suppressed for {_NOTE_SECONDS:.0f} seconds."
         self._printed.add(text)
         self._notify(text)
 

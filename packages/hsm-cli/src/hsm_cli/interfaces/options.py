@@ -58,7 +58,8 @@ access_options: Final = with_options(
         "--hmac-key",
         metavar="FILE",
         type=_FILE,
-        help="Audit key of the embedded HSM. Default: derived from the root key.",
+        help="HMAC key of the embedded HSM's audit log. Default: derived from the root "
+        "key.",
     ),
     click.option(
         "--policy",
@@ -69,8 +70,8 @@ access_options: Final = with_options(
     click.option(
         "--audit-sync",
         type=click.Choice(["strict", "bounded"]),
-        help="Durability of the embedded HSM's audit records before a result: "
-        "synced, or written and synced within 20 ms. Default: strict.",
+        help="When the embedded HSM returns a result: strict after its audit record is "
+        "synced to disk, bounded up to 20 ms earlier. Default: strict.",
     ),
     click.option(
         "--pin",
@@ -132,11 +133,11 @@ def open_access(
     if embedded is None:
         for name, value in given.items():
             if value is not None:
-                raise click.UsageError(f"{_EMBEDDED[name]} needs --embedded.")
+                raise click.UsageError(f"{_EMBEDDED[name]} requires --embedded.")
         connector = Server(settings)
     else:
         if root_key is None:
-            raise click.UsageError("--embedded needs --root-key.")
+            raise click.UsageError("--embedded requires --root-key.")
         connector = Embedded(
             embedded,
             root_key,

@@ -470,7 +470,7 @@ def _remove_stale(path: Path) -> None:
     except FileNotFoundError:
         return
     if not is_socket:
-        raise ConfigurationError(f"{path} exists and is no socket.", field="socket")
+        raise ConfigurationError(f"{path} exists and is not a socket.", field="socket")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1)
         try:

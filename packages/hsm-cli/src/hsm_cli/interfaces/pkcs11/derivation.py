@@ -151,7 +151,8 @@ def _public_key(row: AlgorithmSpec, given: bytes) -> bytes:
             key = ec.EllipticCurvePublicKey.from_encoded_point(curve, given)
     except ValueError:
         raise CryptokiError(
-            ck.CKR_MECHANISM_PARAM_INVALID, "The public key is no point on this curve."
+            ck.CKR_MECHANISM_PARAM_INVALID,
+            "The public key is not a point on this curve.",
         ) from None
     return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 

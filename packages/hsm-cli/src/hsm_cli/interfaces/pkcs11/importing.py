@@ -104,8 +104,8 @@ class Transport:
             self._application.hsm.execute(DestroyKey(key_id=key_id))
         except HSMError as error:
             self._application.access.log(
-                f"transport key {key_id} is left ({error.code}). Destroy it with "
-                "hsm-cli destroy."
+                f"transport key {key_id} could not be destroyed ({error.code}). Run: "
+                f"hsm-cli destroy {key_id}"
             )
 
 

@@ -242,8 +242,8 @@ class Inventory:
             self._application.hsm.execute(DestroyKey(key_id=key.key_id))
         except HSMError as error:
             self._application.access.log(
-                f"session key {key.key_id} is left ({error.code}). Destroy it with "
-                "hsm-cli destroy."
+                f"session key {key.key_id} could not be destroyed ({error.code}). Run: "
+                f"hsm-cli destroy {key.key_id}"
             )
 
     def _forget(self, key_id: str) -> None:

@@ -96,7 +96,9 @@ def mechanisms_tag(kinds: tuple[int, ...]) -> str:
     tag = _MECHANISMS + ".".join(f"{kind:x}" for kind in kinds)
     if len(tag) > _LONGEST_TAG:
         raise CryptokiError(
-            ck.CKR_ATTRIBUTE_VALUE_INVALID, "CKA_ALLOWED_MECHANISMS names too many."
+            ck.CKR_ATTRIBUTE_VALUE_INVALID,
+            "CKA_ALLOWED_MECHANISMS lists too many mechanisms: at most "
+            f"{_LONGEST_TAG - len(_MECHANISMS)} characters, in hex, joined by dots.",
         )
     return tag
 

@@ -443,7 +443,7 @@ def require_no_login(key: KeyObject) -> None:
     if key.needs_login:
         raise CryptokiError(
             ck.CKR_KEY_FUNCTION_NOT_PERMITTED,
-            "A key with CKA_ALWAYS_AUTHENTICATE neither wraps, is wrapped nor derives.",
+            "A key with CKA_ALWAYS_AUTHENTICATE can't wrap, be wrapped or derive.",
         )
 
 

@@ -49,12 +49,12 @@ def uri_of(info: KeyInfo, label: str, kind: ObjectType | None = None) -> str:
         kind: Type of the object; None means the key itself: private or secret.
 
     Raises:
-        UnsupportedOperationError: PKCS#11 does not have the algorithm.
+        UnsupportedOperationError: PKCS#11 does not support the algorithm.
     """
     family = None if info.algorithm is None else spec(info.algorithm).family
     if family not in KEY_TYPES:
         raise UnsupportedOperationError(
-            f"PKCS#11 does not have {info.algorithm} keys.", field="key_id"
+            f"PKCS#11 does not support {info.algorithm} keys.", field="key_id"
         )
     own = ObjectType.SECRET_KEY if family in _SECRET else ObjectType.PRIVATE
     token = quote(padded(label, 32).rstrip(), safe=_ALLOWED)

@@ -136,7 +136,7 @@ def read_certificate_file(path: Path) -> tuple[bytes, Certificate]:
         reader.end()
     except (IndexError, binascii.Error, MalformedError):
         raise InvalidInputError(
-            f"{path} is no OpenSSH certificate.", field="certificate"
+            f"{path} is not an OpenSSH certificate.", field="certificate"
         ) from None
     if found.kind is not Kind.USER:
         raise InvalidInputError(

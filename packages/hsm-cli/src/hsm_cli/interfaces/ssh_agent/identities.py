@@ -183,7 +183,7 @@ class Identities:
 def _unsuitable(info: KeyInfo, tags: frozenset[str]) -> str:
     """Return why a key is not offered; empty if it is."""
     if info.algorithm not in ALGORITHMS:
-        return "has an algorithm that SSH does not have"
+        return "has an algorithm that SSH does not support"
     if KeyUsage.SIGN not in info.usages:
         return "has no usage sign"
     if info.state is not KeyState.ACTIVE:
