@@ -21,7 +21,8 @@ _CLAUSE: Final = re.compile(
 )
 _AVOIDED: Final = re.compile(
     r"\b(?:anew|for ever|whoever|serves nothing|(?:is|are) told|(?:is|are) asked after"
-    r"|goes by|at all|a while)\b"
+    r"|goes by|at all|a while)\b",
+    re.IGNORECASE,
 )
 _TEXTS: Final = (
     "README.md",

@@ -469,7 +469,7 @@ TWINS: Final = (
     # The shared secret of a sealed message opens it, without its AAD.
     Form("Decapsulate", "Open", KeyUsage.DECRYPT),
     Form("RecoverStore", "RecoverKey"),
-    # Whoever unwraps an exported key uses it outside. Managing keys and using them are
+    # An exported key is unwrapped and used outside. Managing keys and using them are
     # duties of different roles, so export needs no grant of use.
     *(Form("ExportKey", use, usage, needs_grant=False) for use, usage in _EXPORTED),
 )

@@ -29,7 +29,7 @@ async def with_pauses(
 
         ends: The generator ends when this is done.
     """
-    # Whoever cancels a generator's step ends it, so that one step waits through all
+    # Cancelling a generator's step ends it, so that one step waits through all
     # pauses.
     step: asyncio.Future[T | None] | None = None
     try:

@@ -358,7 +358,7 @@ class Gatekeeper:
         """
         Count and record a failure, before it is answered.
 
-        Whoever comes back to a session that has ended has not failed.
+        A client that comes back to an ended session has not failed.
         """
         if isinstance(error, SessionEndedError):
             return

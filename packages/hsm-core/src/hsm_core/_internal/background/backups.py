@@ -109,7 +109,7 @@ class Backups:
 
             def rest() -> None:
                 stack.enter_context(self._resting)
-                # Whoever waits for this record waits for all before it.
+                # A wait for this record is a wait for all before it.
                 draft = AuditDraft.system("system.backup", name)
                 self._audit.append([draft], durable=True).wait()
                 heads.append(self._audit.head().seq)

@@ -95,7 +95,7 @@ _PURPOSES: Final = (
         frozenset(KeyUsage) - _SIGNING,
         "sign and verify can't be combined with encryption, wrapping or derivation",
     ),
-    # Whoever may decrypt with a wrapping key could read what was wrapped for the HSM.
+    # To decrypt with a wrapping key would be to read what was wrapped for the HSM.
     (
         _TRANSPORT,
         _OPENING,

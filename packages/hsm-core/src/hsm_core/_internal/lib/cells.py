@@ -2,8 +2,8 @@
 """
 Cells, which show that something has changed, and snapshots of them.
 
-Whoever changes what a decision may rest on bumps its cell: after the change is visible,
-and before it is answered and before its outcome is recorded. Whoever decides takes a
+A change of what a decision may rest on bumps its cell: after the change is visible,
+and before it is answered and before its outcome is recorded. A decision takes a
 snapshot of each cell *before* reading what it stands for. So a snapshot that still
 holds under the audit log's lock shows that the decision is not behind the change.
 """

@@ -126,7 +126,7 @@ def build_request(subject: Subject, *, has_nonce: bool = True) -> StatusRequest:
     proof: what the responder says of it is signed.
 
     Args:
-        subject: Is asked after.
+        subject: Certificate that the query is about.
 
         has_nonce: Whether 32 bytes from the system's generator are sent along.
 

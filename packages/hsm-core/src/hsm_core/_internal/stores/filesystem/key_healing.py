@@ -273,7 +273,7 @@ def _remove_if_possible(path: Path) -> None:
     except UnsettledError:
         raise
     except StoreUnavailableError:
-        # It is still there. Whoever compares its key tries again, and says so.
+        # The next comparison of its key tries again, and reports what is still there.
         return
 
 

@@ -344,7 +344,7 @@ def run_with_commit(
     """
     Execute a statement of a transaction last, in one write with its COMMIT.
 
-    Whoever waits for what the transaction has locked waits so much less.
+    It shortens the wait for what the transaction has locked.
     """
     connection.with_commit.append((statement, values))
 

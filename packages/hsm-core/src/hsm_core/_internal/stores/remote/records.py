@@ -289,7 +289,7 @@ class VaultRecords(Records):
 
     def _remove_blobs(self, commit: Commit) -> None:
         for name in commit.after:
-            # Whoever compares the key tries again, and says which blob is still there.
+            # The next comparison of the key tries again, and reports remaining blobs.
             with suppress(StoreUnavailableError):
                 self._vault.delete(name)
 

@@ -2,7 +2,7 @@
 """
 Index of a key store in its database: changed in the transaction of the document.
 
-Functions here run on a connection whose lock their caller holds. Whoever edits these
+Functions here run on a connection whose lock their caller holds. An edit of these
 tables alone would hide a key from listings that goes on being used; so a scan checks
 that all leads to a key that should: its name, its operations, its list positions.
 """
