@@ -28,6 +28,11 @@ _SHOWN: Final = re.compile(
     r'(?:title|alt|placeholder|aria-label|value|data-[a-z-]+)="([^"]*? [^"]*)"'
 )
 _MARKUP: Final = re.compile(r"</?[a-z][^>]*>")
+_PROSE: Final = re.compile(r"[a-zA-Z]{2,}[,.]? -{0,2}[a-zA-Z]")
+_SQL: Final = re.compile(
+    r"\b(?:SELECT|INSERT|UPDATE|DELETE FROM|CREATE|ALTER|DROP|PRAGMA|BEGIN|FROM|WHERE"
+    r"|ORDER BY|SET LOCAL|PRIMARY KEY|NOT NULL|LOCK TABLE) "
+)
 
 
 def dump() -> Iterator[str]:
@@ -74,7 +79,7 @@ def _texts(template: str) -> Iterator[str]:
 
 
 def _messages(tree: ast.Module) -> Iterator[str]:
-    """Yield the strings of a module that look like prose, docstrings left out."""
+    """Yield the strings of a module that look like prose: no docstrings, no SQL."""
     skipped = {
         id(node.body[0].value)
         for node in ast.walk(tree)
@@ -92,7 +97,8 @@ def _messages(tree: ast.Module) -> Iterator[str]:
             text = node.value
         else:
             continue
-        if id(node) not in skipped and re.search(r"[a-zA-Z]{2,}[,.]? [a-zA-Z]", text):
+        is_prose = _PROSE.search(text) and not _SQL.search(text)
+        if is_prose and id(node) not in skipped:
             yield f"{node.lineno}: {' '.join(text.split())}"
 
 
