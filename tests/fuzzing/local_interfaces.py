@@ -7,7 +7,6 @@ import base64
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -36,7 +35,7 @@ from tests.cli.ssh_client import (
 )
 from tests.core.hsm_support import WRAP, wrap_for
 from tests.fuzzing.stored_forms import NothingReadError
-from tests.fuzzing.target import Target
+from tests.fuzzing.target import Target, own_folder
 
 _OTHER = string("ssh-ed25519") + string(bytes(32))
 _RUNS_OF_AN_HSM: Final = 5000
@@ -148,7 +147,7 @@ def _signed_data() -> Target:
 
 
 def _certificate_file() -> Target:
-    path = Path(tempfile.mkdtemp(prefix="ferrohsm-")).resolve() / "key-cert.pub"
+    path = own_folder() / "key-cert.pub"
     kind = b"ssh-ed25519-cert-v01@openssh.com "
 
     def read(data: bytes) -> object:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +18,7 @@ from hsm_server.identity.issuer_config import load_token_issuers
 from hsm_server.identity.oidc_config import load_oidc_config
 from hsm_server.identity.token_config import load_token_config, public_keys_of_set
 from hsm_server.identity.token_keys import Algorithm, key_from_pem, public_key_set
-from tests.fuzzing.target import Target
+from tests.fuzzing.target import Target, own_folder
 from tests.server.token_kit import ALGORITHMS, signer
 
 _ASYMMETRIC: Final = [name for name in ALGORITHMS if name != "HS256"]
@@ -148,7 +147,7 @@ def _retention() -> Target:
 
 def _in_file(read: Callable[[Path], object]) -> Callable[[bytes], object]:
     """Return what reads bytes that lie in a file of our own."""
-    path = Path(tempfile.mkdtemp(prefix="ferrohsm-")).resolve() / "file"
+    path = own_folder() / "file"
     path.touch(mode=0o600)
 
     def read_bytes(data: bytes) -> object:

@@ -4,10 +4,8 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Callable
 from contextlib import closing
-from pathlib import Path
 from typing import Any, Final, cast
 
 import msgspec
@@ -61,7 +59,7 @@ from tests.core.key_support import (
     page,
     seal_version,
 )
-from tests.fuzzing.target import Target
+from tests.fuzzing.target import Target, own_folder
 
 MacOf = Callable[[bytes], bytes]
 
@@ -328,7 +326,7 @@ def _ciphertext() -> Target:
 
 def _database() -> Target:
     """Return the target of a database of keys whose very pages are changed."""
-    folder = Path(tempfile.mkdtemp(prefix="ferrohsm-")).resolve()
+    folder = own_folder()
     path = folder / "keys.sqlite"
     with closing(SqliteKeyStore(path)) as store:
         store.commit(change_of(_DOCUMENT, operation_of(1)))

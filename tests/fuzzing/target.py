@@ -3,8 +3,13 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, TypeAlias
 
 from hsm_core import wire
@@ -16,6 +21,18 @@ Reader: TypeAlias = Callable[[bytes], object]
 
 _MOST_CHARACTERS: Final = 4096
 """Longest message of a refusal: no input is repeated without end."""
+
+
+def own_folder() -> Path:
+    """Return a new folder, which is removed when this process ends."""
+    folder = Path(tempfile.mkdtemp(prefix="ferrohsm-")).resolve()
+    atexit.register(_remove, folder, os.getpid())
+    return folder
+
+
+def _remove(folder: Path, owner: int) -> None:
+    if os.getpid() == owner:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import base64
-import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -30,7 +29,7 @@ from hsm_server.tls.ocsp.response import check_response
 from hsm_server.tls.ocsp.staples import read_staples
 from hsm_server.tls.state import TLSState, pack_state, read_state
 from tests.fuzzing.stored_forms import NothingReadError, wanted
-from tests.fuzzing.target import Target
+from tests.fuzzing.target import Target, own_folder
 from tests.pki import CLIENT, SERVER, self_signed_root
 from tests.server.ocsp_support import CA, now_utc
 from tests.server.test_tls_hello import REAL
@@ -62,7 +61,7 @@ def _ocsp() -> list[Target]:
         authority.answer(server, nonce=b"n" * 16, valid=None),
         authority.answer(server, signer=delegate, shows=(delegate,)),
     ]
-    path = Path(tempfile.mkdtemp(prefix="ferrohsm-")).resolve() / "staple"
+    path = own_folder() / "staple"
 
     def read_file(data: bytes) -> object:
         path.write_bytes(data)
@@ -198,7 +197,7 @@ def _client_certificate() -> Target:
 
 def _acme_cache() -> Target:
     """Return the target of what is kept of a CA; what is no good counts as absent."""
-    folder = Path(tempfile.mkdtemp(prefix="ferrohsm-")).resolve()
+    folder = own_folder()
     cache = Cache(folder, "https://ca.example.com/directory")
     cache.prepare()
     cache.new_account_key()

@@ -46,7 +46,7 @@ from hsm_core.protocols import KnownKey
 from tests.core.audit_support import KEY, draft, intent, live_segment, opened, outcome
 from tests.core.sqlite_audit_support import opened as opened_database
 from tests.fuzzing.stored_forms import NothingReadError, wanted
-from tests.fuzzing.target import Target
+from tests.fuzzing.target import Target, own_folder
 
 _REFUSALS: Final = (AuditTamperedError, NothingReadError, ConfigurationError)
 _OPERATION: Final = "ab" * 16
@@ -223,7 +223,7 @@ def _baseline() -> Target:
 
 def _database() -> Target:
     """Return the target that verifies a database whose very pages are changed."""
-    folder = Path(tempfile.mkdtemp(prefix="ferrohsm-")).resolve()
+    folder = own_folder()
     path = folder / "audit.sqlite"
     with opened_database(path) as log:
         log.append([draft(n) for n in range(3)], durable=True).wait()
