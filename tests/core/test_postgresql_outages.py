@@ -103,7 +103,7 @@ def test_back_without_durability(server: PostgreSQL, store: ClusterKeyStore) -> 
     server.configure({"fsync": "off"})
     server.start()
     try:
-        with pytest.raises(StoreUnavailableError, match="does not keep"):
+        with pytest.raises(StoreUnavailableError, match="no longer meets"):
             create(store, 2)
     finally:
         server.stop()
