@@ -9,6 +9,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from types import TracebackType
 from typing import Final, TypeAlias
 
 import msgspec
@@ -134,15 +135,10 @@ class Locks:
         with self._guard:
             return any(lock.lock.locked() for lock in self._locks.values())
 
-    @contextmanager
-    def held(self, name: str) -> Iterator[None]:
-        """Hold the lock of a name for the duration of a ``with`` block."""
+    def held(self, *names: str) -> AbstractContextManager[None]:
+        """Return a context that holds the locks of names, taken in this order."""
         with self._guard:
-            lock = self._locks.get(name)
-            if lock is None:
-                lock = self._locks[name] = _Lock()
-        with lock.lock:
-            yield
+            return _Held([self._locks.setdefault(name, _Lock()) for name in names])
 
 
 class _Lock:
@@ -152,6 +148,45 @@ class _Lock:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
+
+
+_ONCE: Final = (True,)
+
+
+class _Held(AbstractContextManager[None]):
+    """
+    Locks that are held, once.
+
+    No generator: it needs memory to end, and where there is none, a lock would stay.
+    """
+
+    __slots__ = ("_locks", "_released", "_taken")
+
+    def __init__(self, locks: Sequence[_Lock]) -> None:
+        self._locks, self._taken, self._released = locks, list[bool](), 0
+
+    def __enter__(self) -> None:
+        for held in self._locks:
+            # An interrupt can't come between taking a lock and noting it.
+            self._taken.extend(map(held.lock.acquire, _ONCE))
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._release()
+
+    def __del__(self) -> None:
+        # What an interrupt or a lack of memory has left.
+        self._release()
+
+    def _release(self) -> None:
+        while self._released < len(self._taken):
+            number = self._released
+            self._released = number + 1
+            self._locks[number].lock.release()
 
 
 Task: TypeAlias = Callable[[], float | None]

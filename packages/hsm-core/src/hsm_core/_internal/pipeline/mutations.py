@@ -15,7 +15,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from functools import partial
 from itertools import count
 from typing import Any, Final
@@ -221,9 +220,7 @@ class Mutations:
             is_ahead = is_slow and number < _TRIES_AHEAD
             plan = self._plan(attempt, handler, sent) if is_ahead else None
             locked = _keys_of(attempt)
-            with ExitStack() as stack:
-                for name in sorted(locked) or [attempt.operation_id]:
-                    stack.enter_context(self._keys.held(name))
+            with self._keys.held(*(sorted(locked) or [attempt.operation_id])):
                 if plan is None:
                     plan = self._plan(attempt, handler, sent, locked)
                 elif self._services.inventory.has_moved(attempt.documents):
