@@ -155,9 +155,10 @@ _ONCE: Final = (True,)
 
 class _Held(AbstractContextManager[None]):
     """
-    Locks that are held, once.
+    Context that holds locks; for one ``with`` block.
 
-    No generator: it needs memory to end, and where there is none, a lock would stay.
+    It is not a generator, which needs memory to end and without it would leave the
+    locks held.
     """
 
     __slots__ = ("_locks", "_released", "_taken")
@@ -179,7 +180,7 @@ class _Held(AbstractContextManager[None]):
         self._release()
 
     def __del__(self) -> None:
-        # What an interrupt or a lack of memory has left.
+        # Release what is still held after an interrupt or a lack of memory.
         self._release()
 
     def _release(self) -> None:

@@ -165,7 +165,7 @@ def read_earlier(tables: LogTables, seq: int) -> FactsTrack:
 
 
 def written_facts(tables: LogTables, seq: int) -> FactsTrack:
-    """Return the same for a writer, which leaves it to readers to check the lines."""
+    """Return the same lines, unchecked; readers check them, and writers need not."""
     track = FactsTrack(keeps_lines=False)
     track.note(_facts_before(tables, seq))
     return track
