@@ -179,7 +179,7 @@ CASES: dict[str, Case] = {
     ),
     "path of another type": (
         lambda p: hsm_core.open(5, root=ROOT),  # type: ignore[arg-type]
-        'path must be a folder, ":memory:" or Settings, got int.',
+        'path must be a directory, ":memory:" or Settings, got int.',
     ),
     "store as a path": (
         lambda p: hsm_core.open("filesystem:keys", root=ROOT, create=True),
@@ -187,11 +187,11 @@ CASES: dict[str, Case] = {
     ),
     "empty path": (
         lambda p: hsm_core.open("", root=ROOT, create=True),
-        'path must be a folder or ":memory:".',
+        'path must be a directory or ":memory:".',
     ),
     "folder that can't be made": (
         lambda p: hsm_core.open("/proc/hsm", root=ROOT, create=True),
-        "path: the folder /proc/hsm can't be created (",
+        "path: the directory /proc/hsm can't be created (",
     ),
     "lost policy": (
         lambda p: hsm_core.open(p / "keys", root=ROOT, policy="lost.yaml"),

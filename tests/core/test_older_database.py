@@ -342,10 +342,10 @@ def test_a_node_that_runs(
     session(hsm).create_key("ed25519", name="second")
     older.restore()
 
-    eventually(lambda: "put back in the database" in refusal_of(hsm))
+    eventually(lambda: "reset in the database" in refusal_of(hsm))
     status = hsm.act_as(caller()).execute(Status())
-    assert "put back in the database" in status.store.locked
-    with pytest.raises(AuditUnavailableError, match=r"put back.*Restart"):
+    assert "reset in the database" in status.store.locked
+    with pytest.raises(AuditUnavailableError, match=r"reset.*Restart"):
         hsm.act_as(caller()).execute(RecoverStore(reason="in place"))
     with pytest.raises(AuditUnavailableError):
         hsm.close()

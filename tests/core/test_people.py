@@ -335,7 +335,7 @@ class TestDirectory:
 
     def test_another_folder(self, tmp_path: Path) -> None:
         """The message says which one to pass."""
-        with pytest.raises(ConfigurationError, match="not a directory of hsm-server"):
+        with pytest.raises(ConfigurationError, match="not created by hsm-server"):
             People(tmp_path)
 
 

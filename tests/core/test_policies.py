@@ -114,7 +114,7 @@ REFUSED = {
     "a role twice": (asking("distinct_roles: [Auditor, Auditor]"), "Duplicate role"),
     "approval of a denial": (rule("effect: deny, approval: {}"), "require_approval"),
     "no effect": (rule("effect: maybe"), "maybe"),
-    "excepts everything": (rule("effect: deny, except: {}"), "would except everything"),
+    "excepts everything": (rule("effect: deny, except: {}"), "excepts everything"),
     "name of a built-in": (named("pqc-restricted"), "Duplicate rule"),
     "name of a system": (named("system"), "reserved"),
     "name with a colon": (named("'a:b'"), "name"),

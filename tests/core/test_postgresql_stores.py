@@ -192,7 +192,7 @@ class TestSchema:
         store_at(database).close()
         sql(database, statement)
 
-        with pytest.raises(IntegrityError, match="were changed since"):
+        with pytest.raises(IntegrityError, match="definitions were changed"):
             store_at(database)
 
     def test_a_table_goes(self, pair: Pair) -> None:

@@ -423,7 +423,7 @@ def test_two_names_of_one_person() -> None:
     )
     (warning,) = policy(by_name, CI.replace("/v*", "/*"), by_mail).warnings
 
-    assert f"People of {ISSUER} are named by" in warning
+    assert f"Entries for {ISSUER} take principals" in warning
     assert {"email", "name"} <= set(re.split(r"[ .]", warning))
     assert () == policy(OPERATORS, AUDITORS).warnings
 

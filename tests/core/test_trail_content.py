@@ -156,7 +156,7 @@ def test_a_repeated_answer_is_recorded() -> None:
 
         events = [entry.event for entry in session.audit_events(limit=3)]
         assert ["single", "outcome", "intent"] == [event.phase for event in events]
-        assert MessageDetail(text="answered again") == events[0].detail
+        assert MessageDetail(text="repeated request") == events[0].detail
 
 
 def test_events_are_found_by_name() -> None:

@@ -147,7 +147,7 @@ def _make_folder(field: str, folder: Path) -> None:
     except StoreUnavailableError as error:
         reason = getattr(error.__cause__, "strerror", "unknown reason")
         raise ConfigurationError(
-            f"{field}: the folder {folder} can't be created ({reason}).", field=field
+            f"{field}: the directory {folder} can't be created ({reason}).", field=field
         ) from None
 
 
@@ -182,8 +182,8 @@ def _is_key(text: str) -> bool:
 def _check_outside(folder: Path, path: Path) -> None:
     if folder.resolve() in path.resolve().parents:
         raise ConfigurationError(
-            f"root must be outside {folder}, got {path}. A backup of the folder must "
-            "not hold the key that opens it.",
+            f"root must be outside {folder}, got {path}. A backup of the directory "
+            "must not contain the root key.",
             field="root",
         )
 

@@ -230,7 +230,7 @@ def _settings_of(
         return path
     if not isinstance(path, str | os.PathLike):
         raise InvalidInputError(
-            'path must be a folder, ":memory:" or Settings, got '
+            'path must be a directory, ":memory:" or Settings, got '
             f"{type(path).__name__}.",
             field="path",
         )
@@ -248,7 +248,7 @@ def _settings_of(
         return Settings(store=text, policy_config=rules, node_name=node_name)
     if not text or _STORE.match(text):
         raise ConfigurationError(
-            'path must be a folder or ":memory:". For other stores pass '
+            'path must be a directory or ":memory:". For other stores pass '
             f'Settings(key_store="{without_secrets(text) or "sqlite:FILE"}").',
             field="path",
         )

@@ -127,7 +127,7 @@ class People:
         self._revocations = directory / REVOCATION_FILE
         if not (directory / CA_FILE).is_file() or not self._folder.is_dir():
             raise ConfigurationError(
-                f"{directory} is not a directory of hsm-server init: it has no "
+                f"{directory} was not created by hsm-server init: it has no "
                 f"{CA_FILE} or no {PEOPLE_FOLDER}/. Pass the directory of the HSM.",
                 field="directory",
             )
@@ -325,8 +325,8 @@ class People:
         own = f'{_ENTRY}{found}"\n'
         if found and not any(e.startswith(own) for e in self._split_policy()[1]):
             raise ConflictError(
-                f"{found} stands in {self._policy} outside the lines of hsm-cli "
-                "people. Edit the file instead.",
+                f"{self._policy} lists {found} outside the lines of hsm-cli people. "
+                "Edit the file instead.",
                 field="name",
             )
         return found

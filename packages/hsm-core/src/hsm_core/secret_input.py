@@ -117,8 +117,8 @@ def database_problem(url: str) -> str:
         return "must not contain sslpassword. Use a key file without a passphrase."
     if re.fullmatch(_DATABASE, split_password(url)[0]) is None:
         return (
-            "must be postgresql://USER@HOST:PORT/DATABASE. Write each of / : ? # @ % "
-            "in user and password as % and two hexadecimal digits, such as %2F for /."
+            "must be postgresql://USER@HOST:PORT/DATABASE. Percent-encode / : ? # @ % "
+            "in user and password, such as %2F for /."
         )
     return ""
 

@@ -132,7 +132,8 @@ def read_rule(section: RuleSection, groups: Groups, path: Path) -> PolicyRule:
         exclusion = _read_conditions(section.except_, groups, (*path, "except"))
         if exclusion.is_open:
             raise policy_fault(
-                "except must have at least one condition: it would except everything.",
+                "except must have at least one condition: an empty one excepts "
+                "everything.",
                 (*path, "except"),
             )
     return PolicyRule(

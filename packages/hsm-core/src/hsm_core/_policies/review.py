@@ -139,7 +139,7 @@ def _useless_grants(
     for single, batch in BATCHES.items():
         if any(rule.match.names(single) for rule in allowing):
             continue
-        lacking = f"{batch} but not {single}, which decides each item."
+        lacking = f"{batch} but not {single}, which each item requires."
         for role, kinds in grants.items():
             if batch in kinds and single not in kinds:
                 yield f"{role.value} is granted {lacking}"

@@ -223,7 +223,7 @@ def read_token_identity(section: IdentitySection, path: Path) -> TokenIdentity:
     """
     if section.has_certificate_conditions:
         raise fault(
-            "An entry is about certificates or about tokens. Make two entries.", path
+            "An entry matches certificates or tokens, not both. Make two entries.", path
         )
     if (section.principal is None) == (section.principal_claim is None):
         raise fault("Set either principal or principal_claim.", path)
@@ -236,7 +236,7 @@ def read_token_identity(section: IdentitySection, path: Path) -> TokenIdentity:
     for name in ("issuer", "audience", "claims"):
         if not getattr(section, name):
             raise fault(
-                f"{name} is required: a rule about tokens has issuer, audience and at "
+                f"{name} is required: an entry for tokens has issuer, audience and at "
                 "least one claim.",
                 path,
             )
@@ -270,8 +270,8 @@ def review_claims(rules: Iterable[TokenIdentity]) -> Iterator[str]:
         )
         if claim != rule.principal_claim:
             yield (
-                f"People of {rule.issuer} are named by {claim} and by "
-                f"{rule.principal_claim}. Someone with two names could approve their "
+                f"Entries for {rule.issuer} take principals from {claim} and from "
+                f"{rule.principal_claim}. A person with two names could approve their "
                 "own requests. Use one claim."
             )
         for terms in rule.claims:
@@ -294,7 +294,9 @@ def _read_claim(name: str, said: ClaimValue, path: Path) -> ClaimTerms:
         elif "*" not in value:
             texts.add(value)
         elif value.index("*") < len(value) - 1 or value == "*":
-            raise fault("The wildcard * is allowed only after other text.", path)
+            raise fault(
+                "The wildcard * is allowed only at the end, after other text.", path
+            )
         else:
             prefixes.add(value[:-1])
     return ClaimTerms(

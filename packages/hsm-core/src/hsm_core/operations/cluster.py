@@ -61,7 +61,7 @@ class ClusterStatus(Record, frozen=True, kw_only=True):
 
     Attributes:
         node: Name of this node; empty on a single machine.
-        decides: Whether it can decide: it has its name and reaches the database.
+        decides: Whether it serves: it is not fenced and reaches the database.
         revision: Newest change that it has applied.
         feed_lag_seconds: Time since it last read the newest change.
         nodes_live: Live nodes, this one included.

@@ -255,7 +255,9 @@ class ApprovalService:
         approval = self._visible(caller, operation.approval_id)
         shown = approval.shown_sha256
         if operation.digest and not hmac.compare_digest(operation.digest, shown):
-            raise ConflictError("digest does not match this approval.", field="digest")
+            raise ConflictError(
+                "digest does not match this approval request.", field="digest"
+            )
         granted = isinstance(operation, ops.Approve)
         signature, signer = self._signed(caller, approval, operation, granted=granted)
         said = {"comment" if granted else "reason": _said(operation)}

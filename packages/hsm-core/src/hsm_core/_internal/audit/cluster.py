@@ -42,7 +42,7 @@ _GAP: Final = 5_000_000
 """Microseconds of a pause between two records that count as activity."""
 
 _DEAD: Final = 30_000_000
-"""Microseconds after which an intent without outcome is not under way any more."""
+"""Microseconds after which an intent without outcome is no longer in progress."""
 
 _FACTS_KEPT: Final = 4096
 _LOOKED_AT: Final = 16

@@ -27,13 +27,13 @@ START: Final = b'{"facts":"'
 
 HASH: Final = slice(len(START), len(START) + 64)
 SPAN: Final = 65_536
-"""Number of entries, from the one behind it, that a facts line may serve."""
+"""Maximum number of entries, from the next one on, that may refer to a facts line."""
 
 MAX_LINE_BYTES: Final = 65_535
 """Longest line, without its newline."""
 
 LIFETIME: Final = 3600 * 1_000_000
-"""How long a facts line may be repeated, microseconds."""
+"""Time for which a facts line may be reused, in microseconds."""
 
 _KEPT: Final = 1024
 _LABELS: Final = (b"who", b"from", b"key", b"rule", b"parameters")

@@ -21,9 +21,9 @@ HEADS: Final = "system.heads"
 """Kind of these records."""
 
 _PAUSE_SECONDS: Final = 3.0
-"""Between two of them: with a beat and a slow answer of the database, within five."""
+"""Interval between two records; even with a slow database, five seconds at most."""
 _MOST_LOGS: Final = 256
-"""How many logs one record names: each takes 150 bytes of at most 65,535."""
+"""Maximum number of logs in one record: each takes 150 bytes of at most 65,535."""
 
 
 class HeadsWatch:

@@ -342,7 +342,7 @@ SYNC_BOUNDS_SECONDS: Final = (
     *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
     *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
 )
-"""From memory that calls itself a disk to a disk that is about to fail."""
+"""Buckets of the histogram of sync durations, in seconds."""
 
 
 def as_unavailable(error: BaseException) -> AuditUnavailableError:

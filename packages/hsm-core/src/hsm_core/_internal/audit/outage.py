@@ -19,7 +19,7 @@ from hsm_core.protocols import AuditDraft
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 1.0
 _CALM_SECONDS: Final = 10.0
-"""An outage so soon after another goes on with its pauses."""
+"""An outage within this time of the last one continues with its pauses."""
 
 
 class Outage:

@@ -64,7 +64,7 @@ _SENTENCES: Final = {
     Reason.LOG_MISSING: "it names a log that is missing",
     Reason.CUT: "it is missing, and another log names it",
     Reason.HEADS: "it differs from the record that another log names",
-    Reason.STALE_USE: "the use was decided before a change of its key that came first",
+    Reason.STALE_USE: "the use was decided on an outdated state of its key",
     Reason.UNNAMED: "another log grew over ten seconds earlier, but no record names it",
     Reason.UNSETTLED: "the intent has no outcome, and its node has stopped",
 }

@@ -41,14 +41,14 @@ from hsm_core.protocols import AuditDraft, AuditHealth, AuditTicket, Clock, UseD
 from hsm_core.settings import AuditSync
 
 MAX_PENDING_BYTES: Final = 16 * 1024 * 1024
-"""Records may wait to be written or synced up to this size; then none are accepted."""
+"""Maximum size of records that wait to be written or synced; more are rejected."""
 
 _RESERVE_SECONDS: Final = 1.0
 _NEVER: Final = float("inf")
 
 _MANY: Final = 4
 _GATHER_SECONDS: Final = 0.001
-"""After a group of many records, the next one waits so long for as many, in strict."""
+"""In strict mode, time to gather a group of records if the last group was large."""
 
 
 class Flusher:

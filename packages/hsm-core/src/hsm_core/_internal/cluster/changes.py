@@ -77,7 +77,7 @@ _MODULUS: Final = 2**256
 _DIGEST_BYTES: Final = 32
 _FRESH_SECONDS: Final = 2.0
 _LEAP: Final = 2**20
-"""By so much a recovery is ahead of what its node has seen: others may know more."""
+"""Revisions that a recovery skips, because other nodes may have seen newer ones."""
 _TRUST_LABEL: Final = b"trust"
 """Prefix of what is no `FeedState.payload`, which begins with another byte."""
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hsm_core._internal.stores.postgresql.driver import ServerConnection
 
 RETRY_SECONDS: Final = 10.0
-"""After how many seconds a node asks again for a job that another has."""
+"""Seconds after which a node asks again for a job that another node runs."""
 
 _TAKE: Final = (
     "INSERT INTO leases (name, node, epoch) VALUES ($1, $2, $3) "

@@ -445,7 +445,7 @@ class Membership:
         if standing.epoch >= self._epoch:
             return _fenced(self.node)
         return NodeFencedError(
-            f"The fence of this node, {self.node}, was removed or put back in the "
+            f"The fence of this node, {self.node}, was removed or reset in the "
             f"database: it is at epoch {standing.epoch}, and was at {self._epoch}. "
             "Restart the node, and recover the store."
         )

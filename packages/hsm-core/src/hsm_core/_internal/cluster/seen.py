@@ -100,7 +100,7 @@ class SeenDatabase:
         if epoch + self._notes > seen:
             return None
         return OlderDatabase(
-            "The fence of this node was removed or put back in the database: it is at "
+            "The fence of this node was removed or reset in the database: it is at "
             f"epoch {epoch}, and this node has had epoch {seen}.",
             {"reason": "fence_older", "epoch": epoch, "seen": seen},
         )

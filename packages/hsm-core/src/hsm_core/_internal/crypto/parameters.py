@@ -177,7 +177,7 @@ def _check_common(
     algorithm = row.algorithm
     if parameters.scheme not in row.schemes:
         allowed = ", ".join(row.schemes) or "no scheme"
-        raise _unsupported(algorithm, f"has {allowed}", "scheme")
+        raise _unsupported(algorithm, f"supports {allowed}", "scheme")
     if parameters.encoding is not SignatureEncoding.DER and not row.coordinate_bytes:
         raise _unsupported(
             algorithm, "supports only one signature encoding", "encoding"

@@ -245,17 +245,17 @@ def parse_order(
         try:
             algorithm = parse_algorithm(name)
         except UnknownAlgorithmError as error:
-            raise _bad_order(f"an unknown algorithm: {error}") from None
+            raise _bad_order(str(error)) from None
         if algorithm in chosen:
-            raise _bad_order(f"{algorithm} twice, the second time as {name!r}.")
+            raise _bad_order(f"{algorithm} is listed twice, also as {name!r}.")
         if not wanted:
-            raise _bad_order(f"no provider for {algorithm}.")
+            raise _bad_order(f"{algorithm} has no provider.")
         for provider in wanted:
             if provider not in by_name or not by_name[provider].algorithms():
                 why = _why_absent(provider, by_name)
                 there = ", ".join(n for n, p in by_name.items() if p.algorithms())
                 raise _bad_order(
-                    f"{provider!r} for {algorithm}, which {why} Available: {there}."
+                    f"{provider!r} for {algorithm} {why} Available: {there}."
                 )
         chosen[algorithm] = [by_name[provider] for provider in wanted]
     return chosen
@@ -270,7 +270,7 @@ def _why_absent(name: str, by_name: Mapping[str, CryptoProvider]) -> str:
 
 
 def _bad_order(what: str) -> ConfigurationError:
-    return ConfigurationError(f"The order of providers names {what}", field=_FIELD)
+    return ConfigurationError(f"{_FIELD}: {what}", field=_FIELD)
 
 
 _FROM_PYPI: Final = "Install a wheel of cryptography 50 or newer from PyPI"

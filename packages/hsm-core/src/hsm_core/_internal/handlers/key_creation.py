@@ -303,17 +303,24 @@ def _check_function(
             f"function: {base.algorithm} keys derive by HKDF only.", field="function"
         )
     if operation.salt:
-        raise InvalidInputError(f"salt must be omitted for {function}.", field="salt")
+        raise InvalidInputError(
+            f"salt must be omitted with function {function}.", field="salt"
+        )
     if function is not DerivationFunction.NONE:
         return
     if operation.info:
-        raise InvalidInputError("info must be omitted for none.", field="info")
+        raise InvalidInputError(
+            "info must be omitted with function none.", field="info"
+        )
     if operation.hash is not None:
-        raise InvalidInputError("hash must be omitted for none.", field="hash")
+        raise InvalidInputError(
+            "hash must be omitted with function none.", field="hash"
+        )
     if made.key_bytes > base.shared_secret_bytes:
         raise UnsupportedOperationError(
-            f"algorithm: {made.algorithm} keys have {made.key_bytes} bytes, and the "
-            f"shared secret of {base.algorithm} has {base.shared_secret_bytes}.",
+            f"algorithm: {made.algorithm} keys have {made.key_bytes} bytes, but the "
+            f"shared secret of {base.algorithm} has {base.shared_secret_bytes}. Use a "
+            "shorter key, or another function.",
             field="algorithm",
         )
 

@@ -206,7 +206,8 @@ def _check_keys(
     if names:
         field = "key_id" if lacks_key else "other_key_ids"
         raise InvalidInputError(
-            f"{field} is required: {kind} is decided by the key ({', '.join(names)}).",
+            f"{field} is required: the decision on {kind} depends on the key "
+            f"({', '.join(names)}).",
             field=field,
         )
 
@@ -240,7 +241,7 @@ def _check_algorithm(
     )
     if names and not is_denied:
         raise InvalidInputError(
-            f"algorithm is required: {kind} is decided by it "
+            f"algorithm is required: the decision on {kind} depends on it "
             f"(rule {', rule '.join(sorted(names))}).",
             field="algorithm",
         )
@@ -331,7 +332,7 @@ def _why_nobody(rules: Sequence[TokenIdentity], token: TokenClaims) -> str:
     nearest = min(of_issuer, key=lambda r: (len(r.missing(token)), -len(r.claims)))
     missing = nearest.missing(token)
     if not missing:
-        return "The claim in principal_claim holds no valid principal name."
+        return "The claim named by principal_claim holds no valid principal name."
     return (
         "No identity rule of the policy matches this token. The nearest one differs "
         f"in {', '.join(missing)}."

@@ -193,7 +193,7 @@ class KeyNames:
             raise KeyTamperedError(
                 f"Key {unknown} may have this name: its document can't be read, "
                 "and the audit log no longer holds its name. Restore its document "
-                "from a backup, or remove what the store has of it; then run: "
+                "from a backup, or remove its data from the store; then run: "
                 f'hsm-cli operator store recover --key-id {unknown} --reason "…".',
                 key_id=unknown,
             )

@@ -274,7 +274,7 @@ def _refusal(context: RequestContext[Any], decision: Decision, field: str) -> HS
     kind = type(context.operation).__name__
     sentence = f"The policy denies {kind} (rule {decision.rule})."
     if decision.rule.startswith(CLOCK):
-        sentence += " The clock of this node is wrong."
+        sentence += " The clock of this node is wrong. Correct it."
     return AccessDeniedError(sentence, rule=decision.rule)
 
 

@@ -69,7 +69,7 @@ _NOT_REPEATED: Final = (
 _MOST_CONFLICTS: Final = 16
 """Number of times that a change is decided again because of another node."""
 _MOMENT_SECONDS: Final = 0.02
-"""Time between two looks at what another try has become."""
+"""Interval between two checks of the outcome of another attempt, in seconds."""
 _TRIES_AHEAD: Final = 3
 """Number of attempts to compute a slow change before its locks are taken."""
 
@@ -514,7 +514,7 @@ class Mutations:
     def _record_repeat(self, attempt: RequestContext[Any], version: int) -> None:
         attempt.need_no_approval()  # The first time, it may have had one.
         attempt.digest = self._admission.digest(attempt.operation)
-        detail = MessageDetail(text="answered again")
+        detail = MessageDetail(text="repeated request")
         draft = attempt.draft(Phase.SINGLE, version=version, detail=detail)
         self._wait(attempt, self._services.audit.append([draft], durable=True))
 

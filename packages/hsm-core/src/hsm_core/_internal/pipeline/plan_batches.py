@@ -55,7 +55,7 @@ _TEXT: Final = frozenset({bytes})
 _ABSENT: Final = frozenset({type(None)})
 
 Each: TypeAlias = Callable[[KeyHandle, Sequence[Any]], tuple[tuple[Any, ...], bytes]]
-"""Returns the answers to items, and what is bound of them."""
+"""Returns the answers to items, and the bytes that their record binds."""
 
 
 def batch_steps(

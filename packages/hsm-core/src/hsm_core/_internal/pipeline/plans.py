@@ -45,7 +45,7 @@ from hsm_core.protocols import AuditDraft, AuditFacts, Request, UseDraft
 
 _MOST_PLANS: Final = 4096
 _SWEPT_PLANS: Final = 512
-"""So many new ones are made until those that hold no more are dropped."""
+"""Number of new plans after which outdated plans are dropped."""
 
 _MOST_QUICK_ITEMS: Final = 8
 _ENVELOPE: Final = CiphertextEncoding.ENVELOPE
@@ -142,7 +142,7 @@ _NO_OPTIONS: Final = ("", None, 0)
 
 
 _ODD: Final = (AttributeError, LookupError, TypeError, ValueError)
-"""What an odd field raises, such as a bytearray, which can't be looked up."""
+"""Errors of a field of the wrong type, such as a bytearray, which can't be hashed."""
 
 _OfCaller: TypeAlias = "dict[tuple[Any, ...], UsePlan]"
 """Plans of one caller, by operation without payload."""

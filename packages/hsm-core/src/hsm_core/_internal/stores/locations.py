@@ -233,7 +233,7 @@ class Opener(msgspec.Struct, frozen=True):
             raise
         except (Exception, SystemExit) as error:
             raise StoreUnavailableError(
-                f"{self.field}: the opener of {self.scheme}: failed "
+                f"{self.field}: the store {self.scheme}: can't be opened "
                 f"({type(error).__name__})."
             ) from error
         if not isinstance(opened, kind):
@@ -421,8 +421,8 @@ def _open_approvals(settings: Settings) -> ApprovalStore:
             scheme, _, rest = location.partition(":")
             if scheme in frozenset(ApprovalStoreKind):
                 raise ConfigurationError(
-                    f"{_APPROVALS}: {scheme} takes no path; its path is a "
-                    "separate setting.",
+                    f"{_APPROVALS}: {scheme} takes no path here. Set approval_dir "
+                    "(file) or approval_sqlite_path (sqlite).",
                     field=_APPROVALS,
                 )
             opener = find_opener(
@@ -476,7 +476,7 @@ def _open_postgresql(place: _Place) -> OpenedStore:
 
     if place.database is None:
         raise ConfigurationError(
-            f"{_KEYS}: postgresql is set by store, for all stores.", field="store"
+            f"{_KEYS} must not be postgresql. Set store, for all stores.", field="store"
         )
     store = ClusterKeyStore(place.database)
     return _guarded(OpenedStore(store, store.uses))

@@ -171,7 +171,7 @@ def make_client() -> Any:
         from botocore.exceptions import BotoCoreError
     except ImportError as error:
         raise ConfigurationError(
-            "key_store needs boto3 (extra s3 of hsm-core), which is not installed.",
+            "key_store needs boto3, which is not installed. Install hsm-core[s3].",
             field="key_store",
         ) from error
     config = Config(

@@ -348,7 +348,7 @@ def check_unlocked(path: Path) -> None:
 def _locked_error(path: Path) -> StoreLockedError:
     """Return the error that tells which lock is held already."""
     return StoreLockedError(
-        f"{path} is locked: another process, or this one, uses this store.",
+        f"{path} is locked: another process, or this one, has the store open.",
         path=str(path),
     )
 

@@ -126,8 +126,8 @@ def read_location(
         found = None
     if found is None:
         raise ConfigurationError(
-            f"{field} must be postgresql://USER@HOST:PORT/DATABASE, with the options "
-            "of libpq behind a question mark.",
+            f"{field} must be postgresql://USER@HOST:PORT/DATABASE, with parameters of "
+            "libpq after a question mark.",
             field=field,
         )
     if password:
@@ -206,20 +206,22 @@ def inspect_server(connection: ServerConnection) -> ServerFacts:
     version, fsync, level, standbys, timeline, encoding = found
     if version < _LEAST_VERSION:
         raise ConfigurationError(
-            f"The server is PostgreSQL {version // 10000}; 14 or newer is needed."
+            f"The database server is PostgreSQL {version // 10000}; 14 or newer is "
+            "required."
         )
     if fsync != "on":
         raise ConfigurationError(
-            "The server has fsync off and would lose acknowledged changes. Set it on."
+            "The database server has fsync off and could lose acknowledged changes. "
+            "Set it to on."
         )
     if level not in _DURABLE:
         raise ConfigurationError(
-            f"The server has synchronous_commit {level} and could lose acknowledged "
-            "changes. Set it to on or remote_apply."
+            f"The database server has synchronous_commit {level} and could lose "
+            "acknowledged changes. Set it to on or remote_apply."
         )
     if encoding != "UTF8":
         raise ConfigurationError(
-            f"The database has the encoding {encoding}; UTF8 is needed."
+            f"The database has the encoding {encoding}; UTF8 is required."
         )
     return ServerFacts(version, timeline, bool(standbys.strip()))
 

@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 __all__ = ["ServerConnection", "conninfo", "errors", "lost", "too_slow"]
 
 errors: Final = (psycopg.Error, UnicodeDecodeError)
-"""Errors of the driver, which fails by the second to read a text that is none."""
+"""Errors of the driver; the second is for a text that is not valid UTF-8."""
 
 lost: Final = (psycopg.OperationalError, psycopg.InterfaceError)
-"""Those that mean, without a word of the server, that the connection is gone."""
+"""Errors that mean that the connection is lost, if the server reported none."""
 
 too_slow: Final = psycopg.errors.ConnectionTimeout
-"""The one of a server that takes too long to accept a connection."""
+"""Error of a server that takes too long to accept a connection."""
 
 _EVENTS: Final = {
     Wait.R: select.POLLIN,

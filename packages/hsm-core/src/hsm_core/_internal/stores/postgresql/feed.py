@@ -40,7 +40,7 @@ CHANNEL: Final = "ferrohsm_changes"
 """Name under which nodes are notified of a change."""
 
 MOST_CHANGES: Final = 4096
-"""Most changes that are read at once; who is further behind reads the account."""
+"""Maximum number of changes per read; a node further behind reads the account."""
 
 _HEAD_LABEL: Final = b"hsm-core/change-head/1"
 _ENCODER: Final = msgspec.msgpack.Encoder()

@@ -180,8 +180,8 @@ def _check_shape(connection: ServerConnection, name: str) -> list[str]:
     ).fetchone()
     if found is None or found[1] != _shape(connection, found[0]):
         raise IntegrityError(
-            f"{name} has tables that were changed since they were made. Restore them, "
-            "or the database from a backup."
+            f"{name} has tables whose definitions were changed. Restore them, or the "
+            "database from a backup."
         )
     return list(found[0])
 

@@ -69,7 +69,7 @@ _LONGEST_FAILURES: Final = 600
 """Seconds for which a failure is kept at most."""
 
 _GRACE_SECONDS: Final = 60
-"""By how much clocks of nodes may differ before an expired value is missed."""
+"""Tolerated clock difference of nodes: expired values are kept for this time."""
 
 
 class PostgresSharedState:

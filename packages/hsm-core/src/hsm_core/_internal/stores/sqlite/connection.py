@@ -85,7 +85,7 @@ def sqlite_errors() -> Iterator[None]:
 
 
 SQLITE_ERRORS: Final = (sqlite3.Error, UnicodeDecodeError)
-"""Errors of the driver, which fails by the second to tell of a name that is no text."""
+"""Errors of the driver; the second is for a name that is not valid UTF-8."""
 
 
 def own_error(error: sqlite3.Error | UnicodeDecodeError) -> HSMError:
@@ -170,7 +170,7 @@ def _apply(connection: sqlite3.Connection, schema: Schema, found: int) -> None:
     except ImportError as error:
         raise ConfigurationError(
             "Creating the tables of a SQLite store needs sqlite-utils, which is not "
-            "installed."
+            "installed. Install hsm-core[sqlite]."
         ) from error
     tables = Database(connection, recursive_triggers=False, execute_plugins=False)
     connection.execute("BEGIN IMMEDIATE")

@@ -47,7 +47,7 @@ from hsm_core._internal.stores.sqlite.files import FileAnchor, back_up
 from hsm_core.errors import HSMError, StorageFullError, StoreUnavailableError
 
 _PATIENCE_SECONDS: Final = 1.5
-"""How long one turn may last before readers give up; an answer has two seconds."""
+"""Time that readers wait for the connection; a request has two seconds."""
 
 
 class ConnectionLock:
