@@ -130,7 +130,7 @@ class TestCheck:
         assert 0 == result.exit_code, result.output
         assert f"root key {fingerprint(ROOT)}" in result.stdout
         assert "hsm.example.com, valid until" in result.stdout
-        assert "A start creates a new HSM there" in result.stdout
+        assert "A start creates a new HSM" in result.stdout
         assert before == desk.names()
 
     def test_an_existing_one(self, desk: Desk) -> None:
@@ -399,7 +399,7 @@ def test_issuers_and_policy_are_compared(tmp_path: Path, certificate: bytes) -> 
     assert ExitCode.OK != missing.exit_code
     assert "error   token issuers:" in missing.output
     assert "issuers.yaml, 2 issuers" in found.output
-    assert f"No identity of the policy is about tokens of {SPIFFE}." in found.output
+    assert f"No identity of the policy matches tokens of {SPIFFE}." in found.output
     assert f"The policy has identities of {GITLAB}, which is no" in found.output
     assert GITHUB not in found.output
 

@@ -326,7 +326,7 @@ def test_check_of_a_new_database(postgresql: PostgreSQL, tmp_path: Path) -> None
     code, report = checked(site)
 
     assert 0 == code, report
-    assert "creates a new HSM there" in report
+    assert "creates a new HSM" in report
     tables = "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace"
     assert [(0,)] == postgresql.execute(tables, database=name)
 

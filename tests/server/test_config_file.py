@@ -200,7 +200,7 @@ def test_a_file_open_to_others(server: Program, mode: int, words: str) -> None:
         ('[listener]\nbind = "8443"\n', 2, "listener.bind: must be HOST:PORT"),
         ('[listener]\ncert = [\n  "a",\n  7,\n]\n', 2, "array of strings, got a whole"),
         ("[listener]\ncert = []\n", 2, "got an empty one"),
-        ('[listener]\ncert = "a,b"\n', 2, "no comma"),
+        ('[listener]\ncert = "a,b"\n', 2, "not have a comma"),
         ('[policy]\npolicy-profile = "lax"\n', 2, "'lax' is not one of 'default'"),
         ("[limits]\nmax-conections = 1\n", 2, "Did you mean max-connections?"),
         ("[limits]\nmax_connections = 1\n", 2, "Did you mean max-connections?"),

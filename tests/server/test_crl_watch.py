@@ -115,7 +115,7 @@ async def test_a_list_of_no_client_ca() -> None:
     await place.active.change(lambda state: with_client(state, mended))
     await place.watch.reload(place.active)
 
-    assert "of CN=A stranger belongs to no client CA" in during[PART]
+    assert "of CN=A stranger is from no CA of --client-ca" in during[PART]
     assert {} == place.alarms.reasons
 
 

@@ -385,7 +385,7 @@ class TestOnATerminal:
             assert pkcs12.load_pkcs12(data, password.encode()).key is not None
         assert not list(folder.rglob("*.password"))
         assert "Passwords are shown once." in terminal.text
-        assert f"former, empty directory: cd {folder}" in terminal.text
+        assert f"old, empty directory. Run: cd {folder}" in terminal.text
 
     def test_ctrl_c_at_a_question(self, tmp_path: Path) -> None:
         """It ends at once, and nothing is there."""

@@ -234,7 +234,7 @@ def test_a_wrong_provider_is_told(site: Site) -> None:
     code, message = site.fails("--provider", "Ed25519=nobody")
 
     assert 2 == code
-    assert "'nobody' for Ed25519, which is not available. Available: pyca" in message
+    assert "'nobody' for Ed25519 is not available. Available: pyca" in message
     assert not site.keys.exists()
     assert not site.audit.exists()
 

@@ -183,7 +183,7 @@ def test_what_sends_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who asks for spans and lacks the extra is told what to install."""
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     check_tracing(TracingSettings())
-    with pytest.raises(ConfigurationError, match=r"opentelemetry-sdk"):
+    with pytest.raises(ConfigurationError, match=r"hsm-server\[otel\]"):
         check_tracing(TracingSettings(endpoint=URL))
 
 

@@ -440,7 +440,7 @@ class TestPresenting:
         )
 
         assert (
-            "purge: 2 of Operator or Auditor, signed with a key of their own"
+            "purge: 2 of Operator or Auditor, signed with their own key"
             == demand_words(demand)
         )
 

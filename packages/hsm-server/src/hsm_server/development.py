@@ -229,8 +229,8 @@ def development_of(context: click.Context) -> Development | None:
     ]
     if given:
         raise click.UsageError(
-            f"--dev sets {', '.join(given)} itself. Remove the flag, variable or key, "
-            "or start without --dev to keep keys."
+            f"--dev sets {', '.join(given)} itself. Remove the flag, variable or "
+            "setting, or start without --dev for an HSM that keeps its keys."
         )
     host = context.params["bind"].host
     if not is_loopback(host):
@@ -270,12 +270,12 @@ def _make_config_folder() -> None:
     if folder.is_relative_to(NO_HOME):
         raise ConfigurationError(
             "The home directory of this user is unknown. Set XDG_CONFIG_HOME to the "
-            "folder for connection profiles."
+            "directory for connection profiles."
         )
     try:
         make_private_folder(folder)
     except OSError as error:
         raise ConfigurationError(
-            f"{folder}, the folder of connection profiles, can't be created "
-            f"({error.strerror}). Set XDG_CONFIG_HOME to another folder."
+            f"{folder}, the directory of connection profiles, can't be created "
+            f"({error.strerror}). Set XDG_CONFIG_HOME to another directory."
         ) from None

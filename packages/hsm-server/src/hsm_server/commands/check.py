@@ -240,7 +240,7 @@ def _issuers(report: _Report, settings: ServerSettings, path: Path | None) -> st
         with contextlib.suppress(HSMError):  # It is reported with the policy.
             named = load_policy(settings.core.policy_config).token_issuers
     for name in sorted(trusted - named):
-        report.warn(f"No identity of the policy is about tokens of {name}.")
+        report.warn(f"No identity of the policy matches tokens of {name}.")
     for name in sorted(named - trusted):
         report.warn(
             f"The policy has identities of {name}, which is not a token issuer."
@@ -267,15 +267,15 @@ def _store(report: _Report, core: Settings, values: Mapping[str, Any]) -> str:
     root = _read(_ROOT, values["master_key"])
     found = inspect_store(core, master_key=root)
     result, effect = {
-        StoreState.NEW: ("does not exist yet", "creates a new HSM there"),
-        StoreState.OPENS: ("opens with this root key", "uses its keys"),
+        StoreState.NEW: ("does not exist yet", "creates a new HSM"),
+        StoreState.OPENS: ("opens with this root key", "uses the existing keys"),
         StoreState.IN_USE: (
             "is in use, and was not compared with the root key",
-            "fails until the process that uses it ends",
+            "fails until the other process ends",
         ),
         StoreState.ELSEWHERE: (
             "is not on this machine, and was not compared with the root key",
-            "opens it, or creates a new HSM there",
+            "opens the HSM, or creates a new one",
         ),
     }[found]
     report.tell(f"A start {effect}: {where}.")

@@ -205,7 +205,7 @@ POLICY: Final = {
     ),
     "policy_profile": Setting(
         "policy-profile",
-        "Built-in policy. Ignored with --policy-config.",
+        "Built-in policy: 'default' or 'strict'. Ignored with --policy-config.",
         metavar="NAME",
     ),
     "policy_reload_interval_seconds": Setting(

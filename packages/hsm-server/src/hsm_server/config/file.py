@@ -372,7 +372,7 @@ def _checked(option: click.Option, value: object) -> Any:
             shown = f"got {_kind(wrong[0])}" if wrong else "got an empty one"
             raise click.BadParameter(f"must be an array of strings, {shown}.")
         if isinstance(option, ListOption) and any("," in one for one in values):
-            raise click.BadParameter("must have no comma in a string of the array.")
+            raise click.BadParameter("must not have a comma in a string of the array.")
         return tuple(values)
     if not isinstance(value, kinds) or (isinstance(value, bool) != (kinds == (bool,))):
         raise click.BadParameter(f"must be {expected}, got {_kind(value)}.")

@@ -349,8 +349,8 @@ class HTTPLimits(Record, frozen=True, kw_only=True):
         Meta(ge=1),
         Setting(
             "max-connections",
-            "Maximum number of concurrent connections. Lower if the limit of "
-            "open files requires it.",
+            "Maximum number of concurrent connections. Reduced automatically "
+            "if the limit of open files is lower.",
         ),
     ] = 1000
     max_connections_per_address: Annotated[

@@ -67,7 +67,7 @@ def check_free(directory: Path) -> None:
         if directory.parent.is_dir():
             return
         raise ConfigurationError(
-            f"The folder {directory.parent} does not exist. Create it first."
+            f"The directory {directory.parent} does not exist. Create it first."
         ) from None
     except NotADirectoryError:
         raise DirectoryTakenError(
@@ -113,10 +113,10 @@ def new_directory(directory: Path) -> Iterator[Path]:
         advice = (
             f"Pass a new directory in it, such as {directory / 'hsm'}"
             if directory.exists()
-            else "Pass a directory whose parent folder is writable"
+            else "Pass a directory whose parent is writable"
         )
         raise ConfigurationError(
-            f"Cannot create a folder in {parent} ({error.strerror}). {advice}."
+            f"Cannot create a directory in {parent} ({error.strerror}). {advice}."
         ) from None
     try:
         with _locked(staging):

@@ -88,8 +88,8 @@ def show_next_steps(plan: HSMPlan) -> None:
     else:
         click.echo(
             "Dual control is off. To turn it on: hsm-cli people add NAME --role "
-            f"Operator --role Auditor\n--directory {quote(str(directory))}, and edit "
-            "policy.yaml."
+            f"Operator --role Auditor\n--directory {quote(str(directory))}, and "
+            "uncomment the rules in policy.yaml."
         )
     click.echo()
     settings = quote(str(directory / SETTINGS_FILE))
@@ -99,7 +99,7 @@ def show_next_steps(plan: HSMPlan) -> None:
     click.echo(f"Check:    hsm-server check --config {settings} --root-copy COPY")
     if _is_lost():
         here = quote(str(directory))
-        click.echo(f"\nYour shell is in the former, empty directory: cd {here}")
+        click.echo(f"\nYour shell is in the old, empty directory. Run: cd {here}")
 
 
 def _is_lost() -> bool:

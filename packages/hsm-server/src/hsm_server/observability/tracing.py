@@ -97,8 +97,7 @@ def check_tracing(settings: TracingSettings) -> None:
     """
     if settings.endpoint and not all(map(_is_there, _NEEDED)):
         raise ConfigurationError(
-            "otel-endpoint: OpenTelemetry is not installed. Run: pip install "
-            "opentelemetry-sdk opentelemetry-exporter-otlp-proto-http."
+            "otel-endpoint: OpenTelemetry is not installed. Install hsm-server[otel]."
         )
 
 

@@ -121,7 +121,7 @@ _ROWS: Final[tuple[Row, ...]] = (
     ),
     _counter(
         "ferrohsm_audit_failures_total",
-        "Failures of the audit log: it became unwritable.",
+        "Failures of the audit log: times that it became unwritable.",
         lambda status: status.audit.failures,
     ),
     _counter(
@@ -211,7 +211,7 @@ _ROWS: Final[tuple[Row, ...]] = (
     ),
     _gauge(
         "ferrohsm_clock_left_out_seconds",
-        "Wall time ignored because the clock jumped, in seconds.",
+        "Wall-clock time ignored because the clock jumped, in seconds.",
         lambda status: status.schedules.left_out_seconds,
     ),
     _gauge(
@@ -261,7 +261,7 @@ _ROWS: Final[tuple[Row, ...]] = (
     ),
     _gauge(
         "ferrohsm_cluster_decides",
-        "1 if this node has its name and reaches the database; 0 if it answers 503.",
+        "1 if this node is not fenced and reaches the database; 0 if it answers 503.",
         lambda status: status.cluster.decides,
     ),
     _gauge(

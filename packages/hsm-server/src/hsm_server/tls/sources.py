@@ -341,8 +341,8 @@ def _list_problem(
     ends_at = crl.next_update_utc
     if comparable_name(crl.issuer) not in issuers:
         return (
-            f"The revocation list of {_issuer_of(crl)} belongs to no client CA. Remove "
-            "it from --client-crl."
+            f"The revocation list of {_issuer_of(crl)} is from no CA of --client-ca. "
+            "Remove it from --client-crl."
         )
     if ends_at is not None and ends_at <= now:
         return (

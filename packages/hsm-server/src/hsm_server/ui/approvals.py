@@ -279,7 +279,7 @@ def demand_words(demand: ApprovalDemand) -> str:
         if demand.roles
         else f"{demand.quorum} other {who}",
         *(f"1 of {role}" for role in demand.distinct_roles),
-        "signed with a key of their own" if demand.signed else "",
+        "signed with their own key" if demand.signed else "",
         f"for up to {demand.uses} operations" if demand.uses > 1 else "",
     ]
     return f"{demand.rule}: {', '.join(part for part in parts if part)}"
