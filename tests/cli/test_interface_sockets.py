@@ -237,7 +237,7 @@ def test_other_users_are_refused(path: Path, monkeypatch: pytest.MonkeyPatch) ->
         ).stdout
 
     assert found == b"b''\n"
-    assert "UID 65534) refused: it belongs to another user" in lines[0]
+    assert "UID 65534) refused: the program belongs to another user" in lines[0]
 
 
 def test_a_socket_that_was_left_behind_is_replaced(path: Path) -> None:

@@ -61,8 +61,8 @@ def test_the_status_of_a_node(node: OpenHSM) -> None:
         assert time.monotonic() < ends
         time.sleep(0.1)
 
-    assert "CAN'T DECIDE" not in text
-    assert "can be lost by fail-over; the HSM then locks" in " ".join(text.split())
+    assert "NOT SERVING" not in text
+    assert "can lose acknowledged changes; the HSM then locks" in " ".join(text.split())
 
 
 def test_a_single_machine_has_no_nodes() -> None:

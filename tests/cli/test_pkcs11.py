@@ -398,7 +398,7 @@ def test_a_new_key_has_one_purpose(
     made = token.tool(*words, "--label", "all usages")
 
     assert f"Usage:      {usage}\n" in made
-    assert "The new key has no usage" in "".join(token.notes)
+    assert "The new key lacks the usage" in "".join(token.notes)
 
 
 def test_no_key_wraps_and_decrypts(token: Token) -> None:

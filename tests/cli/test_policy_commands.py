@@ -168,7 +168,7 @@ def test_explain_what_depends_on_the_key(monkeypatch: pytest.MonkeyPatch) -> Non
     assert (2, True) == (renamed.code, "Sign has no field name" in renamed.err)
     assert "Pass key_id" in renamed.err
     for outcome in (keyless, batch):
-        assert (2, True) == (outcome.code, "by the key (rule frozen)" in outcome.err)
+        assert (2, True) == (outcome.code, "on the key (rule frozen)" in outcome.err)
     assert all("deny (frozen)" in outcome.text for outcome in denied)
     assert [2, 2, 2, 2] == [outcome.code for outcome in (*useless, status)]
 

@@ -309,7 +309,7 @@ class TestCommands:
         assert "operational" == by_profile["state"]
         assert bare_shell.ok("--format", "table", "status").text.startswith("state ")
         assert 2 == refused.code
-        assert "table, wide, json, jsonl; it is 'yaml'" in refused.err
+        assert "table, wide, json, jsonl, got 'yaml'" in refused.err
 
     def test_use(self, bare_shell: Shell, write: Write) -> None:
         """`profile use` changes the current profile, and keeps comments."""

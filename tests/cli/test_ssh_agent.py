@@ -136,8 +136,8 @@ def test_algorithms(
 @pytest.mark.parametrize(
     ("key", "make", "reason"),
     [
-        ("login", lambda blob: login(SESSION, OTHER), "logs in with another key"),
-        ("users", lambda blob: certificate(OTHER, blob), "names another authority"),
+        ("login", lambda blob: login(SESSION, OTHER), "names another key"),
+        ("users", lambda blob: certificate(OTHER, blob), "names another CA"),
         (
             "host",
             lambda blob: (
@@ -147,12 +147,12 @@ def test_algorithms(
             ),
             "is for another host key",
         ),
-        ("login", lambda blob: b"x" * 1024, "unknown data"),
-        ("login", lambda blob: login(SESSION, blob) + b"\0", "unknown data"),
-        ("login", lambda blob: login(SESSION, blob)[:-1], "unknown data"),
-        ("git", lambda blob: file_signature(""), "unknown data"),
-        ("users", lambda blob: certificate(blob, OTHER, 3), "unknown data"),
-        ("host", lambda blob: bytes(20), "unknown data"),
+        ("login", lambda blob: b"x" * 1024, "unknown format"),
+        ("login", lambda blob: login(SESSION, blob) + b"\0", "unknown format"),
+        ("login", lambda blob: login(SESSION, blob)[:-1], "unknown format"),
+        ("git", lambda blob: file_signature(""), "unknown format"),
+        ("users", lambda blob: certificate(blob, OTHER, 3), "unknown format"),
+        ("host", lambda blob: bytes(20), "unknown format"),
     ],
 )
 def test_what_is_not_plain_is_refused(
@@ -188,7 +188,7 @@ def test_refusals_do_not_flood_the_log(
 
     assert len(served.lines) <= 21
     assert max(map(len, served.lines)) < 1000
-    assert "it logs in with another key" in served.lines[0]
+    assert "the login names another key" in served.lines[0]
 
 
 def test_a_host_proves_its_keys_to_clients(client: Client) -> None:

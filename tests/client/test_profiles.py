@@ -92,7 +92,7 @@ class TestFile:
             ("= x", "not valid TOML"),
             ("\udcff", "not valid TOML"),
             ("x = " + "[" * 5000, "nested too deeply"),
-            ("x = 1", "the key 'x' is unknown"),
+            ("x = 1", "unknown setting 'x'"),
             ("[profiles.a]\ncredential = 'token'", "profile a: .*endpoint"),
             (
                 "[profiles.a]\nendpoint = 3\ncredential = 'token'",
@@ -112,7 +112,7 @@ class TestFile:
             ),
             (
                 "[profiles.a]\nendpoint = 'x'\ncredential = 'token'\ntoken-file = 'x'",
-                "profile a: the key 'token-file' is unknown",
+                "profile a: unknown setting 'token-file'",
             ),
             (
                 "[profiles.a]\nendpoint = 'x'\ncredential = 'pkcs12'",

@@ -120,14 +120,14 @@ RUN = [
 ]
 
 STARTS_ITS_OWN = {
-    "back-up-and-restore": ["keys verified"],
+    "back-up-and-restore": ["key verified"],
     "create-an-hsm": [
         "is the root key of this server",
         "exit code 11",
         "Removed grace.",
         "notAfter=",
     ],
-    "upgrade": ["keys verified", "intact", "before"],
+    "upgrade": ["key verified", "intact", "before"],
     "restart-and-reload": [
         "bootstrap.vault",
         "processes.front_end",

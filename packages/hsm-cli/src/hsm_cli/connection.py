@@ -129,7 +129,7 @@ def read_form(
         return Form(profile.format)
     except ValueError:
         raise ConfigurationError(
-            f"format of profile {profile.name} must be {', '.join(Form)}; it is "
+            f"format of profile {profile.name} must be {', '.join(Form)}, got "
             f"{profile.format!r}.",
             field="format",
         ) from None

@@ -64,7 +64,9 @@ _MEANINGS: Final = {
     ExitCode.INVALID_INPUT: "The command line, a file or a setting is invalid.",
     ExitCode.DENIED: "The credential was rejected, or the policy denies the request.",
     ExitCode.NOT_FOUND: "No such key or version, or you may not see it.",
-    ExitCode.CONFLICT: "Conflict: key state or usage does not allow it, or name taken.",
+    ExitCode.CONFLICT: (
+        "Conflict: the key's state or usages do not allow it, or the name is taken."
+    ),
     ExitCode.VERIFICATION_FAILED: (
         "A signature, MAC or file does not match, a ciphertext can't be decrypted, or "
         "a tested policy would change decisions."

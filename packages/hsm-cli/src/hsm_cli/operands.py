@@ -135,8 +135,7 @@ def _source_options(what: str, *, always_base64: bool) -> Callable[[F], F]:
             "--base64",
             "is_base64",
             is_flag=True,
-            help=f"The {what} is base64-encoded"
-            f"{', in a file too' if always_base64 else ''}.",
+            help=f"The {what}{' file' if always_base64 else ''} is base64-encoded.",
         ),
     )
 

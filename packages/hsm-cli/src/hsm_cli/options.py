@@ -320,7 +320,7 @@ def _waiting_flags() -> list[click.Parameter]:
     return [
         _flag(
             "--timeout",
-            "Time limit of each attempt, in seconds.",
+            "Time limit of each attempt of a request, in seconds.",
             metavar="SECONDS",
             type=click.FloatRange(min=0, min_open=True, max=3600),
             default=DEFAULT_TIMEOUT_SECONDS,

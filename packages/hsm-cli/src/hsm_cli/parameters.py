@@ -85,8 +85,8 @@ _FIELD: Final = click.Option(
     metavar="NAME",
     expose_value=False,
     callback=_set_field,
-    help="Print only this field of the JSON result, such as key_id; an inner field "
-    "follows a dot.",
+    help="Print only this field of the JSON result, such as key_id. Join nested "
+    "names with dots.",
 )
 
 
@@ -171,8 +171,8 @@ _PREVIEWS: Final = (
     _preview_option(
         "--show-curl",
         CURL,
-        "Print the request as a curl command instead of sending it; `token show` "
-        "prints the value of TOKEN. Read requests that it depends on are still sent.",
+        "Print the request as a curl command instead of sending it. Set TOKEN to the "
+        "output of `token show`. Read requests that it depends on are still sent.",
     ),
     _preview_option(
         "--show-rule",
@@ -306,7 +306,7 @@ def one_of(positional: str | None, option: str | None, *, name: str, flag: str) 
 
 
 key_option = click.option(
-    "--key-id", "key_option", metavar="KEY", help="Name or UUID of the key."
+    "--key-id", "key_option", metavar="KEY", help="Name or ID of the key."
 )
 
 

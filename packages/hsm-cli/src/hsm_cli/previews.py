@@ -139,8 +139,8 @@ def rule_of(operation: Operation[Any], execute: Callable[[Operation[Any]], Any])
             name = "" if _UUID.fullmatch(key) else key
         if not name:
             raise InvalidInputError(
-                f"The name of key {key} is not known, and rules match names. Pass its "
-                "name, or write a rule about its tags or its owner.",
+                f"The name of key {key} is not known, and policy rules match keys by "
+                "name. Pass its name, or write a rule that matches its tags or owner.",
                 field="key_id",
             )
         names.append(name)

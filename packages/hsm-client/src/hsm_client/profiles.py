@@ -256,9 +256,7 @@ def _profile(path: Path, name: str, table: dict[str, Any]) -> Profile:
     check_profile_name(name)
     for key in ("name", "token-file"):
         if key in table:
-            raise ConfigurationError(
-                f"{where}: the key {key!r} is unknown.", field=_FIELD
-            )
+            raise ConfigurationError(f"{where}: unknown setting {key!r}.", field=_FIELD)
     profile: Profile = _convert({**table, "name": name}, Profile, where, path.parent)
     for key in _missing(profile):
         raise ConfigurationError(
@@ -314,7 +312,7 @@ def _words(error: msgspec.ValidationError) -> str:
     key = place.strip(".`")
     unknown = re.fullmatch(_UNKNOWN, problem)
     if unknown is not None:
-        return f"the key {'.'.join(filter(None, (key, unknown[1])))!r} is unknown"
+        return f"unknown setting {'.'.join(filter(None, (key, unknown[1])))!r}"
     return f"{key}: {problem}" if key else problem
 
 

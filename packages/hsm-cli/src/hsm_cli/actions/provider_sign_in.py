@@ -152,7 +152,7 @@ def sign_in_by_device(
                 interval += 5
             elif reason != "authorization_pending":
                 raise
-    raise AuthenticationError("The code expired before anybody signed in with it.")
+    raise AuthenticationError("The code expired before the sign-in. Try again.")
 
 
 def _audience(profile: Profile) -> dict[str, str]:
@@ -164,7 +164,7 @@ def _code_of(answer: dict[str, str], provider: Provider) -> str:
     is_named = provider.metadata().authorization_response_iss_parameter_supported
     issuer = answer.get("iss")
     if issuer != provider.issuer and (issuer is not None or is_named):
-        raise AuthenticationError("The answer is from another provider.")
+        raise AuthenticationError("The sign-in response is from another provider.")
     if "code" not in answer:
         word = answer.get("error", "")
         known = word if word.replace("_", "").isalpha() and len(word) <= 64 else "?"
@@ -211,7 +211,7 @@ class _Listener:
         threading.Thread(target=serve, daemon=True).start()
         try:
             if not server.is_answered.wait(_SECONDS):
-                raise AuthenticationError("Nobody signed in within 5 minutes.")
+                raise AuthenticationError("No sign-in within 5 minutes. Try again.")
         finally:
             server.shutdown()
         return server.answer

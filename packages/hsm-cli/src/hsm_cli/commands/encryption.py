@@ -146,8 +146,8 @@ def decrypt(
     """
     Decrypt data. Prints the raw plaintext; --out creates a private file.
 
-    FILE holds the raw ciphertext, or base64 with --base64. Base64 text is accepted,
-    too.
+    FILE holds the raw ciphertext, or base64 with --base64. Base64 text is accepted in
+    place of FILE.
     """
     ciphertext = source.read()
     found = invocation.execute(

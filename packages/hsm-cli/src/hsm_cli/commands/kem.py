@@ -33,8 +33,8 @@ from hsm_core.operations.encryption import (
 @click.option(
     "--public-key",
     metavar="FILE",
-    help="Seal offline with this public key (PEM or DER). KEY must be the key's UUID, "
-    "and --version the version of the public key.",
+    help="Seal offline with this public key (PEM or DER). KEY must be the full ID of "
+    "the key, and --version the version of the public key.",
 )
 @version_option("Version of --public-key.")
 @out_option
@@ -88,7 +88,8 @@ def open_sealed(
     """
     Open a sealed blob. Prints the raw plaintext; --out creates a private file.
 
-    FILE holds the raw blob, or base64 with --base64; base64 text is accepted too.
+    FILE holds the raw blob, or base64 with --base64. Base64 text is accepted in place
+    of FILE.
     """
     found = invocation.execute(Open(key_id=key_id, ciphertext=source.read(), aad=aad))
     if out is None and not invocation.output.is_record:

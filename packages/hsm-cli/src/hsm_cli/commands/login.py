@@ -81,7 +81,7 @@ _CERTIFICATES: Final = (CredentialKind.CERTIFICATE, CredentialKind.PKCS12)
     "scopes",
     cls=ListOption,
     metavar="SCOPE[,SCOPE...]",
-    help="Scopes to request. Default: openid, and offline_access if there is one.",
+    help="Scopes to request. Default: openid, and offline_access if supported.",
 )
 @click.option("--audience", metavar="TEXT", help="Requested audience of access tokens.")
 @click.option(
@@ -94,7 +94,7 @@ _CERTIFICATES: Final = (CredentialKind.CERTIFICATE, CredentialKind.PKCS12)
     type=click.IntRange(0, 65535),
     default=0,
     metavar="PORT",
-    help="Port on 127.0.0.1 for the browser's answer. Default: any free one.",
+    help="Port on 127.0.0.1 for the browser's redirect. Default: any free one.",
 )
 @click.option(
     "--issuer-ca-bundle",

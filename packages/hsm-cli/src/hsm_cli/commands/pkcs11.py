@@ -84,8 +84,8 @@ def _accesses(
     names = dict.fromkeys(profiles)
     if len(names) > 1 and any(was_given(root, one) for one in CREDENTIALS):
         raise click.UsageError(
-            "A token or client certificate that is given would be sent to the servers "
-            "of all profiles. Omit it, or name one profile."
+            "The token or client certificate would be sent to the servers of all "
+            "profiles. Omit it, or pass a single --profile."
         )
     invocations = {
         name: Invocation(

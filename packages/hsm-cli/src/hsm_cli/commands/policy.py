@@ -125,7 +125,7 @@ def check(invocation: Invocation, file: Path) -> None:
     "key_id",
     default="",
     metavar="KEY",
-    help="UUID or name of the key.",
+    help="Name or ID of the key.",
 )
 @click.option(
     "--other-key",

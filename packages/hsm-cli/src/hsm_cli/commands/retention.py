@@ -179,7 +179,7 @@ def _summary(report: RetentionReport) -> str:
     if not report.enabled:
         return "retention is off: the server has no --retention-config"
     if report.node:
-        return f"node {report.node} runs retention; only its report shows more"
+        return f"node {report.node} runs retention; its report shows the queue"
     parts = [
         f"{report.queue} pending; since startup {report.scheduled_total} scheduled, "
         f"{report.completed_total} purged; last run {instant(report.swept_at) or '-'}"
@@ -195,7 +195,7 @@ def _summary(report: RetentionReport) -> str:
             + (waiting if report.pause_approval_id else "")
         )
     if report.failures:
-        parts.append(f"{report.failures} keys failed")
+        parts.append(f"the last run failed for {counted(report.failures, 'key')}")
     found = report.ledger
     if found is not None:
         state = found.problem or ("" if found.available else "not writable")

@@ -44,8 +44,7 @@ class AgentSocket(Record, frozen=True, kw_only=True):
     cls=ListOption,
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE,...",
-    help="OpenSSH certificates of the keys; repeatable. Renewed files are used at "
-    "once.",
+    help="OpenSSH certificates of the keys; repeatable. A changed file is read again.",
 )
 @click.option(
     "--wait-seconds",
@@ -77,7 +76,7 @@ def ssh_agent(
     ssh-sign:NAMESPACE  signatures of ssh-keygen -Y, such as ssh-sign:git
     ssh-ca:user         certificates for users
     ssh-ca:host         certificates for hosts
-    ssh-host            proofs of an sshd whose host key it is
+    ssh-host            proofs of an sshd that has this host key
     ssh-forward         all of these also over forwarded connections (ssh -A)
     """  # noqa: D301 (the character, with which click keeps the lines)
     access = open_access(invocation, "ssh-agent", **given)

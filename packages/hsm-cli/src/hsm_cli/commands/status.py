@@ -88,7 +88,7 @@ def _schedules(found: ScheduleStatus) -> list[tuple[str, str]]:
     rotations = f"{found.rotations_due} of {found.rotating} keys due"
     ends = f"{found.destructions} pending, {found.destructions_due} due"
     held = f"; ON HOLD: {found.held}, because the clock jumped" if found.held else ""
-    leapt = f"jumps of {found.left_out_seconds} s are ignored"
+    leapt = f"ignored {found.left_out_seconds} s of clock jumps"
     return [
         ("rotation", rotations if found.rotating else ""),
         ("destruction", f"{ends}{held}" if found.destructions else ""),
@@ -103,13 +103,13 @@ def _cluster(found: ClusterStatus) -> list[tuple[str, str]]:
     standby = (
         "yes"
         if found.has_standby
-        else "NONE: an acknowledged change can be lost by fail-over; the HSM then locks"
+        else "NONE: a failover can lose acknowledged changes; the HSM then locks"
     )
     differ = "; POLICIES DIFFER" if found.policies > 1 else ""
     ahead = found.clock_difference_seconds
     apart = f"{ahead:+.1f} s compared with the database's" if abs(ahead) > 1 else ""
     return [
-        ("node", found.node if found.decides else f"{found.node}: CAN'T DECIDE"),
+        ("node", found.node if found.decides else f"{found.node}: NOT SERVING"),
         ("live nodes", f"{found.nodes_live}{differ}"),
         ("revision", f"{found.revision}, read {found.feed_lag_seconds:.1f} s ago"),
         ("synchronous standby", standby),

@@ -10,6 +10,7 @@ import click
 
 from hsm_cli.invocation import Invocation
 from hsm_cli.io.output import ask, neutral
+from hsm_cli.io.results import counted
 from hsm_cli.io.tables import Column, short_id
 from hsm_cli.options import Group
 from hsm_cli.parameters import HSMCommand, reason_option
@@ -44,7 +45,7 @@ def verify(invocation: Invocation) -> None:
     """
     invocation.raise_timeout(_SECONDS)
     report = invocation.execute(VerifyStore())
-    count = f"{report.keys} keys verified"
+    count = f"{counted(report.keys, 'key')} verified"
     columns = (
         Column("Key", lambda found: short_id(found.key_id), lambda f: f.key_id),
         Column("Problem", lambda found: found.problem),

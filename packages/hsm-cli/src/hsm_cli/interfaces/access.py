@@ -256,7 +256,7 @@ class Access:
         """Check a PIN, also if the credential is open for another program."""
         if not self.tries_left:
             raise PinLockedError(
-                f"{MAX_WRONG_PINS} PINs were wrong. Start hsm-cli again."
+                f"{MAX_WRONG_PINS} wrong PINs were entered. Restart hsm-cli."
             )
         if not self._is_right(pin):
             self._wrong += 1

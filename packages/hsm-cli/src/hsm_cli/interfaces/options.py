@@ -43,9 +43,9 @@ def _read_pin(
 access_options: Final = with_options(
     click.option(
         "--embedded",
-        metavar="FOLDER",
+        metavar="DIR",
         type=click.Path(file_okay=False, path_type=Path),
-        help="Open the HSM in this folder, in place of a server's. The user is "
+        help="Open the HSM in this directory, in place of a server's. The user is "
         "--actor with --roles.",
     ),
     click.option(

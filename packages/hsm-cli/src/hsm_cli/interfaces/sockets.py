@@ -273,12 +273,12 @@ class Listener:
         try:
             thread.start()
         except RuntimeError:  # no memory or no more threads
-            self._log(f"connection of {described(peer)} refused: no thread is left")
+            self._log(f"connection of {described(peer)} refused: no thread can start")
             self._forget(connection, peer)
 
     def _refusal(self, peer: Peer) -> str:
         if peer.uid not in {0, os.geteuid()}:
-            return "it belongs to another user"
+            return "the program belongs to another user"
         if len(self._open) >= MOST_CONNECTIONS:
             return f"{MOST_CONNECTIONS} connections are open"
         if self._processes[peer.pid] >= MOST_OF_PROCESS:

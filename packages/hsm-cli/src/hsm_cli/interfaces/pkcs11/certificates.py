@@ -173,8 +173,8 @@ def attach(keys: Keys, hsm: HSM, template: Template) -> CertificateObject:
         return known
     raise CryptokiError(
         ck.CKR_TEMPLATE_INCONSISTENT,
-        "Certificates are kept with keys, and no key with this CKA_ID or label has the "
-        "public key of this one.",
+        "No key with this CKA_ID or CKA_LABEL has the public key of the certificate. "
+        "Certificates are stored with their keys.",
     )
 
 
@@ -189,8 +189,8 @@ def _few(found: Iterator[KeyInfo]) -> Iterator[KeyInfo]:
         if number >= _MOST_READ:
             raise CryptokiError(
                 ck.CKR_TEMPLATE_INCOMPLETE,
-                f"A certificate is compared with {_MOST_READ} keys at most. Give it "
-                "the CKA_ID of its key.",
+                f"A certificate is compared with at most {_MOST_READ} keys. Set its "
+                "CKA_ID to that of its key.",
             )
         yield info
 

@@ -77,9 +77,9 @@ class OAEP(CipherScheme):
         if not isinstance(parameter, OAEPParameters):
             raise bad_parameter("RSA-OAEP needs CK_RSA_PKCS_OAEP_PARAMS.")
         if parameter.hash not in HASHES or parameter.mgf not in MASKS:
-            raise bad_parameter("RSA-OAEP uses SHA-256, SHA-384 or SHA-512.")
+            raise bad_parameter("RSA-OAEP needs SHA-256, SHA-384 or SHA-512.")
         if parameter.source not in {0, ck.CKZ_DATA_SPECIFIED}:
-            raise bad_parameter("The source of the label must be CKZ_DATA_SPECIFIED.")
+            raise bad_parameter("The source of RSA-OAEP must be CKZ_DATA_SPECIFIED.")
 
     def room(self, key: KeyObject, length: int, encrypts: bool) -> int:
         """Return the length of the modulus."""
@@ -168,7 +168,7 @@ class AES(CipherScheme):
         elif self._mode is AESMode.CTR:
             _check_ctr(parameter)
         elif not isinstance(parameter, bytes) or len(parameter) != _BLOCK_BYTES:
-            raise bad_parameter("The IV of AES-CBC has 16 bytes.")
+            raise bad_parameter("The IV of AES-CBC must have 16 bytes.")
 
     def room(self, key: KeyObject, length: int, encrypts: bool) -> int:
         """Return the length of the result; of padded plaintexts a bound."""
@@ -215,7 +215,7 @@ def _check_gcm(parameter: Any) -> None:
     if not isinstance(parameter, GCMParameters):
         raise bad_parameter("AES-GCM needs CK_GCM_PARAMS of 48 bytes.")
     if len(parameter.iv) != _IV_BYTES or parameter.tag_bits != 8 * _TAG_BYTES:
-        raise bad_parameter("AES-GCM has an IV of 96 bits and a tag of 128 bits.")
+        raise bad_parameter("AES-GCM needs an IV of 96 bits and a tag of 128 bits.")
 
 
 _MOST_COUNTER_BITS: Final = 128
@@ -225,7 +225,7 @@ def _check_ctr(parameter: Any) -> None:
     if not isinstance(parameter, CTRParameters) or len(parameter.block) != _BLOCK_BYTES:
         raise bad_parameter("AES-CTR needs CK_AES_CTR_PARAMS.")
     if not 1 <= parameter.bits <= _MOST_COUNTER_BITS:
-        raise bad_parameter("The counter of AES-CTR has 1 to 128 bits.")
+        raise bad_parameter("The counter of AES-CTR must have 1 to 128 bits.")
 
 
 def _check_counter(parameter: Any, data: bytes) -> None:

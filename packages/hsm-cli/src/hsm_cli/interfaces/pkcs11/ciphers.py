@@ -77,7 +77,8 @@ def _begin(
     is_embedded = session.application.access.is_embedded
     if mechanism and mechanism.kind in EMBEDDED_ONLY and not is_embedded:
         raise CryptokiError(
-            ck.CKR_MECHANISM_INVALID, "A server does not encrypt with a given IV."
+            ck.CKR_MECHANISM_INVALID,
+            "This mechanism requires an embedded HSM (--embedded).",
         )
     begin(
         session,

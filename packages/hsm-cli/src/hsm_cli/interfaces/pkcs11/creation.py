@@ -176,7 +176,7 @@ def creation(object_class: int, template: Template, *others: Template) -> Creati
         exportable=template.get(ck.CKA_EXTRACTABLE) is True,
         is_token=is_token,
         label=label,
-        note=f"The new key has no usage {', '.join(refused)}: it has one purpose."
+        note=f"The new key lacks the usage {', '.join(refused)}: it has one purpose."
         if refused
         else "",
         denied=frozenset(denied - usages),
@@ -232,7 +232,8 @@ def check_template(
     foreign = _OF_KEMS - USAGES[object_class].keys()
     if any(template.get(kind) is True for kind in foreign):
         raise CryptokiError(
-            ck.CKR_TEMPLATE_INCONSISTENT, "A usage is not one of this class of keys."
+            ck.CKR_TEMPLATE_INCONSISTENT,
+            "This class of keys lacks a usage of the template.",
         )
     known = _FIXED.keys() | _BY_MECHANISM | _FLAGS | _SETTABLE | parts
     if not template.keys() <= known:
@@ -278,7 +279,7 @@ def _mechanisms_of(templates: Iterable[Template]) -> frozenset[int]:
     if len(named) > 1:
         raise CryptokiError(
             ck.CKR_TEMPLATE_INCONSISTENT,
-            "Both keys of a pair have the same CKA_ALLOWED_MECHANISMS.",
+            "CKA_ALLOWED_MECHANISMS must be the same for both keys of a pair.",
         )
     return named.pop() if named else frozenset()
 
@@ -355,7 +356,8 @@ def copyable(one: Object, template: Template) -> tuple[KeyObject, Template]:
         raise CryptokiError(ck.CKR_ACTION_PROHIBITED)
     if template.get(ck.CKA_TOKEN, one.is_token) is True:
         raise CryptokiError(
-            ck.CKR_TEMPLATE_INCONSISTENT, "A copy of a key ends with its session."
+            ck.CKR_TEMPLATE_INCONSISTENT,
+            "CKA_TOKEN of a copy of a key must be false: it ends with its session.",
         )
     for kind, value in template.items():
         if kind not in COPIED_ANEW | {ck.CKA_TOKEN} and one.get(kind) != value:

@@ -58,8 +58,7 @@ def derive_key(
     if not isinstance(parameter, ECDHParameters) or parameter.kdf not in _FUNCTIONS:
         raise CryptokiError(
             ck.CKR_MECHANISM_PARAM_INVALID,
-            "ECDH derives with CKD_NULL, CKD_SHA256_KDF, CKD_SHA384_KDF or "
-            "CKD_SHA512_KDF.",
+            "ECDH needs CKD_NULL, CKD_SHA256_KDF, CKD_SHA384_KDF or CKD_SHA512_KDF.",
         )
     function, hashed = _FUNCTIONS[parameter.kdf]
     if function is DerivationFunction.NONE and parameter.shared:

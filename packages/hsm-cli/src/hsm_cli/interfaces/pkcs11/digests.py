@@ -108,7 +108,7 @@ def generate_random(session: Session, capacity: int | None) -> bytes:
     if length > MOST_RANDOM_BYTES:
         raise CryptokiError(
             ck.CKR_DATA_LEN_RANGE,
-            f"C_GenerateRandom gives up to {MOST_RANDOM_BYTES} bytes, not {length}.",
+            f"C_GenerateRandom takes at most {MOST_RANDOM_BYTES} bytes, got {length}.",
         )
     return session.hsm.execute(GenerateRandom(length=length)).random if length else b""
 

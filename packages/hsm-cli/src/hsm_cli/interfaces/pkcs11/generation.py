@@ -208,7 +208,8 @@ def secret_algorithm(key_type: int, length: object, wanted: Creation) -> Algorit
             return row.algorithm
     sizes = sorted(r.key_bytes for r in ALGORITHMS.values() if r.family is family)
     raise CryptokiError(
-        ck.CKR_KEY_SIZE_RANGE, f"{family} keys have {sizes} bytes, not {length}."
+        ck.CKR_KEY_SIZE_RANGE,
+        f"CKA_VALUE_LEN of {family} must be one of {sizes}, got {length}.",
     )
 
 
@@ -296,7 +297,7 @@ def _curve(family: Family, found: Template) -> Algorithm:
         row = _CURVES[given]
     else:
         raise CryptokiError(
-            ck.CKR_CURVE_NOT_SUPPORTED, "CKA_EC_PARAMS names no curve of this HSM."
+            ck.CKR_CURVE_NOT_SUPPORTED, "CKA_EC_PARAMS names no supported curve."
         )
     if row.family is not family:
         raise CryptokiError(ck.CKR_CURVE_NOT_SUPPORTED)

@@ -163,8 +163,8 @@ def _private(template: Template) -> tuple[Algorithm, bytes]:
     if family is None:
         raise CryptokiError(
             ck.CKR_TEMPLATE_INCONSISTENT,
-            "Private keys of RSA and on P-256, P-384, P-521 and secp256k1 can be "
-            "imported by their value.",
+            "Only RSA keys, and EC keys on P-256, P-384, P-521 or secp256k1, can be "
+            "imported by value.",
         )
     from cryptography.hazmat.primitives import serialization
 

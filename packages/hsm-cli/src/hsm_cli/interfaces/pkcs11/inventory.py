@@ -99,7 +99,8 @@ class Inventory:
             if len(found) > MOST_HANDLES:
                 raise CryptokiError(
                     ck.CKR_DEVICE_MEMORY,
-                    f"A search finds {MOST_HANDLES} objects at most.",
+                    f"A search finds at most {MOST_HANDLES} objects. Search by label "
+                    "or ID.",
                 )
         return found
 

@@ -77,7 +77,7 @@ class KeyOperation:
         if len(self._collected) + len(data) > MOST_DATA_BYTES:
             raise CryptokiError(
                 ck.CKR_DATA_LEN_RANGE,
-                f"An operation takes up to {MOST_DATA_BYTES} bytes.",
+                f"An operation takes at most {MOST_DATA_BYTES} bytes.",
             )
         self._collected += data
 

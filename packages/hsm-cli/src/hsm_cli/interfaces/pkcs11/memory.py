@@ -37,8 +37,8 @@ class PartMemory:
             if self._held + length > MOST_OF_ONE or _held + length > MOST_OF_ALL:
                 raise CryptokiError(
                     ck.CKR_DEVICE_MEMORY,
-                    f"Data in parts may have {MOST_OF_ONE} bytes for each program and "
-                    f"{MOST_OF_ALL} together.",
+                    f"Multi-part operations hold at most {MOST_OF_ONE} bytes for each "
+                    f"program, and {MOST_OF_ALL} bytes for all.",
                 )
             self._held += length
             _held += length

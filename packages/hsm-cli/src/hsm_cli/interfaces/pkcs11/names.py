@@ -130,7 +130,7 @@ def _tag(kind: str, data: bytes) -> str:
     if len(tag) > _LONGEST_TAG:
         raise CryptokiError(
             ck.CKR_ATTRIBUTE_VALUE_INVALID,
-            f"CKA_LABEL has at most 37 bytes and CKA_ID 40, got {len(data)}.",
+            f"CKA_LABEL takes at most 37 bytes, CKA_ID 40, got {len(data)}.",
         )
     return tag
 

@@ -329,7 +329,7 @@ class KeyObject(Object):
         if isinstance(allowed, tuple) and kind not in allowed:
             raise CryptokiError(
                 ck.CKR_MECHANISM_INVALID,
-                f"Key {self.key_id} is not for this mechanism.",
+                f"CKA_ALLOWED_MECHANISMS of key {self.key_id} lacks this mechanism.",
             )
 
     def require_usage(self, usage: int) -> None:

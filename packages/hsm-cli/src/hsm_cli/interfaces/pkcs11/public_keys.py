@@ -59,7 +59,7 @@ def public_key_object(template: Template) -> KeyObject:
     if template.get(ck.CKA_TOKEN) is True:
         raise CryptokiError(
             ck.CKR_TEMPLATE_INCONSISTENT,
-            "A public key given by its value ends with its session.",
+            "CKA_TOKEN of a public key given by value must be false.",
         )
     require_short(template)
     check_template(ck.CKO_PUBLIC_KEY, template, _PARTS)
@@ -182,8 +182,8 @@ def _public_key(template: Template) -> tuple[Algorithm, bytes]:
     if family is None:
         raise CryptokiError(
             ck.CKR_TEMPLATE_INCONSISTENT,
-            "Public keys of RSA and on P-256, P-384, P-521 and secp256k1 can be given "
-            "by their value.",
+            "Only RSA keys, and EC keys on P-256, P-384, P-521 or secp256k1, can be "
+            "given by value.",
         )
     from cryptography.hazmat.primitives import serialization
 

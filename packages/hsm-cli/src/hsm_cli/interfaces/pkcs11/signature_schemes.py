@@ -176,7 +176,9 @@ class PSS(Scheme):
             raise bad_parameter("RSA-PSS needs CK_RSA_PKCS_PSS_PARAMS.")
         hashed, mask = HASHES.get(parameter.hash), MASKS.get(parameter.mgf)
         if hashed is None or hashed is not mask:
-            raise bad_parameter("RSA-PSS uses one SHA-2 hash for message and MGF1.")
+            raise bad_parameter(
+                "RSA-PSS needs the same SHA-2 hash for message and MGF1."
+            )
         if self.hashed not in {None, hashed}:
             raise bad_parameter("The hash of RSA-PSS must be that of the mechanism.")
         if parameter.salt_bytes != hashed.digest_bytes and (
@@ -293,12 +295,14 @@ class Messages(Scheme):
         """Return the length of a signature, if the parameters are served."""
         if isinstance(parameter, EdDSAParameters):
             if parameter.prehash or parameter.context:
-                raise bad_parameter("EdDSA signs without pre-hash and context.")
+                raise bad_parameter("EdDSA supports neither pre-hash nor context.")
         elif isinstance(parameter, SignContext):
             if parameter.hedge == ck.CKH_DETERMINISTIC_REQUIRED:
-                raise bad_parameter("Signatures are always hedged.")
+                raise bad_parameter(
+                    "Deterministic signatures are not supported: all are hedged."
+                )
             if len(parameter.context) > key.spec.max_context_bytes:
-                raise bad_parameter("A context has up to 255 bytes.")
+                raise bad_parameter("A context must have at most 255 bytes.")
         else:
             super().size(key, parameter)
         return key.spec.signature_bytes
@@ -362,7 +366,7 @@ class MAC(Scheme):
         most = key.spec.mac_bytes
         if not isinstance(parameter, int) or not _LEAST_MAC <= parameter <= most:
             raise bad_parameter(
-                f"The length of this MAC is {_LEAST_MAC} to {most} bytes."
+                f"The length of the MAC must be {_LEAST_MAC} to {most} bytes."
             )
         return parameter
 

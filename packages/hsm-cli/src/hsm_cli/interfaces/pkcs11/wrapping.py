@@ -71,7 +71,9 @@ def wrap_key(
         made = session.hsm.execute(operation)
     except InputSizeError:
         raise CryptokiError(
-            ck.CKR_KEY_SIZE_RANGE, "CKM_AES_KEY_WRAP takes keys in steps of 8 bytes."
+            ck.CKR_KEY_SIZE_RANGE,
+            "CKM_AES_KEY_WRAP needs a key of a multiple of 8 bytes. Use "
+            "CKM_AES_KEY_WRAP_KWP.",
         ) from None
     holder.require_version(made.wrapping_version)
     room(capacity, len(made.wrapped))
@@ -121,7 +123,8 @@ def _chosen(mechanism: Mechanism) -> WrapMechanism:
         raise CryptokiError(ck.CKR_MECHANISM_INVALID)
     if mechanism.parameter is not None:
         raise CryptokiError(
-            ck.CKR_MECHANISM_PARAM_INVALID, "Key wrapping uses the standard's IV."
+            ck.CKR_MECHANISM_PARAM_INVALID,
+            "Key wrapping takes no IV: it has a fixed one.",
         )
     return WRAPPING[mechanism.kind]
 

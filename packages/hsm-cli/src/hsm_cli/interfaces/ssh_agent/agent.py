@@ -185,7 +185,7 @@ class _Connection:
         try:
             signed = parse_signed(data)
         except MalformedError:
-            return self._refusal("a signature of unknown data", identity)
+            return self._refusal("a signature of data in an unknown format", identity)
         what, objection = _cut(str(signed)), _objection(identity, signed)
         objection = objection or self._bindings.objection(signed, identity.tags)
         if objection:
@@ -209,7 +209,7 @@ class _Connection:
             return _FAILURE
         if self._bindings.bind(reader):
             return _SUCCESS
-        self._refusal("a session that it did not prove")
+        self._refusal("an invalid session binding")
         return _EXTENSION_FAILURE
 
     @property
@@ -241,10 +241,10 @@ def _objection(identity: OfferedKey, signed: Signed) -> str:
         return f"the key has no tag {signed.tag}"
     match signed:
         case Login() if certified_key(signed.public_key) != identity.public_key:
-            return "it logs in with another key"
+            return "the login names another key"
         case Certification() if signed.certificate.authority != identity.public_key:
-            return "it names another authority"
+            return "the certificate names another CA"
         case HostProof() if signed.public_key not in {b"", identity.public_key}:
-            return "it is for another host key"
+            return "the proof is for another host key"
         case _:
             return ""

@@ -84,7 +84,7 @@ class Bindings:
             tags: Tags of the key.
         """
         if self._is_broken:
-            return "a session of the connection was not proved"
+            return "the connection had an invalid session binding"
         if not self.may_see(tags):
             return f"the agent is forwarded, and the key has no tag {_FORWARD}"
         if not isinstance(signed, Login) or not self._bound:
