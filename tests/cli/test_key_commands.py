@@ -265,7 +265,9 @@ class TestDestroy:
         assert (2, 2, ["active"]) == (refused.code, silent.code, states)
         assert "Nothing was destroyed" in refused.err
         assert "Use --yes" in silent.err
-        assert "All 1 versions of the AES-256-GCM key box" in agreed.err
+        assert (
+            "The AES-256-GCM key box will be destroyed, with 1 version." in agreed.err
+        )
         assert (0, "destroyed") == (agreed.code, agreed.json["state"])
 
     def test_asks_for_uuid_of_a_nameless_key(self, shell: Shell) -> None:

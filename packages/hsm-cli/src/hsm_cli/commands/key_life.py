@@ -7,6 +7,7 @@ import click
 
 from hsm_cli.invocation import Invocation
 from hsm_cli.io.output import ask, neutral
+from hsm_cli.io.results import counted
 from hsm_cli.options import Group, Instant
 from hsm_cli.parameters import (
     ChangeCommand,
@@ -122,8 +123,9 @@ def _confirm_destruction(invocation: Invocation, key_id: str) -> None:
     key = invocation.prepare(DescribeKey(key_id=key_id))
     wanted = key.name or key.key_id
     typed = ask(
-        f"All {key.version} versions of the {key.algorithm} key {neutral(wanted)} "
-        "will be destroyed. This can't be undone.\n"
+        f"The {key.algorithm} key {neutral(wanted)} will be destroyed, with "
+        f"{counted(key.version, 'version')}. Unless a waiting period applies, this "
+        "can't be undone.\n"
         f"Type {neutral(wanted)} to continue: "
     )
     if not typed:
