@@ -213,7 +213,7 @@ class TestAuditVerify:
         outcome = bare_shell("audit", "verify", "--audit-path", str(tmp_path / "none"))
 
         assert 2 == outcome.code
-        assert "No audit log found." in outcome.err
+        assert "No audit log found at" in outcome.err
 
     def test_database_in_use(self, bare_shell: Shell, database: Path) -> None:
         """A SQLite audit log in use is not verified offline."""

@@ -311,7 +311,7 @@ def test_a_trail_that_was_edited_is_no_fork(
 
 def test_what_is_not_forked_is_not_recovered(path: Path) -> None:
     """A trail in order, none, and one in use stay as they are."""
-    with pytest.raises(ConfigurationError, match="No file audit log"):
+    with pytest.raises(ConfigurationError, match="No audit log in files"):
         factory.recover_trail(path, KEY)
     with opened(path) as log:
         log.append([draft()])

@@ -237,7 +237,7 @@ class Provider:
             )
         except FetchError:
             raise ProviderError(
-                "Cannot read the CA certificates of the provider."
+                "Cannot read the CA certificates of the provider (ca_bundle)."
             ) from None
         response = await self._fetch(
             str(metadata_url(issuer)), {"Accept": "application/json"}
@@ -269,7 +269,9 @@ class Provider:
         try:
             return read_secret_text(f"@{path}", field="client_secret_file").strip()
         except HSMError:
-            raise ProviderError("Cannot read the client secret.") from None
+            raise ProviderError(
+                "Cannot read the client secret (client_secret_file)."
+            ) from None
 
     async def _fetch(
         self, url: str, headers: Mapping[str, str], form: bytes | None = None

@@ -83,7 +83,9 @@ class Backups:
             AuditUnavailableError: The audit log can't be written.
         """
         if self._directory is None:
-            raise UnsupportedOperationError("No backup directory is configured.")
+            raise UnsupportedOperationError(
+                "No backup directory is configured. Set backup_dir (--backup-dir)."
+            )
         if not self._copiers:
             raise UnsupportedOperationError(
                 "Nothing to back up: no store is a SQLite database."

@@ -131,7 +131,7 @@ class FileAuditLog(DurableAuditLog):
         with ExitStack() as stack, audit_errors():
             if not (check_file(path) and check_file(sibling(path, HEAD))):
                 raise ConfigurationError(
-                    "No file audit log found here.", path=str(path)
+                    f"No audit log in files found at {path}.", path=str(path)
                 )
             stack.callback(_lock(path, options.hmac_key).release)
             head = _head(path, options)

@@ -445,7 +445,7 @@ def _damage(path: Path, hmac_key: bytes, head: StoredHead) -> AuditTamperedError
             recover(found.stored, hmac_key)
         except AuditTamperedError as error:
             return error
-    raise ConfigurationError("The audit log is not forked.", path=str(path))
+    raise ConfigurationError(f"The audit log {path} is not forked.", path=str(path))
 
 
 class _Node(NamedTuple):

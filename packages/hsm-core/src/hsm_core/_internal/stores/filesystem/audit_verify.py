@@ -180,7 +180,9 @@ class AuditVerifier(OfflineVerifier):
         with ExitStack() as stack:
             closed, file = self._open_segments(stack)
             if not closed and file is None and head is None:
-                raise ConfigurationError("No audit log found.", path=str(self._path))
+                raise ConfigurationError(
+                    f"No audit log found at {self._path}.", path=str(self._path)
+                )
             stored = _BusySegments(
                 closed,
                 Segment(self._path, 0, 0, offsets=None),

@@ -140,7 +140,7 @@ def check_present(connection: ServerConnection, name: str) -> None:
         psycopg.Error: They can't be read.
     """
     if not _checked_version(connection, name):
-        raise ConfigurationError(f"{name} holds no cluster.")
+        raise ConfigurationError(f"{name} holds no cluster. Check the address.")
 
 
 def _checked_version(connection: ServerConnection, name: str) -> int:

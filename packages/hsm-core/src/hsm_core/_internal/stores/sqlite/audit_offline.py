@@ -137,11 +137,11 @@ class SqliteAuditVerifier(OfflineVerifier):
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if application != APPLICATION_ID:
             raise ConfigurationError(
-                "The database holds no audit log.", path=str(self._path)
+                f"{self._path} holds no audit log.", path=str(self._path)
             )
         if version > SCHEMA_VERSION:
             raise ConfigurationError(
-                f"The audit log has schema version {version}, written by a newer "
+                f"{self._path} has schema version {version}, written by a newer "
                 f"release; this release supports up to {SCHEMA_VERSION}.",
                 path=str(self._path),
             )
