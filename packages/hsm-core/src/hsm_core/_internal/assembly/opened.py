@@ -270,16 +270,8 @@ class OpenHSM:
                 return
             self._is_closed = True
             patience = _PATIENCE * self._settings.audit_timeout_seconds
-            self._services.closing.set()
-            self._gate.close(patience)
-            self._services.overdue.set()
-            self.worker.stop(patience)
-            self.schedulers.stop(patience)
-            self._retention.stop(patience)
-            if self._pools is not None:
-                self._pools.close()
             try:
-                self._maintenance.stop(patience)
+                self._stop_work(patience)
                 self._services.uses.close(patience)
                 self._write_last_records()
             finally:
@@ -287,6 +279,17 @@ class OpenHSM:
                     self._services.audit.close()
                 finally:
                     self._close_stores()
+
+    def _stop_work(self, patience: float) -> None:
+        self._services.closing.set()
+        self._gate.close(patience)
+        self._services.overdue.set()
+        self.worker.stop(patience)
+        self.schedulers.stop(patience)
+        self._retention.stop(patience)
+        if self._pools is not None:
+            self._pools.close()
+        self._maintenance.stop(patience)
 
     def _close_stores(self) -> None:
         if self._services.inventory.feed is not None:

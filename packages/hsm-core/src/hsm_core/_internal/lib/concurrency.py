@@ -7,6 +7,7 @@ import _thread
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import TracebackType
@@ -18,14 +19,39 @@ from hsm_core._internal.lib.process import OpeningProcess
 from hsm_core.errors import UnavailableError
 
 
+class Bell:
+    """
+    Wakes one thread; ringing needs no memory.
+
+    It is no `threading.Condition`, whose lock stays held where memory is out at the end
+    of a ``with`` block.
+    """
+
+    def __init__(self) -> None:
+        self._silent = threading.Lock()
+        self._silent.acquire()
+
+    def ring(self) -> None:
+        """Wake the thread that waits, or else the next one that would."""
+        try:
+            self._silent.release()
+        except RuntimeError:
+            return  # It rings already.
+
+    def wait(self, seconds: float) -> None:
+        """Wait until it rings, which it may have before; negative is without limit."""
+        self._silent.acquire(True, seconds)
+
+
 class Gate:
     """Admission gate for operations. Thread-safe."""
 
     def __init__(self) -> None:
-        # Adding to a list and taking from it are atomic; a lock would cost more.
-        self._inside = list[None]()
+        # Adding and taking are atomic, and a lock would cost more. Taking from a list
+        # may need memory, and without it what has left would still count as inside.
+        self._inside = deque[None]()
         self._is_closed = False
-        self._changed = threading.Condition()
+        self._left = Bell()
         self._process = OpeningProcess()
 
     @contextmanager
@@ -62,22 +88,22 @@ class Gate:
         """Release a passage."""
         self._inside.pop()
         if self._is_closed:
-            with self._changed:
-                self._changed.notify_all()
+            self._left.ring()
 
     def close(self, timeout_seconds: float) -> bool:
         """
         Refuse new passages, wait, and return whether all were released.
 
-        Don't call it while holding a passage: it would wait for its own caller.
+        Don't call it while holding a passage: it would wait for its own caller. Nor
+        from two threads at once.
         """
         if not self._process.is_this():
             return False
-        with self._changed:
-            self._is_closed = True
-            return self._changed.wait_for(
-                lambda: not self._inside, timeout=timeout_seconds
-            )
+        self._is_closed = True
+        ends = time.monotonic() + timeout_seconds
+        while self._inside and (left := ends - time.monotonic()) > 0:
+            self._left.wait(left)
+        return not self._inside
 
 
 def run_together(
@@ -208,6 +234,7 @@ def unguarded(job: str, task: Task) -> Task:
 
 _IDLE_SECONDS: Final = 3600.0
 _LONGEST_SECONDS: Final = 1e9
+_SHORTAGE_SECONDS: Final = 0.05
 
 
 class _Job(msgspec.Struct):
@@ -215,6 +242,9 @@ class _Job(msgspec.Struct):
     task: Task
     due: float
     is_hurried: bool = False
+
+    def at(self) -> float:
+        return 0.0 if self.is_hurried else self.due
 
 
 class BackgroundWorker:
@@ -235,7 +265,7 @@ class BackgroundWorker:
     ) -> None:
         self._around = around
         self._jobs: list[_Job] = []
-        self._changed = threading.Condition()
+        self._bell = Bell()
         self._is_stopped = False
         self._process = OpeningProcess()
         self._thread: threading.Thread | None = None
@@ -253,16 +283,14 @@ class BackgroundWorker:
 
             first: Seconds until its first run.
         """
-        with self._changed:
-            self._jobs.append(_Job(seconds, task, time.monotonic() + first))
-            self._changed.notify()
+        self._jobs.append(_Job(seconds, task, time.monotonic() + first))
+        self._bell.ring()
 
     def hurry(self) -> None:
         """Run every task once more now, also a running one."""
-        with self._changed:
-            for job in self._jobs:
-                job.due, job.is_hurried = time.monotonic(), True
-            self._changed.notify()
+        for job in self._jobs:
+            job.is_hurried = True
+        self._bell.ring()
 
     def start(self) -> None:
         """Begin."""
@@ -274,35 +302,37 @@ class BackgroundWorker:
         """Start no further step, and wait for the running one."""
         if not self._process.is_this():
             return
-        with self._changed:
-            self._is_stopped = True
-            self._changed.notify()
+        self._is_stopped = True
+        self._bell.ring()
         if self._thread is not None:
             self._thread.join(timeout_seconds)
 
     def _run(self) -> None:
-        while (job := self._next()) is not None:
-            again: float | None = None
+        while not self._is_stopped:
             try:
-                with self._around():
-                    again = job.task()
+                self._turn()
             except Exception:
-                # The task runs again; callers that need its result see the failure
-                # themselves.
-                self.failures += 1
-            seconds = job.seconds if again is None else again
-            with self._changed:
-                if not job.is_hurried:
-                    # No number may end the thread, on which healing depends.
-                    job.due = time.monotonic() + min(seconds, _LONGEST_SECONDS)
+                # Healing depends on this thread, which goes on once there is memory.
+                time.sleep(_SHORTAGE_SECONDS)
 
-    def _next(self) -> _Job | None:
-        with self._changed:
-            while not self._is_stopped:
-                job = min(self._jobs, key=lambda job: job.due, default=None)
-                left = job.due - time.monotonic() if job else _IDLE_SECONDS
-                if job is not None and left <= 0:
-                    job.is_hurried = False
-                    return job
-                self._changed.wait(min(left, _IDLE_SECONDS))
-            return None
+    def _turn(self) -> None:
+        """Run the task that is due, or wait until one may be."""
+        job = min(self._jobs, key=_Job.at, default=None)
+        left = _IDLE_SECONDS if job is None else job.at() - time.monotonic()
+        if job is None or left > 0:
+            self._bell.wait(min(left, _IDLE_SECONDS))
+            return
+        # Before it runs: it may be hurried meanwhile.
+        job.is_hurried, seconds = False, job.seconds
+        try:
+            with self._around():
+                again = job.task()
+            if again is not None:
+                seconds = again
+        except Exception:
+            # The task runs again; callers that need its result see the failure
+            # themselves.
+            self.failures += 1
+        finally:
+            # A sum with any number that a task may return would fail.
+            job.due = time.monotonic() + min(seconds, _LONGEST_SECONDS)
