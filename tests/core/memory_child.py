@@ -5,9 +5,10 @@ A program whose memory is out at some moment of an operation, again and again.
 Usage: ``python -m tests.core.memory_child FOLDER KIND SEED COUNT``. Each of COUNT
 children opens an HSM of its own, ``FOLDER/N``, and does what `STEPS` says. In one step,
 from some allocation of Python's on, one, some or very many fail; what they hit may be
-any thread. Half of those that then see a MemoryError end at once, as processes
-of the server do; all others go on. What was answered is written to ``FOLDER/N.told``,
-a line of JSON each. Prints how each child ended: ``N STATUS``.
+any thread, and half of the children run their recurring work meanwhile. Half of those
+that then see a MemoryError end at once, as processes of the server do; all others go
+on. What was answered is written to ``FOLDER/N.told``, a line of JSON each. Prints how
+each child ended: ``N STATUS``.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ OUT_OF_MEMORY: Final = 99
 _LONGEST_SECONDS: Final = 15
 _FARTHEST: Final = 3000
 """Most steps allocate so often."""
+_NEVER_SECONDS: Final = 600.0
+"""Who waits for the audit log in vain fails as if it waited for ever."""
 _MANY: Final = 20_000
 """Not all: where none succeeds, CPython 3.11 unwinds the same frame for ever."""
 
@@ -65,6 +68,7 @@ def open_again(folder: Path, kind: str) -> OpenHSM:
         audit_log=None if is_sqlite else folder / "audit.log",
         audit_sqlite_path=folder / "audit.sqlite",
         audit_reserve_bytes=0,
+        audit_timeout_seconds=_NEVER_SECONDS,
     )
     return open_tested(settings)
 
@@ -73,7 +77,7 @@ def _live(folder: Path, kind: str, chance: random.Random) -> None:
     victim = chance.choice(list(STEPS))
     begin = chance.randrange(_FARTHEST)
     width = chance.choice((1, 1, 3, 100, _MANY))
-    goes_on = chance.random() < 0.5
+    goes_on, hurries = chance.random() < 0.5, chance.random() < 0.5
     sys.stderr.write(f"{folder.name}: {victim}, {width} from {begin} on\n")
     told = os.open(folder.with_suffix(".told"), os.O_CREAT | os.O_WRONLY, 0o600)
     hsm = open_again(folder, kind)
@@ -87,6 +91,8 @@ def _live(folder: Path, kind: str, chance: random.Random) -> None:
         code = "ok"
         try:
             if name == victim:
+                if hurries:
+                    hsm.worker.hurry()
                 _testcapi.set_nomemory(begin, begin + width)
             bound.execute(operation)
         except HSMError as error:
@@ -109,7 +115,7 @@ def _live(folder: Path, kind: str, chance: random.Random) -> None:
         hsm.close()
 
 
-def _end_of(work: Callable[[], None]) -> int:
+def end_of(work: Callable[[], None]) -> int:
     """Run *work* in a child, and return how it ended."""
     child = os.fork()
     if not child:
@@ -130,7 +136,7 @@ def main(folder: str, kind: str, seed: str, count: str) -> None:
         place = Path(folder) / str(number)
         place.mkdir(mode=0o700)
         chance = random.Random(f"{seed}-{kind}-{number}")
-        status = _end_of(partial(_live, place, kind, chance))
+        status = end_of(partial(_live, place, kind, chance))
         sys.stdout.write(f"{number} {status}\n")
         sys.stdout.flush()
 
