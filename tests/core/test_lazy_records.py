@@ -47,12 +47,18 @@ def backlog() -> tuple[Backlog, Medium]:
     return Backlog(medium, HeadMark(), 1.0), medium  # type: ignore[arg-type]
 
 
+def write(backlog: Backlog, group: Group) -> None:
+    """Let a backlog write a group."""
+    backlog.take(group)
+    backlog.write(group)
+
+
 class TestBacklog:
     def test_a_lazy_record_is_written_and_not_synced(self) -> None:
         """Its ticket is done all the same."""
         found, medium = backlog()
         lazy = group(lazy=True)
-        found.write(lazy)
+        write(found, lazy)
 
         assert 0 == medium.syncs
         lazy.written.wait(0)
@@ -62,8 +68,8 @@ class TestBacklog:
         """One sync serves those before it."""
         found, medium = backlog()
         lazy = group(lazy=True)
-        found.write(lazy)
-        found.write(group(lazy=False, must_sync=True))
+        write(found, lazy)
+        write(found, group(lazy=False, must_sync=True))
         assert 0 == found.sync_at
         assert found.prepare_sync()
         found.sync()
@@ -76,9 +82,9 @@ class TestBacklog:
     def test_others_don_t_wait_for_its_time(self) -> None:
         """A record of bounded mode is synced as soon as without lazy ones."""
         found, _ = backlog()
-        found.write(group(lazy=True))
+        write(found, group(lazy=True))
         later = found.sync_at
-        found.write(group(lazy=False))
+        write(found, group(lazy=False))
 
         assert found.sync_at < later
 

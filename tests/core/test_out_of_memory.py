@@ -8,8 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections import Counter
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,13 @@ from hsm_core.errors import KeyStateError
 from hsm_core.factory import OpenHSM
 from hsm_core.model import Caller, KeyState, Role
 from hsm_core.protocols import HSM
+from hsm_core.settings import AuditSync
+from tests.core.audit_support import events, open_any, verified
 from tests.support import REPOSITORY
 
 CHILDREN = 400 if os.environ.get("FERROHSM_FAULTS") == "1" else 10
+BEGINS = range(160) if CHILDREN > 10 else range(85, 110)
+"""Where memory ends while a record is appended; a writer gets it about here."""
 SEED = os.environ.get("FERROHSM_MEMORY_SEED", "1")
 EVERYBODY = frozenset({Role.ADMINISTRATOR, Role.OPERATOR, Role.AUDITOR})
 
@@ -34,17 +37,7 @@ def test_no_memory_at_any_moment(memory_path: Path, kind: str) -> None:
     A request fails, no other one hangs, and what is there afterwards is whole.
     """
     child = pytest.importorskip("tests.core.memory_child", exc_type=ImportError)
-    answer = subprocess.run(
-        [
-            *(sys.executable, "-m", "tests.core.memory_child"),
-            *(str(memory_path), kind, SEED, str(CHILDREN)),
-        ],
-        cwd=REPOSITORY,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    ends = Counter(int(line.split()[1]) for line in answer.stdout.splitlines())
+    answer = _run("memory_child", memory_path, kind, SEED, CHILDREN)
     failed = 0
     for number in range(CHILDREN):
         folder = memory_path / str(number)
@@ -53,11 +46,51 @@ def test_no_memory_at_any_moment(memory_path: Path, kind: str) -> None:
         with child.open_again(folder, kind) as hsm:
             _check(hsm, told)
 
-    # The interpreter itself may give up; nothing may wait for what never comes.
-    assert ends.keys() <= {0, child.OUT_OF_MEMORY, -signal.SIGSEGV, -signal.SIGABRT}, (
-        answer.stderr[max(answer.stderr.find("Timeout") - 1000, -3000) :][:6000]
-    )
+    _check_ends(answer, child.OUT_OF_MEMORY)
     assert failed >= CHILDREN // 4
+
+
+@pytest.mark.parametrize("sync", list(AuditSync))
+@pytest.mark.parametrize("name", ["audit.log", "audit.sqlite"])
+def test_no_memory_while_a_record_is_appended(
+    memory_path: Path, name: str, sync: AuditSync
+) -> None:
+    """
+    The log heals, and all records follow on each other.
+    """
+    pytest.importorskip("tests.core.memory_audit_child", exc_type=ImportError)
+
+    memory_path.chmod(0o700)
+    answer = _run(
+        "memory_audit_child", memory_path, name, sync.value, BEGINS.start, BEGINS.stop
+    )
+
+    for number in BEGINS:
+        path = memory_path / str(number) / name
+        told = set(path.with_name("told").read_text().split())
+        with closing(open_any(path)) as log:
+            assert told <= {event.request_id for event in events(log)}
+        verified(path)
+    _check_ends(answer)
+
+
+def _run(child: str, folder: Path, *words: object) -> subprocess.CompletedProcess[str]:
+    """Run a module of children, and return what it says."""
+    return subprocess.run(
+        [sys.executable, "-m", f"tests.core.{child}", str(folder), *map(str, words)],
+        cwd=REPOSITORY,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+
+
+def _check_ends(answer: subprocess.CompletedProcess[str], *expected: int) -> None:
+    """Check that no child waited for what never comes; the interpreter may give up."""
+    ends = {int(line.split()[1]) for line in answer.stdout.splitlines()}
+    assert ends <= {0, -signal.SIGSEGV, -signal.SIGABRT, *expected}, answer.stderr[
+        max(answer.stderr.find("Timeout") - 1000, -3000) :
+    ][:6000]
 
 
 def _told(folder: Path) -> dict[str, str]:

@@ -63,15 +63,18 @@ class Backlog:
         self.sync_at = _NEVER
         self.syncs = SyncClock()
 
+    def take(self, group: Group) -> None:
+        """Keep a group, whatever becomes of it."""
+        self._unsynced.append(group)
+
     def write(self, group: Group) -> None:
         """
-        Write a group, and note when its sync is due.
+        Write a group that was taken, and note when its sync is due.
 
         Raises:
             MediumError: It may have been written in part, or wholly.
         """
         self._open = None
-        self._unsynced.append(group)
         self._write(group.lines, group.mark)
         self._note_due(time.monotonic(), must_sync=group.must_sync, lazy=group.is_lazy)
         group.written.complete()
@@ -118,15 +121,15 @@ class Backlog:
         return records + self._records_in_sync >= _BOUNDED_RECORDS
 
     @property
-    def newest(self) -> list[bytes]:
+    def newest(self) -> bytes | None:
         """The newest line that a caller wrote itself since the last sync began."""
         group = self._open
-        return [] if group is None else group.lines[-1:]
+        return None if group is None else group.newest
 
     def _begin_open(self) -> Group:
-        group = self._open = Group(self._timeout)
-        self._unsynced.append(group)
-        self.synced = group.synced
+        group = Group(self._timeout)
+        self.take(group)
+        self._open, self.synced = group, group.synced
         return group
 
     def _write(self, lines: Sequence[bytes], mark: HeadMark) -> None:
@@ -171,17 +174,15 @@ class Backlog:
         began = time.monotonic()
         self._medium.sync()
         self.syncs.count(time.monotonic() - began)
-        durable, self._syncing = self._syncing, []
         self._records_in_sync = 0
-        self.durable = durable[-1].mark
-        for group in durable:
+        self.durable = self._syncing[-1].mark
+        for group in self._syncing:
             group.synced.complete()
+        self._syncing = []
 
-    def fail(self, error: BaseException, last: Group | None) -> None:
-        """Tell all who wait that it failed; what was chained stays, *last* too."""
+    def fail(self, error: BaseException) -> None:
+        """Tell all who wait that it failed; what was chained stays."""
         self._open, self.sync_at = None, _NEVER
-        if last is not None:
-            self._unsynced.append(last)
         for group in self._groups():
             group.complete(error)
 

@@ -476,9 +476,17 @@ class Group:
 
     def add(self, lines: list[bytes]) -> None:
         """Add the lines of one append."""
-        self.lines += lines
+        size = self.size
         for line in lines:
-            self.size += len(line)
+            size += len(line)
+        # All of it or, without memory, nothing.
+        self.lines += lines
+        self.size = size
+
+    @property
+    def newest(self) -> bytes | None:
+        """The last line."""
+        return self.lines[-1] if self.lines else None
 
     def complete(self, error: BaseException | None = None) -> None:
         """Complete both tickets."""

@@ -31,19 +31,11 @@ class Outage:
 
         failed_at: Microseconds since 1970.
 
-        error: What was raised.
-
-    Attributes:
-        cause: That of the newest failure.
-        error: The newest failure.
     """
 
-    def __init__(
-        self, cause: Cause, failed_at: int, error: BaseException | None = None
-    ) -> None:
-        self._first_cause = self.cause = cause
+    def __init__(self, cause: Cause, failed_at: int) -> None:
+        self._cause = cause
         self._failed_at = failed_at
-        self.error = error
         self._attempts = 0
         self._pause = _FIRST_PAUSE
         self._ended_at = 0.0
@@ -52,22 +44,10 @@ class Outage:
     @classmethod
     def of(cls, error: BaseException, now: int, before: Outage | None) -> Outage:
         """Return the outage that *error* begins, *before* being the last one."""
-        outage = cls(_cause_of(error), now, error)
+        outage = cls(cause_of(error), now)
         if before is not None:
             outage._pause = before.pause_after()
         return outage
-
-    @property
-    def sentence(self) -> str:
-        """Message for callers."""
-        error = self.error
-        if isinstance(error, HSMLockedError):
-            # The log of a cluster's node is read again at its next start only.
-            return f"{error} Restart this node, and then recover the store."
-        is_ours = isinstance(error, AuditUnavailableError | StoreUnavailableError)
-        if isinstance(error, UnavailableError) and not is_ours:
-            return str(error)  # A node that was fenced.
-        return self.cause.sentence
 
     def next_pause(self) -> float:
         """Return for how many seconds to wait before the next attempt."""
@@ -80,11 +60,6 @@ class Outage:
         """Return the first pause of an outage that begins now."""
         is_calm = time.monotonic() - self._ended_at >= _CALM_SECONDS
         return _FIRST_PAUSE if is_calm else self._pause
-
-    def failed_again(self, error: BaseException) -> None:
-        """Note that an attempt failed, and why."""
-        self.error = error
-        self.cause = _cause_of(error)
 
     def rewrote(self, tail: Tail) -> None:
         """Note what was written again; the first time counts."""
@@ -99,7 +74,7 @@ class Outage:
         """Return the record of its end, which becomes number *seq*."""
         known = self._rewritten_from
         detail = ResumeDetail(
-            cause=self._first_cause.value,
+            cause=self._cause.value,
             failed_at=max(self._failed_at, 0),
             rewritten_from=seq if known is None else known,
             attempts=self._attempts,
@@ -107,5 +82,17 @@ class Outage:
         return AuditDraft(phase=Phase.SINGLE, kind="system.resume", detail=detail)
 
 
-def _cause_of(error: BaseException) -> Cause:
+def sentence_of(error: BaseException) -> str:
+    """Return the message for callers while the log suffers from *error*."""
+    if isinstance(error, HSMLockedError):
+        # The log of a cluster's node is read again at its next start only.
+        return f"{error} Restart this node, and then recover the store."
+    is_ours = isinstance(error, AuditUnavailableError | StoreUnavailableError)
+    if isinstance(error, UnavailableError) and not is_ours:
+        return str(error)  # A node that was fenced.
+    return cause_of(error).sentence
+
+
+def cause_of(error: BaseException | None) -> Cause:
+    """Return what the log suffers from after *error*."""
     return error.cause if isinstance(error, MediumError) else Cause.WRITE

@@ -169,6 +169,11 @@ class SharedBacklog(Backlog):
         self._view = view
         self._open_groups: list[SharedGroup] = []
 
+    def take(self, group: Group) -> None:
+        """Keep a group, whatever becomes of it."""
+        assert isinstance(group, SharedGroup)  # noqa: S101 (for the type checker)
+        self._open_groups.append(group)
+
     def write(self, group: Group) -> None:
         """
         Write a group on its condition, and tell who waits.
@@ -178,7 +183,6 @@ class SharedBacklog(Backlog):
             MediumError: It is not known whether it was written; the group stays.
         """
         assert isinstance(group, SharedGroup)  # noqa: S101 (for the type checker)
-        self._open_groups.append(group)
         began = time.monotonic()
         group.tried = group.condition(self._view)
         self._shared.write_if(group.lines, group.mark, group.tried)
@@ -201,9 +205,7 @@ class SharedBacklog(Backlog):
         """Keep groups that are still not known to stand."""
         self._open_groups = groups + self._open_groups
 
-    def fail(self, error: BaseException, last: Group | None) -> None:
-        """Tell all who wait that it failed; what was chained stays, *last* too."""
-        if isinstance(last, SharedGroup):
-            self._open_groups.append(last)
+    def fail(self, error: BaseException) -> None:
+        """Tell all who wait that it failed; what was chained stays."""
         for group in self._open_groups:
             group.complete(error)

@@ -197,6 +197,7 @@ class SharedFlusher(Flusher):
             outage.rewrote(Tail(group.lines, first, group.mark))
             group.add(self._extend([outage.draft(self._chain.next_seq)]))
             group.mark, group.end = self._chain.end.mark, self._chain.end
+            self._groups.take(group)
             self._kept = []
         self._groups.write(group)
         self._stood(group)

@@ -17,7 +17,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Final
 
 from hsm_core._internal.audit.backlog import Backlog
@@ -32,7 +31,8 @@ from hsm_core._internal.audit.medium import (
     Reserve,
     Ticket,
 )
-from hsm_core._internal.audit.outage import Outage
+from hsm_core._internal.audit.outage import Outage, cause_of, sentence_of
+from hsm_core._internal.lib.concurrency import Bell
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.lib.silence import is_opening, pauses
 from hsm_core.errors import AuditUnavailableError
@@ -44,6 +44,7 @@ MAX_PENDING_BYTES: Final = 16 * 1024 * 1024
 """Maximum size of records that wait to be written or synced; more are rejected."""
 
 _RESERVE_SECONDS: Final = 1.0
+_SHORTAGE_SECONDS: Final = 0.05
 _NEVER: Final = float("inf")
 
 _MANY: Final = 4
@@ -85,8 +86,7 @@ class Flusher:
         timeout_seconds: float,
     ) -> None:
         self._lock = lock
-        self._bell = threading.Lock()
-        self._bell.acquire()
+        self._bell = Bell()
         self._chain = chain
         self._medium = medium
         self._timeout = timeout_seconds
@@ -105,6 +105,7 @@ class Flusher:
         self._gathers, self._gathers_until = 1, _NEVER
         self._wakes_at = 0.0
         self._closing = False
+        self._failure: BaseException | None = None
         self._outage: Outage | None = None
         self._last_outage: Outage | None = None
         self._failures = 0
@@ -123,9 +124,11 @@ class Flusher:
     def health(self) -> AuditHealth:
         """How the log is."""
         state, cause, failures = "ok", "", self._failures
-        outage = self._outage
-        if outage is not None:
-            state, cause = "failing", outage.cause.value
+        failure = self._failure
+        if failure is not None:
+            state, cause = "failing", cause_of(failure).value
+            # The thread may have yet to count it.
+            failures += self._outage is None
         elif self._hangs():
             state, cause, failures = "failing", Cause.HANGING.value, failures + 1
         elif self._closing:
@@ -153,8 +156,7 @@ class Flusher:
     @property
     def failure(self) -> BaseException | None:
         """What the log suffers from now, or did when the thread ended."""
-        outage = self._outage
-        return None if outage is None else outage.error
+        return self._failure
 
     def check(
         self, drafts: Sequence[AuditDraft | UseDraft] = (), *, reserved: bool = False
@@ -171,9 +173,9 @@ class Flusher:
             AuditUnavailableError: Writing failed, hangs, lags too far behind, the disk
                 is full, or the log is closed.
         """
-        outage = self._outage
-        if outage is not None:
-            raise AuditUnavailableError(outage.sentence) from outage.error
+        failure = self._failure
+        if failure is not None:
+            raise AuditUnavailableError(sentence_of(failure)) from failure
         if self._closing:
             raise AuditUnavailableError("The audit log is closed.")
         if self._busy_since is not None and self._hangs_too_long():
@@ -217,10 +219,10 @@ class Flusher:
                 lines, self._chain.end.mark, began, durable, lazy
             )
         except BaseException as error:
-            # Healing writes what is not there: so the ticket fails, not the append.
-            self._begin_outage(error)
-            if not isinstance(error, Exception):
+            self._fail(error)
+            if not (isinstance(error, Exception) and self.has_taken(lines)):
                 raise
+            # Healing writes what is not there: so the ticket fails, not the append.
             return Ticket.failed(error)
         finally:
             self._written_since = None
@@ -246,9 +248,15 @@ class Flusher:
         return group.written
 
     def has_taken(self, lines: list[bytes]) -> bool:
-        """Return whether the newest append's lines will be written; under the lock."""
-        newest = [*self._pending.lines[-1:], *self._backlog.newest]
-        return bool(lines) and any(line is lines[-1] for line in newest)
+        """
+        Return whether the newest append's lines will be written; under the lock.
+
+        It needs no memory.
+        """
+        if not lines:
+            return False
+        line = lines[-1]
+        return line is self._pending.newest or line is self._backlog.newest
 
     def must_ring(self) -> bool:
         """Return whether the thread sleeps and has something to do before it wakes."""
@@ -259,9 +267,8 @@ class Flusher:
 
     def ring(self) -> None:
         """Wake the thread; without the lock, which it takes first."""
-        # A bell may ring late, when the thread has woken by itself and sleeps again.
-        with suppress(RuntimeError):
-            self._bell.release()
+        # It may ring late, when the thread has woken by itself and sleeps again.
+        self._bell.ring()
 
     def hand_over(self) -> None:
         """Let callers never wait for the disk: an event loop is among them."""
@@ -307,10 +314,17 @@ class Flusher:
             if self._turn():
                 return True
             self._finish()
+            return False
         except BaseException as error:
             # Any failure is reported to waiting callers, and nothing more is answered.
-            return self._recover(error)
-        return False
+            self._fail(error)
+        while True:
+            try:
+                return self._recover()
+            except BaseException as error:
+                # It is tried again once there may be memory.
+                self._fail(error)
+                time.sleep(_SHORTAGE_SECONDS)
 
     def _turn(self) -> bool:
         # Who still passed `check` by now has enqueued before the lock is taken.
@@ -352,7 +366,7 @@ class Flusher:
 
     def _sleep(self, seconds: float) -> None:
         """Wait until the bell rings, which `_wakes_at` asks for; it may ring late."""
-        self._bell.acquire(timeout=-1 if seconds == _NEVER else max(seconds, 0))
+        self._bell.wait(-1 if seconds == _NEVER else max(seconds, 0))
         with self._lock:
             self._wakes_at = 0.0
 
@@ -361,7 +375,10 @@ class Flusher:
         if not group.lines:
             return None
         group.mark = self._chain.end.mark
-        self._pending = self._new_group(self._timeout)
+        following = self._new_group(self._timeout)
+        # Lines that are chained are in one or the other, also if this fails midway.
+        self._backlog.take(group)
+        self._pending = following
         return group
 
     def _sync(self, *, tidies: bool) -> None:
@@ -377,7 +394,7 @@ class Flusher:
         with self._lock:
             took = max(time.monotonic() - began, self._hung_seconds)
             self._busy_since, self._hung_seconds = None, 0.0
-            if took > self._timeout and not self._closing and self._outage is None:
+            if took > self._timeout and not self._closing and self._failure is None:
                 # Nothing is lost, but appends were refused, or a start had to wait.
                 self._failures += 1
                 self._resumes += 1
@@ -404,7 +421,12 @@ class Flusher:
         return self._chain.extend(drafts, self._clock.now())
 
     def _append_own(self, draft: AuditDraft) -> None:
-        self._pending.add(self._extend([draft]))
+        before = self._chain.end
+        try:
+            self._pending.add(self._extend([draft]))
+        except BaseException:
+            self._chain.end = before
+            raise
 
     def _retake(self) -> None:
         taken = self._reserve.take()
@@ -414,21 +436,27 @@ class Flusher:
 
     def _check_outage(self) -> None:
         """Raise what a caller met that wrote."""
-        if self._outage is not None:
-            raise self._outage.error or AuditUnavailableError
+        if self._failure is not None:
+            raise self._failure
 
-    def _recover(self, error: BaseException) -> bool:
+    def _fail(self, error: BaseException) -> None:
+        """Accept nothing until the thread has recovered; it needs no memory."""
+        self._failure = error
+        self._is_urgent = True
+
+    def _recover(self) -> bool:
         """Tell who waits, then try until the medium heals; False when closing."""
-        outage = self._fail(error)
+        outage = self._begin_outage()
         while self._pause(outage):
             try:
                 self._heal(outage)
                 self._resume(outage)
             except BaseException as again:
-                outage.failed_again(again)
+                self._failure = again
                 continue
             with self._lock:
-                self._outage, self._is_urgent = None, False
+                self._failure = self._outage = None
+                self._is_urgent = False
                 self._last_outage = outage
                 self._resumes += 1
                 self._is_writing = False
@@ -436,25 +464,19 @@ class Flusher:
             return True
         return False
 
-    def _begin_outage(self, error: BaseException) -> Outage:
-        outage = Outage.of(error, self._clock.now(), self._last_outage)
-        self._outage = outage
-        self._is_urgent = True
-        self._failures += 1
-        return outage
-
-    def _fail(self, error: BaseException) -> Outage:
+    def _begin_outage(self) -> Outage:
         with self._lock:
-            outage = self._outage
+            error, outage = self._failure, self._outage
+            assert error is not None  # noqa: S101 (for the type checker)
             if outage is None:
-                outage = self._begin_outage(error)
-            else:
-                outage.failed_again(error)
+                outage = Outage.of(error, self._clock.now(), self._last_outage)
+                self._outage = outage
+                self._failures += 1
             self._busy_since, self._hung_seconds = None, 0.0
             # Nobody who is refused meanwhile may wake the thread from its pauses.
             self._is_urgent = False
-            last = self._swap()
-        self._backlog.fail(error, last)
+            self._swap()
+        self._backlog.fail(error)
         failpoint("audit.outage")
         return outage
 
@@ -469,21 +491,22 @@ class Flusher:
 
     def _heal(self, outage: Outage) -> None:
         tail = self._backlog.tail()
+        cause = cause_of(self._failure)
         try:
-            self._backlog.heal(tail, outage.cause)
+            self._backlog.heal(tail, cause)
         except MediumError as error:
             if error.cause is not Cause.FULL or not self._reserve.give_up():
                 raise
             self._reserve_at = time.monotonic() + _RESERVE_SECONDS
-            self._backlog.heal(tail, outage.cause)
+            self._backlog.heal(tail, cause)
         outage.rewrote(tail)
 
     def _resume(self, outage: Outage) -> None:
         """Record the outage, durably, before anything else is appended."""
-        group = Group(self._timeout)
         with self._lock:
-            group.add(self._extend([outage.draft(self._chain.next_seq)]))
-            group.mark = self._chain.end.mark
+            self._append_own(outage.draft(self._chain.next_seq))
+            group = self._swap()
+            assert group is not None  # noqa: S101 (for the type checker)
         self._backlog.write(group)
         with self._lock:
             self._backlog.prepare_sync()
