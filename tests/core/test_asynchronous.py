@@ -4,6 +4,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import os
+import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -11,10 +16,12 @@ import pytest
 from hsm_core import errors
 from hsm_core import operations as ops
 from hsm_core._internal.lib.failpoints import install
+from hsm_core.algorithms import Algorithm
 from hsm_core.errors import AuditUnavailableError
 from hsm_core.factory import open_async
 from hsm_core.model import Phase, Role
 from hsm_core.operations import ListAuditEvents
+from hsm_core.protocols import Request
 from hsm_core.session import Session
 from hsm_core.testing import Faults, caller, memory_hsm
 from tests.contract.hsm_ways import filesystem_hsm
@@ -44,6 +51,40 @@ def test_a_failing_disk_is_our_own_error(point: str, tmp_path: Path) -> None:
 
     assert reached
     assert {errors.AuditUnavailableError} == {type(answer) for answer in answers}
+
+
+def test_refusals_keep_no_payload() -> None:
+    """What was sent in vain is freed at once, not by garbage collection."""
+    text = os.urandom(1000)
+    with memory_hsm() as gateway:
+        hsm = gateway.act_as(caller())
+        signer = hsm.execute(ops.CreateKey(algorithm=Algorithm.ED25519)).key_id
+
+        def requests() -> list[Request]:
+            return [
+                Request(caller(), ops.Encrypt(key_id=key, plaintext=text))
+                for key in (signer, "nobody")
+            ]
+
+        async def refuse() -> list[BaseException]:
+            answers = open_async(gateway).execute_many(requests())
+            return list(await asyncio.gather(*answers, return_exceptions=True))
+
+        kept = sys.getrefcount(text)
+        gc.disable()
+        try:
+            answers = asyncio.run(refuse())
+            with suppress(errors.KeyUsageError):
+                hsm.execute(requests()[0].operation)
+            for _ in range(500):  # A thread may just be letting go of it.
+                if kept == sys.getrefcount(text):
+                    break
+                time.sleep(0.02)
+            assert kept == sys.getrefcount(text)
+        finally:
+            gc.enable()
+
+    assert [errors.KeyUsageError, errors.KeyNotFoundError] == [type(a) for a in answers]
 
 
 def test_a_refusal_is_in_the_trail_before_it_is_answered(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ from hsm_core._internal.policy.facts import SystemPrincipal, system_caller
 from hsm_core._internal.policy.in_force import Recogniser
 from hsm_core.errors import (
     AuditUnavailableError,
+    HSMError,
     InvalidInputError,
     OverloadedError,
     UnavailableError,
@@ -447,7 +448,17 @@ class AsyncGateway:
         else:
             lane = Lane.CHANGES if operation.effect in _CHANGES else Lane.READS
         work = partial(self._pipeline.execute, request, time.monotonic())
-        return await self._pools.run(work, lane)
+        try:
+            return await self._pools.run(work, lane)
+        except HSMError as error:
+            _drop_frames(error)
+            raise
+
+
+def _drop_frames(error: Exception) -> None:
+    """Drop the frames of a refusal, which would keep a payload in memory."""
+    if isinstance(error, HSMError):
+        error.__traceback__ = None
 
 
 class _Group:
@@ -522,6 +533,7 @@ class _Group:
             if found is None:
                 answer.set_result(outcome.result)
             else:
+                _drop_frames(found)
                 answer.set_exception(found)
 
     def abandon(self) -> None:

@@ -38,8 +38,7 @@ class DurabilityWaits:
         Args:
             ticket: That of the records.
 
-            settle: Called on this loop when they are durable, or can't be, or are late;
-                perhaps twice.
+            settle: Called on this loop when they are durable, or can't be, or are late.
 
             abandon: Called instead, on another thread, where the loop is gone.
         """
@@ -82,7 +81,9 @@ class _Wait:
     def _settle(self, error: AuditUnavailableError | None) -> None:
         # Who comes now waits for itself, with a time-out of its own.
         self.is_told = True
-        for settle in self.settles:
+        # The newest wait is kept: what it has told must not stay in memory with it.
+        settles, self.settles, self.abandons = self.settles, [], []
+        for settle in settles:
             settle(error)
 
 

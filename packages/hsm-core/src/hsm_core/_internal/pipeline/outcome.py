@@ -61,6 +61,15 @@ class Outcome(msgspec.Struct):
                 self._ask(self.check)
         return () if self.draft is None else (self.draft,)
 
+    def raise_error(self) -> None:
+        """Raise the error, if any, and let go of it: its frames refer to this."""
+        error, self.error = self.error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error
+
     def _ask(self, check: Callable[[], None]) -> None:
         """Ask whether the caller's credential still counts; else refuse the result."""
         try:

@@ -114,7 +114,7 @@ class Pipeline:
                 raise AuditUnavailableError from error
             if not outcome.has_moved:
                 if outcome.error is not None:
-                    raise outcome.error
+                    outcome.raise_error()
                 return outcome.result
         elif request.operation.effect is Effect.MUTATION:
             return self._mutations.execute(request)
@@ -136,7 +136,7 @@ class Pipeline:
             if outcome.hold is not None:
                 self._services.consents.settle(outcome.hold, done=done)
         if outcome.error is not None:
-            raise outcome.error
+            outcome.raise_error()
         return outcome.result
 
     def speed_of(self, operation: Operation[Any]) -> Speed:
