@@ -2,6 +2,8 @@
 """A front end's view of a vault, over a real connection with a real vault."""
 
 import asyncio
+import gc
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -16,10 +18,10 @@ from hsm_server.config.settings import MAX_TOKEN_BYTES, TokenRules
 from hsm_server.identity.token_keys import TokenTrust
 from hsm_server.ipc.frames import Chunk, Purpose, Request
 from hsm_server.ipc.remote_vault import RemoteVault
-from hsm_server.vault.access import Visitor
+from hsm_server.vault.access import Reply, Visitor
 from tests.pki import self_signed_root
 from tests.server.ipc_support import Bench, open_bench, recorded, visitor
-from tests.server.support import mint
+from tests.server.support import mint, until
 
 LONG = 2 * 1024 * 1024
 
@@ -188,6 +190,27 @@ class TestExecute:
 
         assert LONG < len(sealed.ciphertext)
         assert told == [0]
+
+    async def test_answered_uses_are_not_kept(self, bench: Bench) -> None:
+        """A use leaves nothing that only garbage collection would free."""
+        vault = bench.front_end()
+        key = await create(vault, Algorithm.ED25519, "one")
+        replies: list[Reply] = []
+
+        def reply(given: Reply) -> None:
+            replies.append(given)
+
+        kept = sys.getrefcount(reply)
+        gc.disable()
+        try:
+            sign = ops.Sign(key_id=key, message=b"m")
+            assert vault.begin(visitor(), sign, reply) is not None
+            await until(lambda: replies)
+            assert kept == sys.getrefcount(reply)
+        finally:
+            gc.enable()
+
+        assert replies[0].error is None
 
     async def test_too_long(self, bench: Bench) -> None:
         """An operation that is longer than the vault takes is refused by itself."""

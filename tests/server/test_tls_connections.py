@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Connections over TLS from the first byte to the last, on both loops."""
 
+import asyncio
 import contextlib
+import gc
 import hashlib
 import socket
 import ssl
@@ -77,6 +79,26 @@ def strict(people: People, kind: str) -> Iterator[Server]:
     """Give a server that demands them."""
     with serving(state_of(people.pair, client=people.rules), kind) as running:
         yield running
+
+
+def test_finished_handshakes_are_not_kept(people: People, server: Server) -> None:
+    """A connection keeps none of what its handshake needed, open or closed."""
+
+    def finished() -> int:
+        tasks = [o for o in gc.get_objects() if isinstance(o, asyncio.Task)]
+        return sum(task.done() for task in tasks)
+
+    context = client_context(people.root)
+    gc.disable()
+    try:
+        before = finished()
+        for _ in range(10):
+            with connected(server, context) as tls:
+                tls.sendall(REQUEST)
+                answer(tls)
+        assert finished() < before + 10
+    finally:
+        gc.enable()
 
 
 def ends_in_order(tls: ssl.SSLSocket) -> bool:

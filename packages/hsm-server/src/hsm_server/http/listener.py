@@ -282,6 +282,9 @@ class Listener:
         except BaseException:
             connection.forget()
             raise
+        finally:
+            # The context of this task has the attempt: no reference cycle may stay.
+            attempt.on_failure = lambda: None
         self._tell_of(attempt)
 
     def _tell_of(self, attempt: Attempt) -> None:

@@ -248,16 +248,16 @@ class VaultLink:
             return None
 
         def end(answer: Answer | HSMError) -> None:
-            if self._waiting.pop(number, None) is not None:
+            # With what waits in a cell, each request would be a reference cycle.
+            if waiting := self._waiting.pop(number, None):
                 answered(answer, waiting.payload)
 
         def cancel() -> None:
             if self._waiting.pop(number, None) is not None:
                 self._channel.send(packed(Cancel(number)))
 
-        waiting = self._begin(kind, _Callback(end, self._loop))
+        self._begin(kind, _Callback(end, self._loop)).is_sent = True
         number = self._last_id
-        waiting.is_sent = True
         self._channel.send(packed(Request(number, Purpose.EXECUTE, visitor, data)))
         return cancel
 
