@@ -142,6 +142,9 @@ R = TypeVar("R")
 _INCOMING_BYTES: Final = 32 * 1024
 """Buffer for encrypted input of one TLS connection."""
 
+_COLLECTIONS: Final = (700, 10, 100)
+"""Thresholds of garbage collection: that of all objects is tried at 700,000 more."""
+
 
 def check_loop(kind: EventLoop) -> None:
     """
@@ -162,13 +165,15 @@ def _has_uvloop() -> bool:
 
 def pass_over_what_stays() -> None:
     """
-    Exclude existing objects from garbage collection.
+    Exclude existing objects from garbage collection, and collect all others rarely.
 
     At the end of a start that is what modules are made of, and stays. To look at it
-    takes longer than to answer many requests, which wait meanwhile.
+    takes longer than to answer many requests, which wait meanwhile. So does looking at
+    all open connections, whose objects are not garbage.
     """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(*_COLLECTIONS)
 
 
 def run(main: Coroutine[Any, Any, R], kind: EventLoop) -> R:
