@@ -75,7 +75,7 @@ def read_file(path: Path, limit_bytes: int, *, private: bool = True) -> bytes | 
             return None
         except OSError as error:
             if error.errno in _NOT_REGULAR:
-                raise IntegrityError("A stored file is not a regular file.") from error
+                raise IntegrityError(f"{path.name} is not a regular file.") from error
             raise
         try:
             if private:
@@ -90,7 +90,7 @@ def _check_descriptor(path: Path, descriptor: int) -> None:
         check_private_status(path, os.fstat(descriptor))
     except UnsafeFileModeError as error:
         raise StoreUnavailableError(
-            "A stored file is accessible to other users. Set its mode to 0600."
+            f"{path.name} is accessible to other users. Set its mode to 0600."
         ) from error
 
 
