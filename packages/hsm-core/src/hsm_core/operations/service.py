@@ -236,7 +236,7 @@ class VerifyStore(Operation[StoreVerification], frozen=True, kw_only=True):
 
 class BackUpStores(Operation[BackUp], frozen=True, kw_only=True):
     """
-    Back up all SQLite databases online into a new folder of the backup directory.
+    Back up all SQLite databases online into a new directory of the backup directory.
 
     Keys and audit log are copied consistently. Other kinds of stores are not copied. A
     backup contains sealed keys: a backup and the root key together disclose the keys.
