@@ -32,7 +32,7 @@ from hsm_core._internal.audit.medium import (
     Ticket,
 )
 from hsm_core._internal.audit.outage import Outage, cause_of, sentence_of
-from hsm_core._internal.lib.concurrency import Bell
+from hsm_core._internal.lib.concurrency import SHORTAGE_SECONDS, Bell
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.lib.silence import is_opening, pauses
 from hsm_core.errors import AuditUnavailableError
@@ -44,7 +44,6 @@ MAX_PENDING_BYTES: Final = 16 * 1024 * 1024
 """Maximum size of records that wait to be written or synced; more are rejected."""
 
 _RESERVE_SECONDS: Final = 1.0
-_SHORTAGE_SECONDS: Final = 0.05
 _NEVER: Final = float("inf")
 
 _MANY: Final = 4
@@ -324,7 +323,7 @@ class Flusher:
             except BaseException as error:
                 # It is tried again once there may be memory.
                 self._fail(error)
-                time.sleep(_SHORTAGE_SECONDS)
+                time.sleep(SHORTAGE_SECONDS)
 
     def _turn(self) -> bool:
         # Who still passed `check` by now has enqueued before the lock is taken.

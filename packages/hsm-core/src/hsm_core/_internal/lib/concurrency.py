@@ -18,6 +18,9 @@ import msgspec
 from hsm_core._internal.lib.process import OpeningProcess
 from hsm_core.errors import UnavailableError
 
+SHORTAGE_SECONDS: Final = 0.001
+"""Pause of a thread that can't do its work for lack of memory."""
+
 
 class Bell:
     """
@@ -234,7 +237,6 @@ def unguarded(job: str, task: Task) -> Task:
 
 _IDLE_SECONDS: Final = 3600.0
 _LONGEST_SECONDS: Final = 1e9
-_SHORTAGE_SECONDS: Final = 0.05
 
 
 class _Job(msgspec.Struct):
@@ -313,7 +315,7 @@ class BackgroundWorker:
                 self._turn()
             except Exception:
                 # Healing depends on this thread, which goes on once there is memory.
-                time.sleep(_SHORTAGE_SECONDS)
+                time.sleep(SHORTAGE_SECONDS)
 
     def _turn(self) -> None:
         """Run the task that is due, or wait until one may be."""
