@@ -7,6 +7,7 @@ import asyncio
 import gc
 import os
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +24,7 @@ from hsm_core.model import Phase, Role
 from hsm_core.operations import ListAuditEvents
 from hsm_core.protocols import Request
 from hsm_core.session import Session
+from hsm_core.settings import Settings
 from hsm_core.testing import Faults, caller, memory_hsm
 from tests.contract.hsm_ways import filesystem_hsm
 
@@ -148,3 +150,21 @@ async def test_a_visit_needs_no_trail() -> None:
             for entry in hsm.act_as(ALICE).execute(ListAuditEvents(limit=9)).items
         ]
     assert "SignIn" not in kinds
+
+
+async def test_the_hsm_can_be_closed_after_a_record_failed_for_lack_of_memory() -> None:
+    """A use that failed so runs no more, and closing does not wait for it."""
+    faults = Faults()
+    hsm = memory_hsm(faults=faults, settings=Settings(audit_timeout_seconds=600.0))
+    Session(hsm.act_as(caller())).create_key("ed25519", name="k")
+    alone, sign = open_async(hsm).act_as(caller()), ops.Sign(key_id="k", message=b"m")
+    await alone.execute(sign)
+    faults.plan("audit.append", MemoryError(), times=1)
+
+    with pytest.raises(MemoryError):
+        await alone.execute(sign)
+
+    closing = threading.Thread(target=hsm.close, daemon=True)
+    closing.start()
+    closing.join(60)
+    assert not closing.is_alive()

@@ -298,9 +298,9 @@ class AsyncGateway:
         try:
             if self._feed is not None and request.revision > self._feed.revision:
                 return self._after_catching_up(request, self._feed)
-            outcome = self._by_plan(request)
-            if outcome is not None:
-                return group.add(request, outcome)
+            answer = self._by_plan(request, group)
+            if answer is not None:
+                return answer
             caller = checked_caller(request.caller)
             request = msgspec.structs.replace(request, caller=caller)
             return self._begin(request, group)
@@ -362,17 +362,18 @@ class AsyncGateway:
         if not task.cancelled():
             task.exception()  # Who waited for it may have gone.
 
-    def _by_plan(self, request: Request) -> Outcome | None:
+    def _by_plan(self, request: Request, group: _Group) -> asyncio.Future[Any] | None:
         """Compute a quick use by its plan; its caller was checked before."""
         self._gate.enter()
         try:
             outcome = self._pipeline.plans.run(request, at_once=True)
+            if outcome is not None:
+                return group.add(request, outcome)
         except BaseException:
             self._gate.leave()
             raise
-        if outcome is None:
-            self._gate.leave()
-        return outcome
+        self._gate.leave()
+        return None
 
     def _begin(self, request: Request, group: _Group) -> asyncio.Future[Any]:
         """Compute a quick request, or hand over another."""
@@ -404,6 +405,9 @@ class AsyncGateway:
             else:
                 group.settle(error)
             return
+        except BaseException:
+            group.abandon()
+            raise
         for request, answer in group.take_moved():
             self._decide_again(request, answer)
         if ticket is None:
