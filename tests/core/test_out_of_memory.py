@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from typing import Any
 import pytest
 
 from hsm_core import operations as ops
+from hsm_core._internal.lib.concurrency import Locks
 from hsm_core.algorithms import KeyUsage
 from hsm_core.errors import KeyStateError
 from hsm_core.factory import OpenHSM
@@ -72,6 +75,34 @@ def test_no_memory_while_a_record_is_appended(
             assert told <= {event.request_id for event in events(log)}
         verified(path)
     _check_ends(answer)
+
+
+def test_no_memory_while_the_lock_of_a_key_is_asked_for() -> None:
+    """
+    Nothing is left held, also where a lock itself would need memory to end.
+    """
+    testcapi = pytest.importorskip("_testcapi")
+    locks = Locks()
+    for begin in range(30):
+        # CPython keeps what a block's end takes, and drops it when it collects all.
+        gc.collect()
+        with suppress(MemoryError, RuntimeError):
+            testcapi.set_nomemory(begin, begin + 30)
+            try:
+                with locks.held("key", "other"):
+                    pass
+            finally:
+                testcapi.remove_mem_hooks()
+
+        other = threading.Thread(target=_hold, args=(locks,), daemon=True)
+        other.start()
+        other.join(60)
+        assert not other.is_alive(), begin
+
+
+def _hold(locks: Locks) -> None:
+    with locks.held("key", "other"):
+        pass
 
 
 def _run(child: str, folder: Path, *words: object) -> subprocess.CompletedProcess[str]:

@@ -156,17 +156,17 @@ class Locks:
         self._locks: weakref.WeakValueDictionary[str, _Lock] = (
             weakref.WeakValueDictionary()
         )
-        self._guard = threading.Lock()
+        self._guard = _Lock()
 
     @property
     def are_held(self) -> bool:
         """Whether any lock is held now."""
-        with self._guard:
+        with _Held((self._guard,)):
             return any(lock.lock.locked() for lock in self._locks.values())
 
     def held(self, *names: str) -> AbstractContextManager[None]:
         """Return a context that holds the locks of names, taken in this order."""
-        with self._guard:
+        with _Held((self._guard,)):
             return _Held([self._locks.setdefault(name, _Lock()) for name in names])
 
 
@@ -186,8 +186,8 @@ class _Held(AbstractContextManager[None]):
     """
     Context that holds locks; for one ``with`` block.
 
-    It is not a generator, which needs memory to end and without it would leave the
-    locks held.
+    It is neither a generator nor a lock of `threading`, which need memory to end and
+    without it would leave the locks held.
     """
 
     __slots__ = ("_locks", "_released", "_taken")
