@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 
 from hsm_core import errors
 from hsm_core import operations as ops
-from hsm_core._internal.policy.engine import RuleEngine
+from hsm_core._internal.policy.engine import RuleEngine, decide_on
 from hsm_core._internal.policy.facts import (
     SystemPrincipal,
     outcome_of_rule,
     system_caller,
 )
+from hsm_core.algorithms import KeyUsage
 from hsm_core.model import Caller, KeyState, PolicyOutcome, Role
 from hsm_core.operations import Operation
 from hsm_core.policies import parse_policy
@@ -219,6 +220,7 @@ AS_OPERATOR = f"role:{Role.OPERATOR}"
         (f"effect: deny, match: {{tags: [prod]}}, except: {{{NIGHT}}}", "clock:r0"),
         (f"effect: require-approval, match: {{{NIGHT}}}", "clock:r0"),
         (f"effect: deny, match: {{{NIGHT}, tags: [prod]}}", "clock:r0"),
+        (f"effect: deny, match: {{{NIGHT}}}, except: {{tags: [prod]}}", AS_OPERATOR),
         (f"effect: deny, match: {{{NIGHT}, tags: [other]}}", AS_OPERATOR),
         (f"effect: deny, match: {{{NIGHT}, operations: [ComputeMac]}}", AS_OPERATOR),
         (f"effect: allow, match: {{{NIGHT}}}", AS_OPERATOR),
@@ -304,6 +306,36 @@ def test_a_key_to_be_made_has_the_usual_facts(match: str) -> None:
 
     assert not rules.decide(create, person(), None, at=NOON).allowed
     assert named.decide(create, person(), None, at=NOON).allowed
+
+
+@pytest.mark.parametrize(
+    ("usages", "denied"), [((), True), (("encrypt",), False), (("decrypt",), True)]
+)
+def test_a_key_to_be_made_has_the_usages_asked_for(
+    usages: tuple[str, ...], denied: bool
+) -> None:
+    """A rule about a usage holds where the new key would have it."""
+    rules = engine("effect: deny, match: {usages: [decrypt]}")
+    create = ops.CreateKey(
+        algorithm="AES-256-GCM", usages=tuple(KeyUsage(usage) for usage in usages)
+    )
+
+    assert denied != rules.decide(create, person(), None, at=NOON).allowed
+
+
+def test_an_update_frees_no_key_while_an_exception_holds() -> None:
+    """A rule that holds at other times is one that the new tags would escape."""
+    rules = engine(
+        "effect: require-approval, match: {operations: [Sign], tags: [prod]}, "
+        "except: {time: {from: 08:00, to: 18:00}}"
+    )
+    update = ops.UpdateKey(key_id="k", tags=())
+
+    decision = decide_on(rules, update, caller(), key(), NOON)
+
+    assert O.ALLOW is outcome(rules, person(), key(), SIGN)
+    assert decision.allowed
+    assert decision.approvals
 
 
 def test_a_revoked_version_serves_what_the_policy_lists() -> None:
