@@ -101,6 +101,12 @@ def _live(folder: Path, kind: str, chance: random.Random) -> None:
         except (MemoryError, SystemError):  # CPython forgets which, now and then.
             _testcapi.remove_mem_hooks()
             code = "no memory"
+        except RuntimeError as error:
+            _testcapi.remove_mem_hooks()
+            # Python has no better word for what there is no room for.
+            if not str(error).startswith(("can't allocate", "can't start")):
+                raise
+            code = "no memory"
         except BaseException as error:
             # The library `cryptography` panics where it has none.
             if type(error).__name__ != "PanicException":

@@ -28,7 +28,7 @@ from tests.core.audit_support import events, open_any, verified
 from tests.support import REPOSITORY
 
 CHILDREN = 400 if os.environ.get("FERROHSM_FAULTS") == "1" else 10
-BEGINS = range(160) if CHILDREN > 10 else range(85, 110)
+BEGINS = range(160) if CHILDREN > 10 else range(85, 120)
 """Where memory ends while a record is appended; a writer gets it about here."""
 SEED = os.environ.get("FERROHSM_MEMORY_SEED", "1")
 EVERYBODY = frozenset({Role.ADMINISTRATOR, Role.OPERATOR, Role.AUDITOR})

@@ -306,6 +306,7 @@ class Database:
         # Written out, as each record may come here: a context manager of its own for
         # the turn, and one for the errors, cost as much as a statement.
         self.check_usable()
+        is_own = False
         self._turn.begin()
         try:
             self.check_usable()
@@ -315,6 +316,7 @@ class Database:
                 with sqlite_errors():
                     yield self._connection
                 return
+            is_own = True
             try:
                 self._begin(durable)
                 yield self._connection
@@ -331,6 +333,9 @@ class Database:
             if folds:
                 self._after_commit()
         finally:
+            if is_own and self._connection.in_transaction:
+                # For lack of memory it could not be rolled back; to reopen does that.
+                self._poison()
             self._turn.end()
 
     def _begin(self, durable: bool) -> None:
