@@ -34,6 +34,7 @@ SEED = os.environ.get("FERROHSM_MEMORY_SEED", "1")
 EVERYBODY = frozenset({Role.ADMINISTRATOR, Role.OPERATOR, Role.AUDITOR})
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("kind", ["filesystem", "sqlite"])
 def test_no_memory_at_any_moment(memory_path: Path, kind: str) -> None:
     """
