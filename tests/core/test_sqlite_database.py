@@ -9,14 +9,14 @@ import stat
 import subprocess
 import sys
 import threading
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from hsm_core._internal.stores.sqlite.connection import Schema, sqlite_errors
-from hsm_core._internal.stores.sqlite.database import Database
+from hsm_core._internal.stores.sqlite.database import ConnectionLock, Database
 from hsm_core.errors import (
     ConfigurationError,
     HSMError,
@@ -570,3 +570,28 @@ class TestBackup:
                 database.backup(path.with_name("copy.sqlite"))
 
         assert [] == list(path.parent.glob("copy*"))
+
+
+@pytest.mark.parametrize("gives_back", [True, False])
+def test_turn_after_a_pause(gives_back: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that was paused finds the time over; who has the turn is not late."""
+    monkeypatch.setattr(f"{ConnectionLock.__module__}._PATIENCE_SECONDS", 0.0)
+    turn, asked = ConnectionLock(), threading.Event()
+
+    def hold() -> None:
+        with turn.patiently():
+            held.set()
+            asked.wait()
+            done.wait(0.03 if gives_back else None)
+
+    held, done = threading.Event(), threading.Event()
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait()
+    try:
+        with nullcontext() if gives_back else pytest.raises(StoreUnavailableError):
+            asked.set()
+            turn.take()
+    finally:
+        done.set()
+        holder.join()

@@ -48,6 +48,8 @@ from hsm_core.errors import HSMError, StorageFullError, StoreUnavailableError
 
 _PATIENCE_SECONDS: Final = 1.5
 """Time that readers wait for the connection; a request has two seconds."""
+_MOMENT_SECONDS: Final = 0.1
+"""Time that they wait at least: a process that was paused finds the other time over."""
 
 
 class ConnectionLock:
@@ -94,10 +96,10 @@ class ConnectionLock:
         asked = time.monotonic()
         while True:
             left = (self._since or asked) + _PATIENCE_SECONDS - time.monotonic()
+            if self.lock.acquire(timeout=max(left, _MOMENT_SECONDS)):
+                return
             if left <= 0:
                 raise StoreUnavailableError("The database does not answer.")
-            if self.lock.acquire(timeout=left):
-                return
 
     def begin(self) -> None:
         """Take the turn, however long it takes until it comes."""
