@@ -43,7 +43,7 @@ from hsm_server.processes.child import (
     end_without_memory,
 )
 from hsm_server.system.hardening import drop_capabilities, give_back_memory
-from hsm_server.system.sockets import pass_over_what_stays, run
+from hsm_server.system.sockets import collect_rarely, pass_over_what_stays, run
 from hsm_server.system.standard_streams import sentence
 from hsm_server.tls.adapter import AdapterContext
 from hsm_server.tls.state import ends_by_kind, unseal_state
@@ -112,6 +112,7 @@ class _FrontEnd(ChildProgram):
         self._app = app
         self._connect()
         pass_over_what_stays()
+        collect_rarely()
         self._control.send(Ready())
         tidying = asyncio.ensure_future(_tidy())
         await self._stopping.wait()
