@@ -30,7 +30,6 @@ class Outage:
         cause: What the log suffers from.
 
         failed_at: Microseconds since 1970.
-
     """
 
     def __init__(self, cause: Cause, failed_at: int) -> None:
