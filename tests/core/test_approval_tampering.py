@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from hsm_core import errors
 from hsm_core import operations as ops
 from hsm_core.factory import OpenHSM
 from hsm_core.model import ApprovalState, Integrity, Role
-from hsm_core.testing import caller
+from hsm_core.settings import AuditStoreKind
+from hsm_core.testing import FakeClock, caller
 from tests.core.approval_attacks import ATTACKS, ApprovalAttack, Case, Records
 from tests.core.dual_disk import (
     ANN,
@@ -25,7 +27,9 @@ from tests.core.dual_disk import (
     grant,
     keys_named,
     open_disk,
+    settings_of,
 )
+from tests.self_tests import open_tested
 
 S = ApprovalState
 AUDITOR = caller(Role.AUDITOR, principal="eve")
@@ -293,6 +297,33 @@ def test_honest_histories_raise_no_alarm(tmp_path: Path) -> None:
             assert set() == alarms(gateway)
 
     assert {S.CONSUMED, S.DENIED, S.CANCELLED, S.PENDING} == states
+
+
+def test_ends_are_known_after_a_prune(tmp_path: Path) -> None:
+    """Without the records of an approval that ended, only the altered one is bad."""
+    clock = FakeClock()
+    settings = replace(
+        settings_of(tmp_path, "filesystem"),
+        audit_store=AuditStoreKind.SQLITE,
+        audit_retention_days=10,
+    )
+    with open_tested(settings, clock=clock) as gateway:
+        ended = ask(gateway, WAITING)
+        deny = ops.Deny(approval_id=ended.approval_id, reason="no")
+        gateway.act_as(AUDITOR).execute(deny)
+        for _ in range(20):
+            clock.advance(86_400)
+            gateway.act_as(ANN).execute(ops.GenerateRandom(length=16))
+        house = gateway._maintenance  # noqa: SLF001 (as it does in time)
+        house.prune_trail()
+        assert gateway.act_as(ANN).execute(ops.Status()).audit.first_seq > 0
+        altered = ask(gateway)
+    edit_state(tmp_path / "approvals" / f"{altered.approval_id}.json")
+
+    with open_tested(settings, clock=clock) as gateway:
+        assert ("degraded", 1) == findings(gateway)
+        assert {altered.approval_id} == alarms(gateway)
+        assert S.DENIED is approval(gateway, ended.approval_id)
 
 
 def test_a_key_that_was_tampered_with(tmp_path: Path) -> None:

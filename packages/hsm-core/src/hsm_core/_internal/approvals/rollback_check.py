@@ -25,7 +25,6 @@ from hsm_core._internal.approvals.journal import (
     removed_by,
 )
 from hsm_core._internal.approvals.repository import ApprovalRegister
-from hsm_core._internal.approvals.states import MOVES
 from hsm_core._internal.audit.reading import verified_events
 from hsm_core._internal.keyring.journal import COMMITTED, REMOVED
 from hsm_core.errors import ApprovalNotFoundError, ApprovalTamperedError
@@ -95,9 +94,9 @@ def compare_approvals(
         for intent in intents:
             for approval_id in removed_by(intent):
                 known.pop(approval_id, None)
-        pruned = bool(audit.first_seq)
-        _judge(ledger, found, known, landed, pruned=pruned)
-        ahead = _ahead(ledger, found, None if pruned else known.keys() | removed)
+        _judge(ledger, found, known, landed)
+        heard_of = None if audit.first_seq else known.keys() | removed
+        ahead = _ahead(ledger, found, heard_of)
     register.journal = steps
     steps.settle()
     for approval_id, reason in ledger.condemned.items():
@@ -178,8 +177,6 @@ def _judge(
     found: _Found,
     known: dict[str, ApprovalAnchor],
     landed: Iterable[AuditDraft],
-    *,
-    pruned: bool,
 ) -> None:
     """Adopt what the audit log says, and condemn what is not like that."""
     made = {anchor_of(intent) for intent in landed}
@@ -192,8 +189,6 @@ def _judge(
             problems[approval_id] = "missing"
         elif there in made and there.generation == _generation(wanted) + 1:
             continue
-        elif wanted is None and pruned and not MOVES[there.state]:
-            known[approval_id] = there  # It has ended, and its records are gone.
         else:
             problems[approval_id] = difference(there, wanted)
     ledger.adopt(known)
