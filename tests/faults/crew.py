@@ -258,6 +258,7 @@ class Crew:
             check(
                 time.monotonic() - started < RECOVERY_SECONDS,
                 "the server does not recover",
+                self._status(),
                 answered,
                 [client.answered for client in self.clients],
                 self._server and self._server.output[-2000:],
@@ -284,6 +285,16 @@ class Crew:
         """Ask how the server is, over a connection of its own."""
         with self.site.client(port, "watchman", timeout_seconds=1.0) as watchman:
             return str(watchman.request("GET", "/healthz").json["status"])
+
+    def _status(self) -> object:
+        """Return what the server says of itself, to find the reason by."""
+        if self.server is None:
+            return None
+        with self.site.client(self.server.port, "watchman", "auditor") as watchman:
+            try:
+                return watchman.request("GET", "/api/v1/status").json
+            except NoAnswerError as error:
+                return error
 
     @staticmethod
     def _raise_early(working: Sequence[Future[None]]) -> None:
