@@ -246,6 +246,19 @@ class StuckProvider(FaultyProvider):
         return self._kept
 
 
+class ShortProvider(FaultyProvider):
+    """A provider that lacks something, as long as it is *broken*, to load any key."""
+
+    def __init__(self, inner: CryptoProvider, lack: Exception) -> None:
+        super().__init__(inner, Algorithm.AES_256_GCM, "none")
+        self._lack = lack
+
+    def _wrap(self, algorithm: Algorithm, handle: KeyHandle) -> KeyHandle:
+        if self.broken:
+            raise self._lack
+        return handle
+
+
 P = TypeVar("P", bound=CryptoProvider)
 
 _PROVIDERS = default_providers()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -23,7 +24,11 @@ from hsm_core._internal.crypto.selftest import (
 )
 from hsm_core._internal.crypto.selftest.cases import known_answers
 from hsm_core.algorithms import ALGORITHMS, Algorithm, Cost
-from hsm_core.errors import EntropyUnavailableError, SelfTestFailedError
+from hsm_core.errors import (
+    EntropyUnavailableError,
+    SelfTestFailedError,
+    UnavailableError,
+)
 from hsm_core.factory import open_hsm
 from hsm_core.model import MessageDetail
 from hsm_core.protocols import CryptoProvider, KeyHandle
@@ -35,6 +40,7 @@ from tests.core.faulty_crypto import (
     DyingEntropy,
     FaultyHandle,
     FaultyProvider,
+    ShortProvider,
     StuckProvider,
     faulty_registry,
     good_registry,
@@ -264,6 +270,23 @@ class TestKnownAnswers:
 
         entropy.is_dead = False
         tested.require(algorithm)
+
+    @pytest.mark.parametrize(
+        "lack", [MemoryError(), OSError(errno.EMFILE, "")], ids=str
+    )
+    def test_needs_memory_and_files(self, lack: Exception) -> None:
+        """A test that could not be run is repeated, and stops nothing."""
+        algorithm = Algorithm.SLH_DSA_SHA2_128F
+        tested, provider = faulty_registry(
+            algorithm, lambda true: ShortProvider(true, lack)
+        )
+        for attempt in (tested.require, tested.test_early, tested.generate):
+            with pytest.raises((MemoryError, UnavailableError)):
+                attempt(algorithm)
+
+        provider.broken = False
+        tested.require(algorithm)
+        assert () == tested.stopped()
 
 
 class TestPairwiseConsistency:

@@ -186,7 +186,7 @@ class EarlySelfTests:
         Test one algorithm; return the seconds until the next step.
 
         Raises:
-            EntropyUnavailableError: It can't be tested now; the next step tries again.
+            UnavailableError: It can't be tested now; the next step tries again.
             AuditUnavailableError: A failure can't be recorded now; the same.
         """
         if self._left:

@@ -222,7 +222,7 @@ class CryptoRegistry:
         Raises:
             AlgorithmUnavailableError: No provider serves it.
             SelfTestFailedError: It is stopped.
-            EntropyUnavailableError: It can't be tested now.
+            UnavailableError: It can't be tested now.
         """
         if algorithm not in self._ready:
             self._settle(algorithm)
@@ -264,7 +264,7 @@ class CryptoRegistry:
         Run the quick part of an algorithm's known-answer test; a failure stops it.
 
         Raises:
-            EntropyUnavailableError: It can't be tested now.
+            UnavailableError: It can't be tested now.
         """
         slot = self._find(algorithm)
         if slot is None:

@@ -15,7 +15,7 @@ from typing import Final
 from hsm_core._internal.crypto.selftest import families
 from hsm_core._internal.crypto.selftest.cases import Case, Pair, failure, known_answers
 from hsm_core.algorithms import Algorithm, Family, spec
-from hsm_core.errors import EntropyUnavailableError, SelfTestFailedError
+from hsm_core.errors import UnavailableError
 from hsm_core.protocols import CryptoProvider
 
 _TESTS: Final[dict[Family, tuple[Callable[[Case], None], Callable[[Pair], None]]]] = {
@@ -49,7 +49,7 @@ def known_answer_test(algorithm: Algorithm, provider: CryptoProvider) -> None:
 
     Raises:
         SelfTestFailedError: An answer is another; the reason says which.
-        EntropyUnavailableError: It needs randomness, and the source is not healthy.
+        UnavailableError: It can't be run now, as without healthy randomness.
     """
     test, _ = _TESTS[spec(algorithm).family]
     _run(algorithm, lambda: test(Case(algorithm, provider, known_answers(algorithm))))
@@ -98,6 +98,7 @@ def pairwise_consistency_test(
 
     Raises:
         SelfTestFailedError: They don't belong together.
+        UnavailableError: It can't be tested now.
     """
     public_der = b""
 
@@ -115,10 +116,13 @@ def pairwise_consistency_test(
 
 
 def _run(algorithm: Algorithm, test: Callable[[], None]) -> None:
-    """Run a test; whatever goes wrong in it but the entropy is its failure."""
+    """Run a test; whatever goes wrong in it is its failure, but for a shortage."""
     try:
         test()
-    except (SelfTestFailedError, EntropyUnavailableError):
+    except (UnavailableError, MemoryError):
         raise
+    except OSError as error:
+        # As where the process has no file descriptors left to read the known answers.
+        raise UnavailableError(f"{algorithm} can't be tested now.") from error
     except Exception as error:
         raise failure(algorithm, f"raised {type(error).__name__}") from error
