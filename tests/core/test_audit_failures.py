@@ -14,7 +14,6 @@ import resource
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +38,7 @@ from hsm_core.errors import (
 )
 from hsm_core.protocols import AuditDraft
 from hsm_core.settings import AuditSync
+from tests.core.audit_faults import until
 from tests.core.audit_support import (
     KEY,
     draft,
@@ -197,8 +197,7 @@ def test_a_hanging_disk_is_not_waited_for(path: Path, point: str) -> None:
         ticket = log.append([draft(0)])
         with pytest.raises(AuditUnavailableError):
             ticket.wait()
-        time.sleep(0.05)
-        assert log.available is False
+        until(lambda: not log.available)
         with pytest.raises(AuditUnavailableError):
             log.append([draft(1)])
         with pytest.raises(AuditUnavailableError):

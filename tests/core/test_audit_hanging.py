@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from hsm_core import testing
+from hsm_core._internal.audit.writer import Flusher
 from hsm_core._internal.lib import silence
 from hsm_core._internal.lib.failpoints import install
+from hsm_core._internal.pipeline.durability import DurabilityWaits
 from hsm_core.errors import AuditUnavailableError, StoreLockedError
-from hsm_core.factory import open_hsm
-from hsm_core.settings import AuditStoreKind, Settings
+from hsm_core.factory import open_async, open_hsm
+from hsm_core.operations import GenerateRandom
+from hsm_core.settings import AuditStoreKind, AuditSync, Settings
 from tests.core.audit_faults import (
     begun,
     close_and_check,
@@ -126,6 +132,53 @@ def test_an_hsm_behind_a_hanging_disk_answers_in_time(tmp_path: Path) -> None:
             until(lambda: session.status().audit.state == "ok")
         assert session.encrypt(key, b"secret")
     assert verified(tmp_path / "log" / "audit.log", bytes(32)).clean
+
+
+@pytest.mark.parametrize("kind", [AuditStoreKind.FILE, AuditStoreKind.SQLITE])
+@pytest.mark.parametrize("sync", AuditSync)
+def test_an_hsm_that_was_paused_refuses_nobody(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: AuditStoreKind,
+    sync: AuditSync,
+) -> None:
+    """All time is over when it awakes, and what was under way ends a moment later."""
+    for module in (silence.__name__, Flusher.__module__, DurabilityWaits.__module__):
+        monkeypatch.setattr(f"{module}.MOMENT_SECONDS", 60.0)
+    settings = Settings(
+        key_dir=tmp_path / "keys",
+        audit_store=kind,
+        audit_log=tmp_path / "log" / "audit.log",
+        audit_sqlite_path=tmp_path / "log" / "audit.sqlite",
+        audit_sync=sync,
+        audit_timeout_seconds=0.2,
+    )
+
+    def handler(reached: str) -> None:
+        if reached == "audit.before_write":
+            time.sleep(0.3)
+            causes.add(session.status().audit.cause)
+
+    causes = set[str]()
+    with open_hsm(settings, master_key=bytes(32), hmac_key=bytes(32)) as gateway:
+        session = session_of(gateway)
+
+        def use() -> None:
+            key = session.create_key("AES-256-GCM").key_id
+            session.encrypt(key, b"secret")
+
+        async def use_on_a_loop() -> None:
+            hsm = open_async(gateway).act_as(testing.caller())
+            asked = GenerateRandom(length=16)
+            await asyncio.gather(*(hsm.execute(asked) for _ in range(5)))
+
+        with install(handler), ThreadPoolExecutor(3) as pool:
+            for used in [pool.submit(use) for _ in range(3)]:
+                used.result()
+            asyncio.run(use_on_a_loop())
+        session.random(16)
+
+    assert {""} == causes
 
 
 @pytest.mark.parametrize("kind", [AuditStoreKind.FILE, AuditStoreKind.SQLITE])

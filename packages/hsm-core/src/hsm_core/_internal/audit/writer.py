@@ -34,7 +34,7 @@ from hsm_core._internal.audit.medium import (
 from hsm_core._internal.audit.outage import Outage, cause_of, sentence_of
 from hsm_core._internal.lib.concurrency import SHORTAGE_SECONDS, Bell
 from hsm_core._internal.lib.failpoints import failpoint
-from hsm_core._internal.lib.silence import is_opening, pauses
+from hsm_core._internal.lib.silence import MOMENT_SECONDS, is_opening, pauses
 from hsm_core.errors import AuditUnavailableError
 from hsm_core.model import Phase
 from hsm_core.protocols import AuditDraft, AuditHealth, AuditTicket, Clock, UseDraft
@@ -97,6 +97,7 @@ class Flusher:
         self._pending = self._new_group(timeout_seconds)
         self._busy_since: float | None = None
         self._written_since: float | None = None
+        self._late = _NEVER, _NEVER
         self._hung_seconds = 0.0
         self._hands_over = self._strict
         self._is_writing = False
@@ -200,10 +201,11 @@ class Flusher:
             AuditUnavailableError: One that hangs has it.
         """
         if not self._hangs_too_long():
-            seconds = next(pauses(self._timeout))
-            held.extend(map(self._lock.acquire, (True,), (seconds,)))
-        if not held[-1]:
-            raise AuditUnavailableError("The audit log was not written in time.")
+            for seconds in pauses(self._timeout):
+                held.extend(map(self._lock.acquire, (True,), (seconds,)))
+                if held[-1]:
+                    return
+        raise AuditUnavailableError("The audit log was not written in time.")
 
     def enqueue(
         self, lines: list[bytes], *, durable: bool, lazy: bool = False
@@ -291,8 +293,14 @@ class Flusher:
         busy, written = self._busy_since, self._written_since
         if busy is None and written is None:
             return False
-        earliest = time.monotonic() - self._timeout
-        return any(since is not None and since < earliest for since in (busy, written))
+        now = time.monotonic()
+        since = min(found for found in (busy, written) if found is not None)
+        if since >= now - self._timeout:
+            return False
+        if since != self._late[0]:
+            # A process that was paused finds the time over: it is given a moment.
+            self._late = since, now + MOMENT_SECONDS
+        return now >= self._late[1]
 
     def _hangs_too_long(self) -> bool:
         """Return whether a caller must not wait; one that opens the store may."""

@@ -22,6 +22,8 @@ from typing import Final
 
 PATIENCE_SECONDS: Final = 1.7
 """Seconds of silence that a task waits; a request has two for its answer."""
+MOMENT_SECONDS: Final = 0.1
+"""Time that each wait has at least: a process that was paused finds the other over."""
 
 _OPENING_SECONDS: Final = 30.0
 """Opening a store may take so long where disk or database is slow: nobody is served."""
@@ -106,12 +108,12 @@ def pauses(limit: float) -> Iterator[float]:
     """
     Return how long to wait each time, until a limit or the task's patience is over.
 
+    The last wait takes a moment, even if both are over from the start.
+
     Args:
         limit: Seconds for this wait, however much the database answers others.
     """
     ends = max(time.monotonic() + limit, _mine.opens_until)
-    seconds = limit
-    while seconds > 0:
-        # The last look takes no time: a process that was paused finds its answer there.
-        seconds = max(min(ends - time.monotonic(), seconds_left()), 0)
+    while (seconds := min(ends - time.monotonic(), seconds_left())) > 0:
         yield seconds
+    yield MOMENT_SECONDS

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from hsm_core._internal.audit.medium import as_unavailable
+from hsm_core._internal.lib.silence import MOMENT_SECONDS
 from hsm_core.errors import AuditUnavailableError
 from hsm_core.protocols import AuditTicket
 
@@ -60,7 +61,7 @@ class _Wait:
         self.settles: list[Settle] = []
         self.abandons: list[Callable[[], None]] = []
         self.is_told = False
-        self._late = loop.call_later(seconds, self._settle, AuditUnavailableError())
+        self._late = loop.call_later(seconds, self._wait_a_moment)
 
     def is_for(self, ticket: AuditTicket, loop: asyncio.AbstractEventLoop) -> bool:
         """Return whether it waits for this ticket on this loop."""
@@ -73,6 +74,11 @@ class _Wait:
         except RuntimeError:
             for abandon in self.abandons:
                 abandon()
+
+    def _wait_a_moment(self) -> None:
+        self._late = self._loop.call_later(
+            MOMENT_SECONDS, self._settle, AuditUnavailableError()
+        )
 
     def _tell(self, error: BaseException | None) -> None:
         self._late.cancel()

@@ -25,6 +25,7 @@ from typing import Final
 
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.lib.process import OpeningProcess
+from hsm_core._internal.lib.silence import MOMENT_SECONDS
 from hsm_core._internal.stores.filesystem.opening import (
     lock_file,
     open_no_follow,
@@ -48,8 +49,6 @@ from hsm_core.errors import HSMError, StorageFullError, StoreUnavailableError
 
 _PATIENCE_SECONDS: Final = 1.5
 """Time that readers wait for the connection; a request has two seconds."""
-_MOMENT_SECONDS: Final = 0.1
-"""Time that they wait at least: a process that was paused finds the other time over."""
 
 
 class ConnectionLock:
@@ -96,7 +95,7 @@ class ConnectionLock:
         asked = time.monotonic()
         while True:
             left = (self._since or asked) + _PATIENCE_SECONDS - time.monotonic()
-            if self.lock.acquire(timeout=max(left, _MOMENT_SECONDS)):
+            if self.lock.acquire(timeout=max(left, MOMENT_SECONDS)):
                 return
             if left <= 0:
                 raise StoreUnavailableError("The database does not answer.")
