@@ -288,6 +288,24 @@ class TestUnderTheLock:
 
         assert key.key_id == b.describe("release").key_id
 
+    def test_check(self, nodes: list[Node]) -> None:
+        """
+        A check of all keys does not wait for a change.
+        """
+        a, b = nodes
+        key = a.session.create_key(ED25519)
+        assert () == b.problems()
+        found = []
+
+        def check(place: str) -> None:
+            if place == "store.before_blobs":
+                found.append(b.problems())
+
+        with install(check):
+            a.session.update(key.key_id, tags=["x"])
+
+        assert [()] == found
+
     def test_credential(self, nodes: list[Node]) -> None:
         """
         A change is refused if its caller was withdrawn on another node meanwhile.

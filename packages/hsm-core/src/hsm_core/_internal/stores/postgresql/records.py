@@ -11,7 +11,7 @@ database's own constraints.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -202,6 +202,17 @@ class ClusterRecords(Records):
         if not isinstance(found[0], bytes):
             raise DamagedRecordError("A stored value was tampered with.")
         return found[0]
+
+    def read_documents(
+        self, key_ids: Iterable[KeyId], /, *, again: bool = False
+    ) -> Iterator[tuple[KeyId, bytes | None]]:
+        """Return documents of keys; those that are only looked at are not locked."""
+        if again:
+            yield from super().read_documents(key_ids, again=True)
+            return
+        for key_id in key_ids:
+            self.check_usable()
+            yield key_id, self.stored(document_name(key_id))
 
     def read_again(self, name: str, /) -> bytes | None:
         """Return a document, which nobody changes until the transaction ends."""
