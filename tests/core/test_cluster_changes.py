@@ -19,6 +19,7 @@ from hsm_core import operations as ops
 from hsm_core._internal.cluster import changes
 from hsm_core._internal.lib.failpoints import install
 from hsm_core._internal.stores.postgresql import feed
+from hsm_core._internal.stores.postgresql.connection import TransactionConflictError
 from hsm_core._internal.stores.postgresql.feed import CREDENTIAL, Change
 from hsm_core.algorithms import Algorithm, KeyUsage
 from hsm_core.errors import (
@@ -287,6 +288,37 @@ class TestUnderTheLock:
             a.create_key(ED25519, name="release")
 
         assert key.key_id == b.describe("release").key_id
+
+    def test_index(self, nodes: list[Node], database: str) -> None:
+        """
+        A correction of the index does not wait for a change that waits for it.
+        """
+        a, b = nodes
+        key = a.session.create_key(ED25519)
+        assert () == b.problems()
+        sql(database, "DELETE FROM operations")
+        refused: list[HSMError] = []
+
+        def correct() -> None:
+            try:
+                b.problems()
+            except HSMError as error:
+                refused.append(error)
+
+        corrector = threading.Thread(target=correct)
+
+        def begin(place: str) -> None:
+            if place == "store.before_blobs":
+                corrector.start()
+                corrector.join(0.5)
+
+        with install(begin):
+            a.session.update(key.key_id, tags=["x"])
+        corrector.join()
+
+        # The database tells of a conflict a second after both have begun to wait.
+        assert not [e for e in refused if isinstance(e, TransactionConflictError)]
+        assert ((), ()) == (a.problems(), b.problems())
 
     def test_check(self, nodes: list[Node]) -> None:
         """

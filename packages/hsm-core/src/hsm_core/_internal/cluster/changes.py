@@ -63,6 +63,7 @@ from hsm_core._internal.stores.postgresql.feed import (
     read_account,
     read_feed,
     trust_digest_of,
+    wait_no_more,
     write_change,
     write_state,
 )
@@ -617,7 +618,8 @@ class Changes(ChangeFeed, FollowedFeed):
         """
         Keep every node from committing a change, within the context.
 
-        What is read in it is as the feed says that was applied.
+        What is read in it is as the feed says that was applied. What a change under
+        way has locked can't be written in it.
 
         Raises:
             StoreUnavailableError: The feed can't be read, or locked in time.
@@ -627,6 +629,7 @@ class Changes(ChangeFeed, FollowedFeed):
             self._database.transaction(join=True) as connection,
         ):
             self._follow(connection, lock_and_read)
+            wait_no_more(connection)
             yield
 
     # What is not trusted

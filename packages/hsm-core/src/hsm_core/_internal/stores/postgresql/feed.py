@@ -50,6 +50,7 @@ _STATE: Final = (
 )
 _STATE_COLUMNS: Final = 6
 _LOCK: Final = f"SELECT {_STATE} FROM cluster c FOR UPDATE"  # noqa: S608 (our own text)
+_HURRY: Final = "SET LOCAL lock_timeout = 100"
 _READ: Final = (
     f"SELECT {_STATE}, f.revision, f.kind, f.subject, f.generation, "  # noqa: S608
     "f.before, f.digest, f.head, CASE WHEN c.trust_digest <> $3 AND "
@@ -320,6 +321,15 @@ def before_recovery(connection: ServerConnection, after: int) -> Position | None
 def lock_feed(connection: ServerConnection) -> FeedState:
     """Lock the row ``cluster`` until the transaction ends, and return it."""
     return _state(run(connection, _LOCK).fetchone())
+
+
+def wait_no_more(connection: ServerConnection) -> None:
+    """
+    Let a transaction that has locked the feed wait no longer for other locks.
+
+    Who has them may be making a change, which waits for the feed.
+    """
+    run(connection, _HURRY)
 
 
 def read_feed(
