@@ -174,6 +174,23 @@ def test_name_of_a_dead_process_is_taken_over(cluster: Cluster) -> None:
     heir.check_fence()
 
 
+def test_name_is_taken_over_behind_a_change(cluster: Cluster) -> None:
+    """Who takes a name over locks nothing that a change of before waits for."""
+    before = cluster.join("a")
+    # Of another name, for the sessions of before are ended.
+    other = cluster.database("o", "none")
+    waits = "SELECT 1 FROM pg_locks WHERE NOT granted"
+    joined: list[Membership] = []
+    thread = threading.Thread(target=lambda: joined.append(cluster.join("a")))
+    with other.transaction() as connection:
+        before.lock_fence(connection)
+        thread.start()
+        until(lambda: connection.execute(waits).fetchone())
+        connection.execute("SELECT 1 FROM cluster FOR UPDATE NOWAIT")
+    thread.join(PATIENCE)
+    assert joined[0].epoch == 2
+
+
 def test_beat_of_a_replaced_process_changes_nothing(cluster: Cluster) -> None:
     """A process that hung and returns leaves the row of its successor alone."""
     replaced = cluster.join("a")

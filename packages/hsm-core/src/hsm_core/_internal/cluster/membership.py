@@ -511,10 +511,11 @@ def _enter(
     """Take the name in one transaction with the node's row; see `join`."""
 
     def work(connection: ServerConnection) -> int | None:
+        # The fence first, as in a change that the process of before may be making.
+        epoch = fence.take(connection, node, instance, before.epoch)
         floor = read_level(connection)
         if floor > level:
             raise ConfigurationError(_LEVEL_SENTENCE % floor, field="node_name")
-        epoch = fence.take(connection, node, instance, before.epoch)
         if epoch is not None:
             enter(connection, node, level)
         return epoch
