@@ -102,6 +102,40 @@ def test_a_power_failure(
     assert synced <= found <= len(syncs)
 
 
+def test_a_power_failure_after_a_kill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A power failure soon after the start leaves what the process of before has synced.
+    """
+    path, killed = tmp_path / "mark", tmp_path / "killed"
+    before = opened(path)
+    before.note_change(1, HEAD)
+    before.sync()
+    durable = [path.read_bytes()]
+    before.note_change(2, HEAD)
+    killed.write_bytes(path.read_bytes())
+    before.close()
+    monkeypatch.setattr(os, "fdatasync", lambda _: durable.append(killed.read_bytes()))
+
+    mark = opened(killed)
+    mark.note_change(3, HEAD)
+
+    kept, written = durable[-1], killed.read_bytes()
+    mark.close()
+    # Of each slot that was written since, the first bytes are new.
+    places = range(4096, len(written), 1 << 20)
+    slots = [place for place in places if _differs(written, kept, place)]
+    torn = bytearray(kept.ljust(len(written), b"\0"))
+    for place in slots:
+        torn[place : place + 40] = written[place : place + 40]
+    killed.write_bytes(torn)
+    again = opened(killed)
+    again.close()
+    assert again.before is not None
+    assert 2 == again.before.revision
+
+
 def _differs(one: bytes, other: bytes, place: int) -> bool:
     return one[place : place + 512] != other[place : place + 512]
 

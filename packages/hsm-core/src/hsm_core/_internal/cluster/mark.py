@@ -114,6 +114,10 @@ class LastSeenMark:
         self._seen = self.before or LastSeen()
         if self.before is None:
             self._begin()
+        else:
+            # Who wrote it may have been killed before. Else both slots could be torn.
+            self._is_synced = False
+            self.sync()
 
     def __repr__(self) -> str:
         return f"<LastSeenMark {str(self._path)!r}>"
@@ -226,8 +230,7 @@ class LastSeenMark:
                 "To start anyway, move the file away.",
                 field="node_mark",
             )
-        counter, seen = max(whole, key=lambda slot: slot[0])
-        self._counter = counter + 1
+        self._counter, seen = max(whole, key=lambda slot: slot[0])
         return seen
 
     def _stored(self, place: int) -> bytes:
