@@ -8,6 +8,7 @@ import gc
 import hashlib
 import hmac
 import os
+import resource
 import ssl
 import subprocess
 import sys
@@ -36,7 +37,12 @@ from hsm_core._internal.crypto.libcrypto.provider import (
 from hsm_core._internal.crypto.parameters import signature_parameters
 from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core.algorithms import ALGORITHMS, Algorithm, Family
-from hsm_core.errors import HSMError, InvalidInputError, SignatureMismatchError
+from hsm_core.errors import (
+    HSMError,
+    InvalidInputError,
+    SignatureMismatchError,
+    UnavailableError,
+)
 from tests.core.libcrypto_ledger import Ledger
 from tests.support import require_service
 
@@ -107,6 +113,19 @@ class TestAbsence:
 
         assert frozenset() == provider.algorithms()
         assert "" == provider.version
+
+    def test_is_not_concluded_without_descriptors(self) -> None:
+        """Where no file can be opened, a library may be there all the same."""
+        provider = LibcryptoProvider("/nowhere/libcrypto.so.3")
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+        try:
+            with pytest.raises(UnavailableError):
+                provider.algorithms()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+        assert frozenset() == provider.algorithms()
 
     def test_a_build_without_the_algorithms(self, tmp_path: Path) -> None:
         """

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import Final
 
 from hsm_core._internal.crypto.expanded import seed_bytes
 from hsm_core.algorithms import Algorithm, spec
+from hsm_core.errors import UnavailableError
 
 MINIMUM_VERSION: Final = 0x3050_0000
 """OpenSSL 3.5.0, the first with the algorithms, as OPENSSL_VERSION_NUMBER."""
@@ -167,13 +169,27 @@ class Libcrypto:
 
 
 def find_libcrypto(names: Sequence[str] = _NAMES) -> Libcrypto | None:
-    """Return the first of these libraries that will do, or None."""
+    """
+    Return the first of these libraries that will do, or None.
+
+    Raises:
+        UnavailableError: The process has no file descriptors left to open one.
+    """
     for name in names:
         try:
             return Libcrypto(name)
-        except (OSError, AttributeError, LibcryptoError):
+        except (AttributeError, LibcryptoError):
             continue
+        except OSError:
+            _check_descriptors()
     return None
+
+
+def _check_descriptors() -> None:
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        raise UnavailableError("The library libcrypto can't be opened now.") from error
 
 
 _INTEGER: Final = 1
