@@ -420,6 +420,28 @@ class TestFeed:
         eventually(lambda: a.changes.applied.revision == revision)
         assert made.key_id == a.session.describe(made.key_id).key_id
 
+    @pytest.mark.parametrize(
+        "edit",
+        [
+            "UPDATE keys SET digest = repeat('0', 64)",
+            "UPDATE keys SET document = document || '\\x00'",
+        ],
+    )
+    def test_altered_key(self, nodes: list[Node], database: str, edit: str) -> None:
+        """
+        A change of a key replaces what was altered of it, and the feed has none of it.
+        """
+        a, b = nodes
+        key = a.session.create_key(ED25519)
+        sql(database, edit)
+
+        a.session.update(key.key_id, tags=["x"])
+
+        with nodes_of(database, 1) as (late,):
+            for node in (late, b):
+                assert {"x"} == set(node.session.describe(key.key_id).tags)
+                assert not node.problems()
+
     def test_far_behind(
         self, nodes: list[Node], monkeypatch: pytest.MonkeyPatch
     ) -> None:

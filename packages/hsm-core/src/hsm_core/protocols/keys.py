@@ -131,6 +131,8 @@ class KeyChange(msgspec.Struct, frozen=True, kw_only=True):
         entry: Index facts of the new document.
         document: The new document.
         expected_generation: Generation it was prepared on; 0 for a new key.
+        expected_digest: SHA-256 of the document it was prepared on, hex, for a store
+            whose changes other nodes follow; empty for a new key.
         operation_id: Must be new to the store.
         blobs: Sealed blobs of new versions, by version.
         removed_blobs: Versions whose blobs are deleted after the commit.
@@ -145,6 +147,7 @@ class KeyChange(msgspec.Struct, frozen=True, kw_only=True):
     operation_id: str
     blobs: Mapping[int, bytes] = msgspec.field(default_factory=dict)
     removed_blobs: tuple[int, ...] = ()
+    expected_digest: str = ""
     account: Callable[[], AccountChange] | None = None
 
 

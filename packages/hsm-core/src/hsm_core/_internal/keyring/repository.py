@@ -282,6 +282,7 @@ class KeyRepository(AuthenticatedReader):
                 entry=index_of(after, digest),
                 document=stored,
                 expected_generation=before.generation if before else 0,
+                expected_digest=counted.digest if counted else "",
                 operation_id=operation_id,
                 blobs=blobs,
                 removed_blobs=destroyed_by(before, after),

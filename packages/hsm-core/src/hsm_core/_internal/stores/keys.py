@@ -280,6 +280,7 @@ class RecordKeyStore(KeyStore):
             generation=change.entry.generation,
             tenure=self._records.tenure,
             expected=lambda: self._digest(key_id),
+            counted=change.expected_digest,
             before={blob_name(key_id, n): blob for n, blob in change.blobs.items()},
             after=[blob_name(key_id, n) for n in change.removed_blobs],
             account=change.account,

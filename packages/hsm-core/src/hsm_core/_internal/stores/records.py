@@ -172,6 +172,7 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
             one is refused.
         expected: Returns the SHA-256 of the document that it replaces, hex; empty for a
             new key.
+        counted: The same as the nodes of a cluster count it, whatever the index says.
         before: Sealed blobs that no document names yet; written first.
         after: Names of sealed blobs that the new document names no more; deleted last.
         account: Returns what a medium with transactions keeps with the document; see
@@ -189,6 +190,7 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
     expected_generation: int
     tenure: int
     expected: Callable[[], str]
+    counted: str = ""
     before: Mapping[str, bytes] = msgspec.field(default_factory=dict)
     after: Sequence[str] = ()
     account: Callable[[], AccountChange] | None = None

@@ -127,7 +127,7 @@ _ABORT: Final = (
 _LOCK_KEY: Final = (
     "INSERT INTO keys (key_id) VALUES ($1) "
     "ON CONFLICT (key_id) DO UPDATE SET key_id = EXCLUDED.key_id "
-    "RETURNING created_at IS NOT NULL, generation, digest"
+    "RETURNING created_at IS NOT NULL, generation"
 )
 _OPERATION: Final = (
     "INSERT INTO operations (operation_id, key_id) VALUES ($1, $2) "
@@ -332,19 +332,19 @@ def _split(name: str) -> tuple[str, str]:
 
 def _write(connection: ServerConnection, commit: Commit, feed: ChangeFeed) -> None:
     key_id = key_of(commit.name)
-    before = _lock_key(connection, commit, feed)
+    _lock_key(connection, commit, feed)
     _put_records(connection, commit, feed)
     account = commit.account() if commit.account is not None else None
     if account is not None:
         keep_account(connection, account)
     digest = document_digest(commit.data)
-    change = Change(KEY, key_id, commit.generation, before, digest)
+    change = Change(KEY, key_id, commit.generation, commit.counted, digest)
     feed.append(connection, change)
     failpoint("store.before_document")
 
 
-def _lock_key(connection: ServerConnection, commit: Commit, feed: ChangeFeed) -> str:
-    """Check that a change may be made; return the digest of what it replaces."""
+def _lock_key(connection: ServerConnection, commit: Commit, feed: ChangeFeed) -> None:
+    """Lock the row of a key, and check that a change of it may be made."""
     key_id = key_of(commit.name)
     sent: list[Cursor[Row]] = []
 
@@ -355,15 +355,12 @@ def _lock_key(connection: ServerConnection, commit: Commit, feed: ChangeFeed) ->
             sent.append(connection.execute(_OPERATION, values))
 
     feed.begin(connection, lock)
-    is_listed, generation, digest = sent[0].fetchone() or (False, None, None)
+    is_listed, generation = sent[0].fetchone() or (False, None)
     expected = commit.expected_generation
     is_expected = generation == expected > 0 if is_listed else expected == 0
     if not is_expected or not all(each.rowcount for each in sent):
         commit.check()  # Says why.
         raise OperationAbortedError("The operation id was already used.")
-    if not is_listed:
-        return ""
-    return digest if digest is not None else commit.expected()
 
 
 def _put_records(
