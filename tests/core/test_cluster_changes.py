@@ -271,6 +271,34 @@ class TestUnderTheLock:
 
         assert before == b.status().keys
 
+    def test_generation(self, nodes: list[Node], database: str) -> None:
+        """
+        A change of another node is not replaced, even if the index says that it is old.
+        """
+        a, b = nodes
+        key = a.session.create_key(ED25519)
+        sql(database, "CREATE TABLE old AS SELECT * FROM keys")
+        a.changes.close()
+        waiting = [b.session.suspend]
+
+        def suspend(place: str) -> None:
+            if place == "mutation.after_intent" and waiting:
+                with install(lambda _: None):
+                    waiting.pop()(key.key_id)
+                sql(
+                    database,
+                    "UPDATE keys SET generation = old.generation, state = old.state, "
+                    "operations = old.operations, digest = old.digest FROM old",
+                )
+
+        with install(suspend):
+            updated = a.session.update(key.key_id, tags=["x"])
+
+        assert (3, KeyState.SUSPENDED) == (updated.generation, updated.state)
+        with nodes_of(database, 1) as (late,):
+            assert late.inventory.set_digest == a.inventory.set_digest
+            assert not late.problems()
+
     def test_name(self, nodes: list[Node], database: str) -> None:
         """
         A name that another node has given is refused, even if the index lacks it.

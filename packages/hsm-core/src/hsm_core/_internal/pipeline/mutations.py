@@ -444,13 +444,14 @@ class Mutations:
         Check what other nodes may have changed, while they can't change anything.
 
         Raises:
-            GenerationConflictError: A further key of the operation has changed.
+            GenerationConflictError: A key of the operation has changed.
             HSMError: The caller's credential no longer counts, or the HSM is locked.
         """
         if not attempt.operation.while_locked:
             self._services.inventory.lock.check()
         self._journal.check_again()
-        if self._services.inventory.has_newer(attempt.others.values()):
+        keys = filter(None, (attempt.document, *attempt.others.values()))
+        if self._services.inventory.has_newer(keys):
             raise GenerationConflictError
 
     def _with_record(
