@@ -3,6 +3,7 @@
 
 import asyncio
 import contextlib
+import errno
 import io
 import os
 import socket
@@ -11,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from cryptography import x509
@@ -24,6 +25,7 @@ from hsm_server.config.tls import ACMESettings
 from hsm_server.observability.logs import make_logger
 from hsm_server.observability.metrics import Metrics
 from hsm_server.tls.acme import authority as network
+from hsm_server.tls.acme import cache as folder_of_ca
 from hsm_server.tls.acme import ordering
 from hsm_server.tls.acme.authority import Authority, Failure, FailureKind, instant_after
 from hsm_server.tls.acme.cache import (
@@ -37,6 +39,7 @@ from hsm_server.tls.acme.cache import (
 from hsm_server.tls.acme.challenges import HTTPAnswers, tls_challenge
 from hsm_server.tls.acme.task import ACMETask
 from hsm_server.tls.contexts import try_state
+from hsm_server.tls.files import open_regular
 from hsm_server.tls.state import ActiveState, Alarms, TLSState
 from tests.pki import SERVER, Issued, self_signed_root
 from tests.server.acme_hostile import HostileCA, Reply
@@ -388,6 +391,33 @@ class TestTask:
         await asyncio.wait([running])
 
         assert cached.leaf.public_bytes(serialization.Encoding.DER) == pair.chain[0]
+
+    @pytest.mark.parametrize("name", ["certificate.pem", "account-key.pem"])
+    async def test_what_cannot_be_read_now_is_not_replaced(
+        self,
+        tmp_path: Path,
+        ca: HostileCA,
+        name: str,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """No other account is opened, and no certificate ordered."""
+
+        def lack(path: Path, *, follows_links: bool = True) -> BinaryIO:
+            if path.name == name:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            return open_regular(path, follows_links=follows_links)
+
+        World(tmp_path, ca).cache.keep_certificate(stored(age=91 * DAY))
+        World(tmp_path, ca).cache.new_account_key()
+        monkeypatch.setattr(folder_of_ca, "open_regular", lack)
+        world = World(tmp_path, ca)
+        before = {p.name: p.read_bytes() for p in world.cache.folder.iterdir()}
+        async with world.running():
+            reason = await world.alarmed()
+
+        assert "Cannot read the ACME cache (Too many open files)." == reason
+        assert before == {p.name: p.read_bytes() for p in world.cache.folder.iterdir()}
+        assert "POST /newAccount" not in ca.seen
 
     async def test_what_front_ends_refuse_is_not_ordered_again(
         self, tmp_path: Path, ca: HostileCA

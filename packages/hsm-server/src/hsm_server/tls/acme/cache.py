@@ -3,8 +3,8 @@
 ACME cache: the account, and the certificate with its key.
 
 Key and certificate are one file, so a crash cannot separate them. Files are replaced
-atomically. An unreadable file counts as missing and is replaced. Before the first
-certificate, a self-signed one stands in for it.
+atomically. A malformed file counts as missing and is replaced; one that can't be read
+now does not. Before the first certificate, a self-signed one stands in for it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from hsm_server.certificates import UNREADABLE
 from hsm_server.config.exit_codes import ListenError
 from hsm_server.config.tls import ACMESettings
 from hsm_server.tls.certificates import check_chain, der_of, readable_extension_of
-from hsm_server.tls.files import open_regular
+from hsm_server.tls.files import NotRegularError, open_regular
 from hsm_server.tls.state import ServerPair
 
 _PLACEHOLDER_LIFE: Final = timedelta(days=365)
@@ -157,8 +157,9 @@ _SHARED_WRITING: Final = 0o022
 _UNFINISHED: Final = re.compile(r"\.[a-z-]+\.(?:pem|json|txt)\.\w+")
 """Name of a file that `replace_file` did not write to its end."""
 
-_NO_KEY: Final = (OSError, TypeError, UnsupportedAlgorithm, *UNREADABLE)
-_NO_JSON: Final = (OSError, msgspec.MsgspecError, UnicodeDecodeError)
+_NO_FILE: Final = (FileNotFoundError, PermissionError, NotRegularError)
+_NO_KEY: Final = (*_NO_FILE, TypeError, UnsupportedAlgorithm, *UNREADABLE)
+_NO_JSON: Final = (*_NO_FILE, msgspec.MsgspecError, UnicodeDecodeError)
 
 
 class Account(Record, frozen=True, kw_only=True):
@@ -179,6 +180,8 @@ class Account(Record, frozen=True, kw_only=True):
 class Cache:
     """
     Files of one CA.
+
+    What reads one raises `OSError` if it is there and can't be read now.
 
     Args:
         folder: Folder of all CAs; created with mode 0700 if missing.
@@ -348,13 +351,11 @@ def first_pair(settings: ACMESettings, now: datetime) -> ServerPair:
     _check_authorities(settings)
     cache = Cache(settings.cache, settings.directory)
     cache.prepare()
-    stored = cache.certificate()
-    if stored is not None:
-        try:
+    # What has expired or can't be read now is left to the task, which says so.
+    with contextlib.suppress(HSMError, OSError):
+        stored = cache.certificate()
+        if stored is not None:
             return stored.pair(now)
-        except HSMError:
-            # It has expired; the task orders another one, and says so.
-            pass
     return placeholder(settings.names)
 
 

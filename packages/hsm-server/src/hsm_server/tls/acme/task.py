@@ -140,7 +140,7 @@ class ACMETask:
         due_at, now = await self._due_at(stored), time.time()
         if due_at > now:
             self._note_health()
-        kept = await asyncio.to_thread(self._cache.pause)
+        kept = await _read(self._cache.pause)
         self._paused_until = max(self._paused_until, kept)
         next_at = max(due_at, self._paused_until, self._retry_at, self._not_before)
         self._show_next(next_at)
@@ -152,7 +152,7 @@ class ACMETask:
     async def _newest(self) -> Stored | None:
         """Return the newest certificate; stores it if that has failed so far."""
         if self._unkept is None:
-            return await asyncio.to_thread(self._cache.certificate)
+            return await _read(self._cache.certificate)
         stored = self._unkept
         with contextlib.suppress(OSError):
             await asyncio.to_thread(self._cache.keep_certificate, stored)
@@ -227,10 +227,10 @@ class ACMETask:
     async def _entered(self) -> AsyncIterator[Authority]:
         """Return the CA with a registered account."""
         settings, cache = self._settings, self._cache
-        key = await asyncio.to_thread(cache.account_key)
+        key = await _read(cache.account_key)
         if key is None:
             key = await self._kept(cache.new_account_key)
-        known = await asyncio.to_thread(cache.account)
+        known = await _read(cache.account)
         authority = await call(Authority, settings.directory, settings.authorities, key)
         with contextlib.closing(authority):
             account = await call(authority.enter, known, settings.contacts)
@@ -309,6 +309,15 @@ def _is_good(stored: Stored) -> bool:
     except HSMError:
         return False
     return True
+
+
+async def _read(read: Callable[[], T]) -> T:
+    """Read from the cache, where nothing is missing because it can't be read now."""
+    try:
+        return await asyncio.to_thread(read)
+    except OSError as error:
+        reason = f"Cannot read the ACME cache ({error.strerror})."
+        raise Failure(FailureKind.STORAGE, reason) from error
 
 
 def _not_kept(error: OSError) -> str:
