@@ -12,6 +12,19 @@ import pytest
 
 from tests.core.oqs_package import Place, Run
 
+_LACK = """
+import resource
+from hsm_core._providers.oqs.provider import OqsProvider
+from hsm_core.errors import UnavailableError
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+try:
+    OqsProvider().algorithms()
+except UnavailableError:
+    pass
+resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+"""
+
 LOOKS = {"ldconfig", "gcc", "cc", "ld", "objdump", "sh"}
 """Programs that `ctypes.util.find_library` asks."""
 
@@ -39,6 +52,15 @@ class TestMissing:
         assert_untouched(run)
         assert "not installed" in run.absence
         assert run.events == []
+
+    def test_no_descriptors(self, place: Place) -> None:
+        """
+        Where no file can be opened, it is looked for again when one can.
+        """
+        place.install("works")
+        run = place.run(library=b"0.16.0", preparation=_LACK)
+
+        assert run.served
 
     def test_no_library(self, place: Place) -> None:
         """

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 from functools import cache
@@ -111,6 +112,21 @@ class TestServed:
         )
 
         assert (done.stdout, done.stderr) == ("'' 0\n", "")
+
+    def test_no_descriptors(self) -> None:
+        """
+        Where no file can be opened, it is looked for again when one can.
+        """
+        provider = PqcryptoProvider()
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+        try:
+            with pytest.raises(UnavailableError):
+                provider.algorithms()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+        assert provider.algorithms() == PROVIDER.algorithms()
 
     def test_unserved(self) -> None:
         """

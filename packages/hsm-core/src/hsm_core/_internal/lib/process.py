@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-Process that opened something.
+Process that opened something, or has no room to.
 
 A child made by fork shares the files that are open, but has none of the threads.
 """
@@ -12,6 +12,8 @@ import os
 import sys
 from contextlib import suppress
 from typing import Final
+
+from hsm_core.errors import UnavailableError
 
 _MADV_WIPEONFORK: Final = 18
 """
@@ -60,3 +62,16 @@ class OpeningProcess:
     def is_this(self) -> bool:
         """Return whether it is this process, rather than its parent."""
         return self.mark[0] == 1
+
+
+def check_descriptors() -> None:
+    """
+    Check that a file could be opened, before it is concluded that one is missing.
+
+    Raises:
+        UnavailableError: No file descriptors are left.
+    """
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        raise UnavailableError("No file can be opened now.") from error

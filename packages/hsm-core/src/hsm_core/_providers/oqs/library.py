@@ -5,7 +5,7 @@ Discovery of liboqs, its binding liboqs-python, and its random generator.
 Where the library is missing, ``import oqs`` counts down, clones and builds it, and
 leaves by SystemExit; where it is there, it writes to standard output. So the library is
 looked for first, by the rules that the binding follows, and its version is compared.
-The import is tried once in the life of a process.
+The import is tried once in the life of a process that has file descriptors for it.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final, Protocol, TypeVar, cast
 
+from hsm_core._internal.lib.process import check_descriptors
 from hsm_core.algorithms import Algorithm, Family, spec
 
 
@@ -173,13 +174,19 @@ _OPENING: Final = threading.Lock()
 
 
 def open_library() -> OqsLibrary | Absent:
-    """Return liboqs, or why it can't be used; the first answer is kept."""
+    """
+    Return liboqs, or why it can't be used; the first answer is kept.
+
+    Raises:
+        UnavailableError: No file descriptors are left to look for it.
+    """
     with _OPENING:
         return _open()
 
 
 @cache
 def _open() -> OqsLibrary | Absent:
+    check_descriptors()
     try:
         wrapper = importlib.metadata.version(_DISTRIBUTION)
     except importlib.metadata.PackageNotFoundError:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from hsm_core._internal.lib.process import check_descriptors
 from hsm_core.algorithms import Algorithm
 
 
@@ -92,7 +93,11 @@ def open_wheel() -> PqcryptoWheel | None:
     Return the wheel, or None where it is missing, of another API, or can't be loaded.
 
     Releases before 1.0 have the same name and another API.
+
+    Raises:
+        UnavailableError: No file descriptors are left to look for it.
     """
+    check_descriptors()
     try:
         import pqcrypto
 

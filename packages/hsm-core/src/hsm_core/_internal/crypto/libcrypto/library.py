@@ -4,15 +4,14 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
 from hsm_core._internal.crypto.expanded import seed_bytes
+from hsm_core._internal.lib.process import check_descriptors
 from hsm_core.algorithms import Algorithm, spec
-from hsm_core.errors import UnavailableError
 
 MINIMUM_VERSION: Final = 0x3050_0000
 """OpenSSL 3.5.0, the first with the algorithms, as OPENSSL_VERSION_NUMBER."""
@@ -181,15 +180,8 @@ def find_libcrypto(names: Sequence[str] = _NAMES) -> Libcrypto | None:
         except (AttributeError, LibcryptoError):
             continue
         except OSError:
-            _check_descriptors()
+            check_descriptors()
     return None
-
-
-def _check_descriptors() -> None:
-    try:
-        os.close(os.open(os.devnull, os.O_RDONLY))
-    except OSError as error:
-        raise UnavailableError("The library libcrypto can't be opened now.") from error
 
 
 _INTEGER: Final = 1
