@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 from functools import cache
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
@@ -127,6 +128,19 @@ class TestServed:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
         assert provider.algorithms() == PROVIDER.algorithms()
+
+    def test_no_memory(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """
+        A signature that can't be verified for lack of memory is not called wrong.
+        """
+        public_der = PROVIDER.load(SIGNER, material(SIGNER)).public_der()
+        handle = PROVIDER.load_public(SIGNER, public_der)
+        monkeypatch.setattr(
+            handle, "_module", Mock(**{"verify.side_effect": MemoryError})
+        )
+
+        with pytest.raises(MemoryError):
+            handle.verify(MESSAGE, signature(SIGNER), signature_parameters(SIGNER))
 
     def test_unserved(self) -> None:
         """

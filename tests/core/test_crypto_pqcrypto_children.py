@@ -416,6 +416,8 @@ class Module:
         """Return what was given, or fail."""
         if key == b"fail":
             raise ValueError("with a secret")
+        if key == b"large":
+            raise MemoryError
         return b"|".join((key, message, context or b"none"))
 
     def verify(
@@ -482,6 +484,7 @@ class TestWorker:
             (b"sign", b"other", b"k", b"m", b""),
             (b"sign", b"set", b"fail", b"m", b""),
             (b"verify", b"set", b"k", b"m", b""),
+            (b"verify", b"set", b"large", b"m", b"", b"s"),
             (b"other", b"set", b"k", b"m", b""),
             (b"sign", b"\xff", b"k", b"m", b""),
         ],

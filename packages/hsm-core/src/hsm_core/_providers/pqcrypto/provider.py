@@ -175,7 +175,7 @@ class SLHDSAPublicHandle(RawPublicHandle):
     def verify(
         self, data: bytes, signature: bytes, parameters: SignatureParameters, /
     ) -> None:
-        """Check a signature; whatever the wheel raises means that it is wrong."""
+        """Check a signature; any error but MemoryError means that it is wrong."""
         check_signature(self._algorithm, data, signature, parameters)
         if len(data) > _QUICK_BYTES:
             _check_size(data)
@@ -186,6 +186,8 @@ class SLHDSAPublicHandle(RawPublicHandle):
             self._module.verify(
                 self._raw_public, data, signature, parameters.context or None, None
             )
+        except MemoryError:
+            raise
         except Exception:
             raise SignatureMismatchError from None
 

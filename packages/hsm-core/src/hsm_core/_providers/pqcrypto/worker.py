@@ -103,6 +103,8 @@ def _compute(
         (signature,) = rest
         try:
             module.verify(key, message, signature, context or None, None)
+        except MemoryError:
+            raise
         except Exception:
             return join(MISMATCH)
         return join(DONE)
