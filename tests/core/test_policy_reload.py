@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -14,6 +16,7 @@ from hsm_core import errors
 from hsm_core import operations as ops
 from hsm_core._internal.policy.engine import RuleEngine
 from hsm_core._internal.policy.in_force import PolicyHolder, PolicyReloader
+from hsm_core._policies import rules
 from hsm_core.errors import AuditUnavailableError, ConfigurationError
 from hsm_core.factory import OpenHSM
 from hsm_core.model import Role
@@ -312,6 +315,28 @@ def test_what_was_seen_once_is_not_in_force(path: Path) -> None:
     made.poll()
     assert parse_policy(SHUT).policy_hash == holder.policy_hash()
     assert [""] == told
+
+
+def test_a_zone_that_can_not_be_read_now(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is tried anew, and takes nothing away before."""
+    made, holder, _, _ = reloader(path)
+    first = holder.engine
+    path.write_text(
+        SHUT.replace("{operations", "{time: {zone: Asia/Tokyo}, operations")
+    )
+    lack = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    with monkeypatch.context() as patch:
+        patch.setattr(rules, "ZoneInfo", Mock(side_effect=lack))
+        for _ in range(3):
+            made.poll()
+        assert first is holder.engine
+        assert "The time zones can't be read now." == holder.problem
+    made.poll()
+
+    assert parse_policy(path.read_text()).policy_hash == holder.policy_hash()
+    assert "" == holder.problem
 
 
 def test_no_policy_without_its_record(path: Path) -> None:

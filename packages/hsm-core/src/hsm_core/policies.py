@@ -74,6 +74,7 @@ def parse_policy(text: str) -> Policy:
         InvalidInputError: It is no valid policy. The message begins with the line,
             where it is known, and names the field; ``facts`` hold both, as ``line`` and
             ``field``.
+        UnavailableError: A time zone in it can't be read now.
     """
     tree, lines = read_tree(text)
     if not isinstance(tree, dict):
@@ -135,6 +136,7 @@ def parse_policy_file(path: Path, data: bytes) -> Policy:
 
     Raises:
         ConfigurationError: They are no valid policy.
+        UnavailableError: A time zone in them can't be read now.
     """
     try:
         return parse_policy(data.decode())

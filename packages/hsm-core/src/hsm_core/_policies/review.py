@@ -29,7 +29,7 @@ from hsm_core._policies.rules import (
 from hsm_core._policies.token_identities import TokenIdentity, read_token_identity
 from hsm_core.algorithms import Algorithm, spec
 from hsm_core.approver_keys import read_approver_key
-from hsm_core.errors import InvalidInputError
+from hsm_core.errors import InvalidInputError, UnavailableError
 from hsm_core.identities import identity
 from hsm_core.model import Role
 
@@ -325,7 +325,7 @@ def _legible_rules(sections: list[object], groups: Groups) -> Iterator[PolicyRul
     for each in sections:
         try:
             rule = read_rule(msgspec.convert(each, RuleSection), groups, ())
-        except (msgspec.ValidationError, InvalidInputError):
+        except (msgspec.ValidationError, InvalidInputError, UnavailableError):
             continue
         conditions = (rule.match, rule.exclusion)
         if all(c is None or c.operations != frozenset() for c in conditions):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import ipaddress
 import json
@@ -26,6 +27,7 @@ from hsm_core._policies.policy_file import (
 )
 from hsm_core._policies.token_identities import TokenIdentity
 from hsm_core.algorithms import KeyUsage
+from hsm_core.errors import UnavailableError
 from hsm_core.identities import SYSTEM_PREFIX, identity
 from hsm_core.model import ApprovalDemand, Caller, Role
 from hsm_core.operations import LOCAL_OPERATIONS, OPERATIONS
@@ -97,6 +99,7 @@ def read_window(section: TimeSection, path: Path) -> TimeWindow:
 
     Raises:
         InvalidInputError: It is empty, or holds an instant or zone that is none.
+        UnavailableError: The zone can't be read now.
     """
     begin, end = _minute(section.from_), _minute(section.to)
     if begin == end or begin == _WHOLE_DAY:
@@ -142,10 +145,15 @@ def _instant(text: str, path: Path) -> int | None:
         raise policy_fault("The time must lie in the years 1 to 9999.", path) from None
 
 
+_SHORTAGES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO}
+
+
 def _zone(name: str, path: Path) -> ZoneInfo:
     try:
         return ZoneInfo(name)
-    except (LookupError, ValueError, OSError):
+    except (LookupError, ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in _SHORTAGES:
+            raise UnavailableError("The time zones can't be read now.") from error
         raise policy_fault(
             f"Unknown time zone {name!r}. Use an IANA name, such as Europe/Vienna.",
             path,

@@ -14,7 +14,12 @@ from hsm_core._internal.lib.cells import Cell
 from hsm_core._internal.policy.engine import RuleEngine
 from hsm_core._policies.certificate_identities import KnownPerson, person_of
 from hsm_core._policies.token_identities import TokenIdentity, identity_of_token
-from hsm_core.errors import AuditUnavailableError, ConfigurationError, HSMError
+from hsm_core.errors import (
+    AuditUnavailableError,
+    ConfigurationError,
+    HSMError,
+    UnavailableError,
+)
 from hsm_core.model import Caller, MessageDetail, Phase, PolicyIdentity, TokenClaims
 from hsm_core.protocols import AuditDraft, AuditLog, Clock, SharedTrust
 
@@ -267,9 +272,11 @@ class PolicyReloader:
         assert self._path is not None  # noqa: S101 (for the type checker)
         try:
             policy = policies.parse_policy_file(self._path, data)
-        except ConfigurationError as error:
+        except (ConfigurationError, UnavailableError) as error:
             self._withdraw(data, digest, str(error))
-            self._refuse(str(error), digest)
+            # What can't be read now is tried again, though the content is the same.
+            is_faulty = isinstance(error, ConfigurationError)
+            self._refuse(str(error), digest if is_faulty else str(error))
             return
         try:
             self._put_in_force(RuleEngine(policy), f"file {digest}")
