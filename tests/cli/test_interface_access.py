@@ -34,7 +34,12 @@ from hsm_cli.interfaces.pkcs11.application import Library
 from hsm_cli.invocation import Invocation
 from hsm_cli.io.output import Output
 from hsm_client.settings import ClientSettings
-from hsm_core.errors import ApprovalRequiredError, KeyNotFoundError, TransportError
+from hsm_core.errors import (
+    ApprovalRequiredError,
+    ConfigurationError,
+    KeyNotFoundError,
+    TransportError,
+)
 from hsm_core.operations import DestroyKey, ListAuditEvents, Sign, Status
 from tests.cli.support import Shell
 from tests.pki import self_signed_root
@@ -173,6 +178,27 @@ def test_a_pin_that_is_too_long_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(WrongPinError) as wrong:
         access.log_in(b"4" * 257)
     assert MAX_WRONG_PINS - 1 == wrong.value.facts["tries_left"]
+
+
+def test_no_pin_is_wrong_that_cannot_be_checked(tmp_path: Path) -> None:
+    """While the file can't be read, a login takes none of the tries."""
+    path = tmp_path / "client.p12"
+    issued = self_signed_root("Test authority").issue("ada")
+    path.write_bytes(
+        serialize_key_and_certificates(
+            None, issued.key, issued.certificate, None, BestAvailableEncryption(b"4711")
+        )
+    )
+    settings = ClientSettings(endpoint="https://localhost:1", client_cert=path)
+    access = Access("pkcs11", Server(settings), notify=lambda note: None)
+    away = path.rename(tmp_path / "away")
+
+    with pytest.raises(ConfigurationError, match="Can't read"):
+        access.log_in(b"4711")
+    assert MAX_WRONG_PINS == access.tries_left
+    away.rename(path)
+    access.log_in(b"4711")
+    access.close()
 
 
 @pytest.mark.parametrize("is_encrypted", [True, False])

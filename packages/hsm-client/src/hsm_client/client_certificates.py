@@ -130,9 +130,12 @@ def has_password(certificate: Path, key: Path | None, password: str) -> bool:
     Return whether a password opens the key of a client certificate.
 
     Raises:
+        ConfigurationError: A file can't be read.
         UnsafeFileModeError: Other users may read a PEM file with the key, or a
             PKCS#12 file without a password.
     """
+    for path in {certificate, key or certificate}:
+        _read(path)
     try:
         load_client_certificate(
             ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), certificate, key, password
