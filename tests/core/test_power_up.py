@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import hmac
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from cryptography.exceptions import InvalidTag
@@ -19,11 +21,13 @@ from hsm_core._internal.handlers import power_up
 from hsm_core._internal.keyring import key_ring
 from hsm_core._internal.keyring.key_ring import RootKey
 from hsm_core._internal.lib import encoding
+from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core.approver_keys import ApproverKey
 from hsm_core.errors import (
     EntropyUnavailableError,
     HSMError,
     SelfTestFailedError,
+    UnavailableError,
     WrongMasterKeyError,
 )
 from hsm_core.factory import open_hsm, open_verifier
@@ -179,6 +183,22 @@ def test_fault_ends_the_start(
 
     assert isinstance(error, SelfTestFailedError)
     assert re.search(reason, str(error))
+
+
+@pytest.mark.parametrize("lack", [MemoryError(), OSError(errno.EMFILE, "")], ids=str)
+def test_a_shortage_is_no_fault(
+    lack: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Cryptography that can't be tested for lack of something has not failed.
+    """
+    with monkeypatch.context() as patch:
+        patch.setattr(power_up, "known_answers", Mock(side_effect=lack))
+        with pytest.raises((MemoryError, UnavailableError)) as found:
+            power_up.own_self_test(SystemEntropy())
+
+    assert not isinstance(found.value, SelfTestFailedError)
+    power_up.own_self_test(SystemEntropy())
 
 
 def test_random_source_that_repeats_itself(tmp_path: Path) -> None:

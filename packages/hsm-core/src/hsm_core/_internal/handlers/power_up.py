@@ -34,7 +34,12 @@ from hsm_core._internal.lib import encoding
 from hsm_core._internal.lib.encoding import hkdf_sha256, mac_function
 from hsm_core.algorithms import Algorithm
 from hsm_core.approver_keys import read_approver_key
-from hsm_core.errors import EntropyUnavailableError, HSMError, SelfTestFailedError
+from hsm_core.errors import (
+    EntropyUnavailableError,
+    HSMError,
+    SelfTestFailedError,
+    UnavailableError,
+)
 from hsm_core.protocols import Entropy, MasterKeySource
 
 _DRAWN_BYTES: Final = 32
@@ -236,6 +241,7 @@ def own_self_test(entropy: Entropy) -> None:
         SelfTestFailedError: A result is not the known one, or something altered was
             accepted; *reason* says which.
         EntropyUnavailableError: The random source repeats itself.
+        UnavailableError: A test can't be run now, as without file descriptors.
     """
     audit_self_test()
     _run("sealing", _test_sealing)
@@ -249,7 +255,7 @@ def root_self_test(root: MasterKeySource) -> None:
 
     Raises:
         SelfTestFailedError: It does not.
-        EntropyUnavailableError: It has no randomness now.
+        UnavailableError: It can't do so now, as without randomness.
     """
     _run("root key", partial(_test_root, root))
 
@@ -335,18 +341,25 @@ class _WrongResultError(Exception):
 
 
 def _run(name: str, test: Callable[[], None]) -> None:
-    """Run a test; whatever goes wrong in it but the random source is its failure."""
+    """Run a test; whatever goes wrong in it is its failure, but for a shortage."""
     try:
         test()
-    except EntropyUnavailableError:
+    except SelfTestFailedError as error:
+        raise _failure(name, error) from error
+    except (UnavailableError, MemoryError):
         raise
+    except OSError as error:
+        raise UnavailableError(f"The self-test of {name} can't be run now.") from error
     except Exception as error:
-        is_wrong = isinstance(error, _WrongResultError)
-        reason = str(error) if is_wrong else f"{name} raised {type(error).__name__}"
-        raise SelfTestFailedError(
-            f"The self-test of the HSM's own cryptography failed: {reason}.",
-            reason=reason,
-        ) from error
+        raise _failure(name, error) from error
+
+
+def _failure(name: str, error: Exception) -> SelfTestFailedError:
+    is_wrong = isinstance(error, _WrongResultError)
+    reason = str(error) if is_wrong else f"{name} raised {type(error).__name__}"
+    return SelfTestFailedError(
+        f"The self-test of the HSM's own cryptography failed: {reason}.", reason=reason
+    )
 
 
 def _check_known(name: str, compute: Callable[[], bytes], known: str) -> None:
