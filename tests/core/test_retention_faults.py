@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import threading
@@ -22,6 +23,7 @@ from hsm_core._internal.pipeline.authorisation import Admission
 from hsm_core._internal.retention.evidence import LedgerVerification, verify_ledger
 from hsm_core._internal.retention.purger import Purger
 from hsm_core._internal.retention.sweeper import Tally
+from hsm_core._internal.stores.filesystem import files
 from hsm_core._internal.stores.filesystem.audit_verify import AuditVerifier
 from hsm_core.errors import (
     ApprovalRequiredError,
@@ -531,4 +533,31 @@ def test_a_purged_file_is_overwritten_before_it_is_removed(tmp_path: Path) -> No
     assert len(before) == len(after)
     assert before != after
     assert [DESTROYED, ACTIVE] == world.states(key)
+    world.close()
+
+
+def test_a_purge_waits_for_descriptors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that can't be opened now is not removed before it can be overwritten."""
+    world = World(tmp_path, memory=False)
+    ripe(world)
+    (blob,) = (p for p in (tmp_path / "keys").rglob("v00000001"))
+    before, open_no_follow = blob.read_bytes(), files.open_no_follow
+
+    def fail(path: Path, flags: int, mode: int = 0o600) -> int:
+        if flags == os.O_WRONLY:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return open_no_follow(path, flags, mode)
+
+    with blob.open("rb") as file:
+        with monkeypatch.context() as patching:
+            patching.setattr(files, "open_no_follow", fail)
+            world.sweep()
+        assert before == blob.read_bytes()
+        world.pass_time(2)
+        after = file.read()
+
+    assert not blob.exists()
+    assert before != after
     world.close()

@@ -326,10 +326,15 @@ def overwrite_file(path: Path, limit_bytes: int) -> bool:
 
     Returns:
         Whether it was done; what can't be overwritten is to be removed all the same.
+
+    Raises:
+        StoreUnavailableError: The process has no file descriptors left for it now.
     """
     try:
         descriptor = open_no_follow(path, os.O_WRONLY)
-    except OSError:
+    except OSError as error:
+        if error.errno in {errno.EMFILE, errno.ENFILE}:
+            raise StoreUnavailableError from error
         return False
     try:
         found = os.fstat(descriptor)

@@ -178,9 +178,9 @@ class Unsettled:
         kept: StoreUnavailableError | None = None
         try:
             for path in paths:
-                if overwrite:
-                    overwrite_file(path, _BLOB_BYTES)
                 try:
+                    if overwrite:
+                        overwrite_file(path, _BLOB_BYTES)
                     if remove_file(path):
                         gone.append(path)
                 except UnsettledError:
@@ -267,8 +267,8 @@ class Unsettled:
 
 
 def _remove_if_possible(path: Path) -> None:
-    overwrite_file(path, _BLOB_BYTES)
     try:
+        overwrite_file(path, _BLOB_BYTES)
         remove_file(path)
     except UnsettledError:
         raise
