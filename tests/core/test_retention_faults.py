@@ -25,6 +25,7 @@ from hsm_core._internal.retention.purger import Purger
 from hsm_core._internal.retention.sweeper import Tally
 from hsm_core._internal.stores.filesystem import files
 from hsm_core._internal.stores.filesystem.audit_verify import AuditVerifier
+from hsm_core._internal.stores.filesystem.opening import open_no_follow
 from hsm_core.errors import (
     ApprovalRequiredError,
     AuditUnavailableError,
@@ -543,7 +544,7 @@ def test_a_purge_waits_for_descriptors(
     world = World(tmp_path, memory=False)
     ripe(world)
     (blob,) = (p for p in (tmp_path / "keys").rglob("v00000001"))
-    before, open_no_follow = blob.read_bytes(), files.open_no_follow
+    before = blob.read_bytes()
 
     def fail(path: Path, flags: int, mode: int = 0o600) -> int:
         if flags == os.O_WRONLY:
