@@ -94,6 +94,20 @@ async def test_a_busy_loop_lives_and_a_stuck_one_does_not() -> None:
         theirs.settimeout(20)
         await asyncio.sleep(1)
         said.append(await asyncio.to_thread(theirs.recv, 100))
-        pulse.stop()
+
+    assert [msgspec.msgpack.encode(Beat())] * 3 == said
+
+
+def test_a_process_that_closes_lives() -> None:
+    """A vault closes after its loop has ended, which may take longer on a slow disk."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    theirs.settimeout(20)
+
+    async def begin() -> None:
+        Pulse(ours).start()
+
+    with ours, theirs:
+        asyncio.run(begin())
+        said = [theirs.recv(100) for _ in range(3)]
 
     assert [msgspec.msgpack.encode(Beat())] * 3 == said

@@ -106,14 +106,12 @@ class _Vault(ChildProgram):
         self._services.on_limits = self._service.send_limits
         watching = [asyncio.create_task(watch) for watch in self._services.watches()]
         pass_over_what_stays()
-        pulse = Pulse(self._child.control)
-        pulse.start()
+        Pulse(self._child.control).start()
         self._tell_alarm("tokens", False)
         self._control.send(Ready())
         self._loop = asyncio.get_running_loop()
         self._services.hsm.when_stopped(self._on_stopped)
         await self._stopping.wait()
-        pulse.stop()
         for task in watching:
             task.cancel()
         self._service.close()

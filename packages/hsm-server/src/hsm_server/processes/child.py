@@ -159,8 +159,8 @@ class Pulse:
     """
     Liveness signal: tells the supervisor twice a second that this process lives.
 
-    It runs in its own thread, which a busy event loop cannot delay. It stops when the
-    loop has been blocked for a minute.
+    It runs in its own thread, which a busy event loop cannot delay, and goes on while
+    the process closes. It stops when the loop has been blocked for a minute.
 
     Args:
         control: Socket to the supervisor; `start` is called on the running event loop.
@@ -173,16 +173,11 @@ class Pulse:
     ) -> None:
         self._control = control
         self._stuck_seconds = stuck_seconds
-        self._stopping = threading.Event()
 
     def start(self) -> None:
         """Begin to tell."""
         self._turn()
         threading.Thread(target=self._tell, name="hsm-pulse", daemon=True).start()
-
-    def stop(self) -> None:
-        """Stop the signal."""
-        self._stopping.set()
 
     def _turn(self) -> None:
         self._turned_at = time.monotonic()
@@ -190,7 +185,8 @@ class Pulse:
 
     def _tell(self) -> None:
         beat = msgspec.msgpack.encode(Beat())
-        while not self._stopping.wait(_PULSE_SECONDS):
+        while self._control.fileno() >= 0:
+            time.sleep(_PULSE_SECONDS)
             if time.monotonic() - self._turned_at < self._stuck_seconds:
                 # A supervisor that does not read has other troubles.
                 with contextlib.suppress(OSError):
