@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-Process that opened something, or has no room to.
+Process that opened something, and its file descriptors.
 
 A child made by fork shares the files that are open, but has none of the threads.
 """
