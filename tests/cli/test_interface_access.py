@@ -129,16 +129,21 @@ def test_a_note_says_how_to_approve(connector: Embedded) -> None:
     assert "hsm-cli approvals list" in notes[0]
 
 
-def test_the_password_of_a_client_certificate_is_its_pin(tmp_path: Path) -> None:
-    """Without a stored password the credential is closed until a program logs in."""
-    path = tmp_path / "client.p12"
+def with_certificate(path: Path) -> ClientSettings:
+    """Return settings with a new client certificate, whose password is 4711."""
     issued = self_signed_root("Test authority").issue("ada")
     path.write_bytes(
         serialize_key_and_certificates(
             None, issued.key, issued.certificate, None, BestAvailableEncryption(b"4711")
         )
     )
-    settings = ClientSettings(endpoint="https://localhost:1", client_cert=path)
+    return ClientSettings(endpoint="https://localhost:1", client_cert=path)
+
+
+def test_the_password_of_a_client_certificate_is_its_pin(tmp_path: Path) -> None:
+    """Without a stored password the credential is closed until a program logs in."""
+    path = tmp_path / "client.p12"
+    settings = with_certificate(path)
     access = Access("pkcs11", Server(settings), notify=lambda note: None)
 
     assert access.takes_pin
@@ -183,13 +188,7 @@ def test_a_pin_that_is_too_long_is_wrong(tmp_path: Path) -> None:
 def test_no_pin_is_wrong_that_cannot_be_checked(tmp_path: Path) -> None:
     """While the file can't be read, a login takes none of the tries."""
     path = tmp_path / "client.p12"
-    issued = self_signed_root("Test authority").issue("ada")
-    path.write_bytes(
-        serialize_key_and_certificates(
-            None, issued.key, issued.certificate, None, BestAvailableEncryption(b"4711")
-        )
-    )
-    settings = ClientSettings(endpoint="https://localhost:1", client_cert=path)
+    settings = with_certificate(path)
     access = Access("pkcs11", Server(settings), notify=lambda note: None)
     away = path.rename(tmp_path / "away")
 

@@ -8,7 +8,6 @@ import gc
 import hashlib
 import hmac
 import os
-import resource
 import ssl
 import subprocess
 import sys
@@ -44,7 +43,7 @@ from hsm_core.errors import (
     UnavailableError,
 )
 from tests.core.libcrypto_ledger import Ledger
-from tests.support import require_service
+from tests.support import no_descriptors, require_service
 
 MESSAGE = b"a message"
 
@@ -117,13 +116,8 @@ class TestAbsence:
     def test_is_not_concluded_without_descriptors(self) -> None:
         """Where no file can be opened, a library may be there all the same."""
         provider = LibcryptoProvider("/nowhere/libcrypto.so.3")
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
-        try:
-            with pytest.raises(UnavailableError):
-                provider.algorithms()
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        with no_descriptors(), pytest.raises(UnavailableError):
+            provider.algorithms()
 
         assert frozenset() == provider.algorithms()
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 from functools import cache
@@ -31,7 +30,7 @@ from hsm_core.errors import (
     UnsupportedOperationError,
 )
 from hsm_core.protocols import CryptoProvider
-from tests.support import require_service
+from tests.support import no_descriptors, require_service
 
 PROVIDER = PqcryptoProvider()
 SYSTEM = LibcryptoProvider()
@@ -119,13 +118,8 @@ class TestServed:
         Where no file can be opened, it is looked for again when one can.
         """
         provider = PqcryptoProvider()
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
-        try:
-            with pytest.raises(UnavailableError):
-                provider.algorithms()
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        with no_descriptors(), pytest.raises(UnavailableError):
+            provider.algorithms()
 
         assert provider.algorithms() == PROVIDER.algorithms()
 
