@@ -2,17 +2,23 @@
 """What the tests need from outside the Python environment, and how they ask for it."""
 
 import os
+import random
 import resource
 import shutil
 import signal
+import socket
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final
 
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 """Top of the source tree."""
+
+_SERVER_PORTS: Final = range(20000, 32000)
+"""Below those that Linux gives to connections, which may be many beside a test."""
 
 
 _LISTS = frozenset(
@@ -40,6 +46,15 @@ def overriding(words: Sequence[str]) -> list[str]:
             groups.pop(key, None)
         groups.setdefault(key, []).append(word)
     return [word for group in groups.values() for word in group]
+
+
+def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
+    """Return a port for a server that begins soon: nobody has it at present."""
+    while True:
+        port = random.choice(_SERVER_PORTS)
+        with socket.socket(socket.AF_INET, kind) as found, suppress(OSError):
+            found.bind(("127.0.0.1", port))
+            return port
 
 
 def heed_signals() -> None:

@@ -16,7 +16,7 @@ from tests.browser.hall import Desk, Hall
 from tests.browser.test_signing_in import SESSION
 from tests.e2e.retention_site import RetentionSite
 from tests.server.oidc_issuer import CLIENT_ID, CLIENT_SECRET, OIDCIssuer
-from tests.server.pebble import free_port
+from tests.support import free_port
 
 POLICY = """
 version: 1

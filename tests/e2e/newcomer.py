@@ -5,7 +5,6 @@ import contextlib
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from tests.support import REPOSITORY
+from tests.support import REPOSITORY, free_port
 
 __all__ = [
     "DEFAULT_PORT",
@@ -23,7 +22,6 @@ __all__ = [
     "START",
     "WAIT",
     "Newcomer",
-    "free_port",
     "packed_secrets",
     "sh_blocks",
 ]
@@ -54,14 +52,6 @@ START, SIGN_IN, SHELL, _FOLDER = sh_blocks(
 )
 """What a reader of the guides types first, in two terminals."""
 WAIT: Final = SHELL[SHELL.index("wait_until()") :]
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 class Newcomer:

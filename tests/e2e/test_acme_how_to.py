@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.serialization import (
 from tests.e2e.newcomer import WAIT, sh_blocks
 from tests.e2e.processes import program
 from tests.e2e.site import Site
-from tests.server.pebble import Pebble, free_port, names_served
-from tests.support import REPOSITORY
+from tests.server.pebble import Pebble, names_served
+from tests.support import REPOSITORY, free_port
 
 GUIDE = REPOSITORY / "docs/how-to/get-certificates-by-acme.md"
 ISSUER = "https://issuer.example.com"
@@ -105,6 +105,6 @@ def _typed(
         env=site.environment(),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=180,
         check=False,
     )

@@ -13,15 +13,8 @@ from typing import TypeAlias
 
 import pytest
 
-from tests.e2e.newcomer import (
-    READY_SECONDS,
-    SHELL,
-    SIGN_IN,
-    Newcomer,
-    free_port,
-    sh_blocks,
-)
-from tests.support import REPOSITORY, require_program, require_service
+from tests.e2e.newcomer import READY_SECONDS, SHELL, SIGN_IN, Newcomer, sh_blocks
+from tests.support import REPOSITORY, free_port, require_program, require_service
 
 GUIDES = REPOSITORY / "docs" / "how-to"
 Served: TypeAlias = tuple[Newcomer, subprocess.Popen[bytes]]

@@ -30,8 +30,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from tests.e2e.certificates import Pair, make_authority
 from tests.e2e.processes import ServerProcess, program
-from tests.server.pebble import free_port
-from tests.support import REPOSITORY, require_program
+from tests.support import REPOSITORY, free_port, require_program
 
 _PORT: Final = ":8443"
 _SECONDS: Final = 120.0

@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 
 import hsm_core
-from tests.e2e.newcomer import free_port
 from tests.e2e.test_ssh_sessions import SECONDS, SSHD, running
-from tests.support import require_program, require_service
+from tests.support import free_port, require_program, require_service
 
 MODULES = Path("/usr/lib")
 pytestmark = pytest.mark.skipif(

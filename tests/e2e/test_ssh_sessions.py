@@ -16,8 +16,7 @@ from typing import IO
 import pytest
 
 import hsm_core
-from tests.e2e.newcomer import free_port
-from tests.support import require_program, require_service
+from tests.support import free_port, require_program, require_service
 
 SSHD = Path("/usr/sbin/sshd")
 SECONDS = 60

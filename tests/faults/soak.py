@@ -13,7 +13,6 @@ import argparse
 import contextlib
 import random
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -34,7 +33,7 @@ from tests.faults.rounds import finale
 from tests.faults.sinks import small_disk
 from tests.faults.soak_faults import Fault, Scene, faults
 from tests.faults.watch import Evidence, Mark, Watchman
-from tests.support import heed_signals
+from tests.support import free_port, heed_signals
 
 PERIOD_SECONDS: Final = 10.0
 SEEN_SECONDS: Final = 10.0
@@ -211,7 +210,7 @@ def run(
         least: How many faults, even if the time is up, for each takes its own.
     """
     tally = Tally()
-    flags = ("--bind", f"127.0.0.1:{_free_port()}")
+    flags = ("--bind", f"127.0.0.1:{free_port()}")
     crew = Crew(
         folder / "site",
         seed,
@@ -261,11 +260,6 @@ def _disk(folder: Path) -> Iterator[bool]:
         else:
             has_disk = True
         yield has_disk
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
 
 
 def main() -> int:

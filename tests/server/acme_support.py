@@ -22,9 +22,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_priv
 from cryptography.x509 import ocsp as ocsp_messages
 
 from tests.server.family import wait_until
-from tests.server.pebble import Pebble, free_port
+from tests.server.pebble import Pebble
 from tests.server.process import Running, Site, client_context
-from tests.support import overriding
+from tests.support import free_port, overriding
 
 NAME = "hsm.test"
 

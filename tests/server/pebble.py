@@ -19,17 +19,9 @@ from typing import Any
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from tests.pki import SERVER, self_signed_root
-from tests.support import require_program
+from tests.support import free_port, require_program
 
 _SECONDS = 20.0
-
-
-def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    """Return a port of loopback that nobody has at present."""
-    with socket.socket(socket.AF_INET, kind) as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,6 @@ from tests.server.ocsp_support import (
     http,
     now_utc,
 )
-from tests.server.pebble import free_port
 from tests.server.tls_support import (
     REQUEST,
     Server,
@@ -50,7 +49,7 @@ from tests.server.tls_support import (
     serving,
     state_of,
 )
-from tests.support import require_program
+from tests.support import free_port, require_program
 
 CA_: Final = CA()
 CHUNKED: Final = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"

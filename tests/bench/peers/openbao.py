@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from typing import Any, Final, Self
 from tests.bench.peers.native import AbsentError
 from tests.e2e.https import Answer, Client, NoAnswerError
 from tests.e2e.site import Site
+from tests.support import free_port
 
 _SETTINGS: Final = """\
 storage "raft" {{
@@ -141,10 +141,3 @@ class OpenBao:
                 status = answer.status if answer else "nothing"
                 raise RuntimeError(f"OpenBao answered {path} with {status}.")
             time.sleep(_POLL_SECONDS)
-
-
-def free_port() -> int:
-    """Return a port on the loopback interface that was free just now."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-    return port

@@ -12,12 +12,13 @@ from tests.bench.figures import Finding, at_most
 from tests.bench.filled_stores import make, start
 from tests.bench.harness import interleave, repeated
 from tests.bench.peers.native import AbsentError
-from tests.bench.peers.openbao import OpenBao, free_port
+from tests.bench.peers.openbao import OpenBao
 from tests.bench.processes import kinds_of, memory
 from tests.bench.rig import Rig
 from tests.e2e.https import Client, NoAnswerError
 from tests.e2e.processes import program
 from tests.e2e.site import Site
+from tests.support import free_port
 
 _TURNS = 3
 _IDLE_SECONDS = 3
