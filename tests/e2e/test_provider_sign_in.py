@@ -43,6 +43,7 @@ Cli: TypeAlias = Callable[..., Outcome]
 CERTIFICATE = (
     "  - {principal: ada, roles: [Administrator], certificate_subjects: [CN=ada]}\n"
 )
+FULL = ConfigurationError("tokens.json can't be written (No space left on device).")
 PAGE = REPOSITORY / "docs" / "how-to" / "sign-in.md"
 
 
@@ -444,6 +445,38 @@ class TestRefresh:
 
         assert (4, 1) == (len(seen), len(set(seen)))
         assert 1 == provider.requests.count("POST /token")
+
+    def test_full_disk(self, cli: Cli, home: Path, provider: OIDCProvider) -> None:
+        """Where new tokens can't be saved, the refresh token is not spent."""
+        expire(home)
+        provider.requests.clear()
+        with mock.patch.object(FileStore, "save", side_effect=FULL):
+            refused = cli("whoami")
+        asked = list(provider.requests)
+        outcome = cli("whoami")
+
+        assert (2, True) == (refused.code, "No space left on device" in refused.err)
+        assert ([], 0) == (asked, outcome.code)
+
+    def test_disk_filled_meanwhile(self, home: Path, provider: OIDCProvider) -> None:
+        """A program saves its new tokens later, if it can't at once."""
+        expire(home)
+        before = kept(home)
+        token = open_profile_token(load_profiles().get("localhost"))
+        provider.requests.clear()
+        with (
+            mock.patch.object(FileStore, "save", side_effect=[None, FULL]),
+            pytest.raises(ConfigurationError, match=r"not saved: .* login$") as told,
+        ):
+            token()
+        unsaved = kept(home)
+        given = token()
+
+        assert before == unsaved
+        assert given == kept(home).token != before.token
+        assert kept(home).refresh_token in provider.state.refresh_tokens
+        assert 1 == provider.requests.count("POST /token")
+        assert given not in str(told.value)
 
     def test_revoked_person(self, cli: Cli, home: Path, provider: OIDCProvider) -> None:
         """A person whom the provider has removed is asked to sign in again."""

@@ -90,6 +90,8 @@ class _RefreshedToken:
         self._stored = stored
         self._now = now
         self._lock = threading.Lock()
+        self._spent: StoredSecrets | None = None
+        self._fresh = stored
 
     def __call__(self) -> str:
         """
@@ -98,6 +100,7 @@ class _RefreshedToken:
         Raises:
             AuthenticationError: The provider ended the sign-in.
             TransportError: The provider can't be reached.
+            ConfigurationError: The tokens can't be saved.
         """
         with self._lock:
             if self._is_old(self._stored):
@@ -112,8 +115,30 @@ class _RefreshedToken:
         """Return the tokens that another process has stored meanwhile, or new ones."""
         profile = self._profile
         stored = _load(profile, self._store)
+        if stored == self._spent:
+            stored = self._fresh
+        elif not self._is_old(stored):
+            return stored
+        # Most refresh tokens are good once: that the next one can be saved, shows here.
+        self._store.save(profile.name, stored)
         if not self._is_old(stored):
             return stored
+        self._fresh = self._request_tokens(stored)
+        self._spent = stored
+        try:
+            self._store.save(profile.name, self._fresh)
+        except ConfigurationError as error:
+            raise ConfigurationError(
+                f"The new tokens of profile {profile.name} are not saved: {error} "
+                "This program tries again; another one may need a new sign-in. Run: "
+                f"hsm-cli --profile {profile.name} login",
+                field="profile",
+            ) from None
+        return self._fresh
+
+    def _request_tokens(self, stored: StoredSecrets) -> StoredSecrets:
+        """Let the provider exchange a refresh token for new tokens."""
+        profile = self._profile
         if not stored.refresh_token:
             raise _ended(profile, "it has expired")
         # Deferred: a token that is still good needs no HTTP client for the provider.
@@ -124,9 +149,7 @@ class _RefreshedToken:
             fresh = provider.refresh(stored, now=self._now())
         except AuthenticationError as error:
             raise _ended(profile, str(error.facts.get("reason", ""))) from None
-        fresh = replace(fresh, endpoint=stored.endpoint, issuer=stored.issuer)
-        self._store.save(profile.name, fresh)
-        return fresh
+        return replace(fresh, endpoint=stored.endpoint, issuer=stored.issuer)
 
 
 def _load(profile: Profile, store: CredentialStore) -> StoredSecrets:
