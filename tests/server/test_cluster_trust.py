@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 import signal
 import ssl
 import sys
@@ -182,6 +183,24 @@ def test_a_revoked_certificate(nodes: list[Node]) -> None:
     assert [401, 200] == answers
     with pytest.raises((ConnectionError, ssl.SSLError)):
         a.signs(key_id, "EdDSA", ann)
+
+
+def test_a_vault_without_room_for_what_is_revoked(nodes: list[Node]) -> None:
+    """It asks for it again, until it has a descriptor free."""
+    a, b = nodes
+    key_id = new_key_of(a)
+    issued, ann = a.clients.issue("ann")
+    assert 200 == b.signs(key_id, "EdDSA", ann)
+    a.clients.revoke(issued)
+    vault = Family(a.server).vault
+    soft, hard = resource.prlimit(vault, resource.RLIMIT_NOFILE)
+    resource.prlimit(vault, resource.RLIMIT_NOFILE, (0, hard))
+    a.reload("reload failed")
+    time.sleep(1)
+    assert 200 == b.signs(key_id, "EdDSA", ann)
+    resource.prlimit(vault, resource.RLIMIT_NOFILE, (soft, hard))
+
+    wait_until(lambda: 401 == b.signs(key_id, "EdDSA", ann))
 
 
 def test_more_revoked_certificates_than_can_be_shared(

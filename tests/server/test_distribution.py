@@ -263,6 +263,16 @@ def test_what_got_lost_on_the_way_is_answered(scene: Scene) -> None:
     assert ["uses A", "serves A"] == of("front1", lines)
 
 
+def test_revoked_certificates_that_got_lost_are_sent_again(scene: Scene) -> None:
+    """A TLS manager sends them at its start, so it begins again."""
+    then = "found or end.send(pack(c.Revoked()))"
+    begins = "tls_manager begins A"
+    lines = scene.play(front_end(), tls_manager(then), begins)
+
+    assert 1 == lines.count(begins)
+    assert any("revoked certificates did not arrive" in line for line in lines)
+
+
 def test_one_that_dies_of_it_is_not_waited_for(scene: Scene) -> None:
     """It is started again, and begins with the newest."""
     die = """

@@ -71,6 +71,24 @@ async def test_what_cannot_be_read_ends_it_and_leaves_nothing_open(said: bytes) 
     os.close(reading)
 
 
+async def test_who_does_not_read_is_lost() -> None:
+    """A peer gets every message, or its end: what it missed could have mattered."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    lost: list[int] = []
+    control: Control[FromChild] = Control(
+        ours, FromChild, lambda *_: None, lambda: lost.append(sent)
+    )
+    sent = 0
+    while not lost and sent < 100_000:
+        control.send(Beat())
+        sent += 1
+    theirs.settimeout(20)
+    with theirs:
+        heard = sum(1 for _ in iter(lambda: theirs.recv(100), b""))
+
+    assert [heard] == lost
+
+
 async def test_a_busy_loop_lives_and_a_stuck_one_does_not() -> None:
     """A thread tells it twice a second, until the loop has not turned for too long."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

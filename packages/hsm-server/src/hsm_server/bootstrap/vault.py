@@ -49,6 +49,7 @@ from hsm_server.system.secret_handover import TOKEN_SECRET, empty_box, read_seal
 from hsm_server.system.sockets import pass_over_what_stays, run
 
 _FRAME_SPARE: Final = 1024 * 1024
+_AGAIN_SECONDS: Final = 1.0
 
 
 def main() -> None:
@@ -149,8 +150,13 @@ class _Vault(ChildProgram):
         return True
 
     def _take_revoked(self, descriptors: list[int]) -> None:
-        # Whatever is wrong with it, it can't revoke anything.
-        with contextlib.suppress(OSError, ValueError, IndexError):
+        if not descriptors:
+            # There was no room for it among our own.
+            loop = asyncio.get_running_loop()
+            loop.call_later(_AGAIN_SECONDS, self._control.send, Revoked())
+            return
+        # Whatever else is wrong with it, it can't revoke anything.
+        with contextlib.suppress(OSError, ValueError):
             self._services.take_revoked(read_revoked(read_sealed(descriptors[0])))
 
     async def _reload(self) -> None:

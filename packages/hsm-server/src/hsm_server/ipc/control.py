@@ -115,7 +115,8 @@ class Revoked(_Message, frozen=True, tag="revoked"):
     """
     Names of all revoked client certificates, in the sealed file (the descriptor).
 
-    It is sent by a node of a cluster only.
+    It is sent by a node of a cluster only. A vault that has no room for the descriptor
+    asks for it again, with the same message.
     """
 
 
@@ -282,14 +283,13 @@ class Control(Generic[T]):
         Send a message; a peer that does not read counts as lost.
 
         Messages are few and small, so that the kernel always has room for them but
-        where the other side has stopped.
+        where the other side has stopped. It must not go on without one, such as of keys
+        that are trusted no more; another process gets them all.
         """
         if not self._is_open:
             return
         try:
             socket.send_fds(self._socket, [_ENCODER.encode(message)], descriptors)
-        except (BlockingIOError, InterruptedError):
-            return
         except OSError:
             self._lose()
 

@@ -390,11 +390,20 @@ class Supervisor:
                 self._pass_alarm(message)
             case KeySet() if child is self._tls_manager:
                 self._pass_on(message)
-            case Revoked() if child is self._tls_manager and descriptors:
-                if self._revoked is not None:
-                    os.close(self._revoked)
-                self._revoked = descriptors.pop()
+            case Revoked() if child is self._tls_manager:
+                self._take_revoked(descriptors)
+            case Revoked() if child is self._vault:
                 self._tell_revoked()
+
+    def _take_revoked(self, descriptors: list[int]) -> None:
+        if not descriptors:
+            # There was no room for it among our own. The next process sends it again.
+            self._tls_manager.replace("The revoked certificates did not arrive.")
+            return
+        if self._revoked is not None:
+            os.close(self._revoked)
+        self._revoked = descriptors.pop()
+        self._tell_revoked()
 
     def _tell_revoked(self) -> None:
         """Send what is revoked to the vault, also after its restart."""
