@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 from pathlib import Path
 
@@ -199,6 +200,32 @@ def test_a_mark_that_can_not_be_written(tmp_path: Path) -> None:
     mark.sync()
 
     assert "can't be written" in failed
+    assert not mark.failure
+    mark.close()
+    again = opened(tmp_path / "mark")
+    assert again.before is not None
+    assert 1 == again.before.revision
+    again.close()
+
+
+def test_no_descriptor_for_its_folder(tmp_path: Path) -> None:
+    """
+    A new mark whose name can't be synced is a finding, until a later sync makes up.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 1, hard))
+    try:
+        mark = opened(tmp_path / "mark")
+        mark.note_change(1, HEAD)
+        mark.sync()
+        failed = mark.failure
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    mark.sync()
+
+    assert "Too many open files" in failed
     assert not mark.failure
     mark.close()
     again = opened(tmp_path / "mark")

@@ -26,6 +26,7 @@ from msgspec.structs import replace
 
 from hsm_core._internal.lib.encoding import length_prefixed
 from hsm_core.errors import ConfigurationError, Fact, StoreLockedError
+from hsm_core.private_files import sync_folder
 
 _MAGIC: Final = b"FerroHSM mark 1\n"
 _FIRST_SLOT: Final = 4096
@@ -103,7 +104,7 @@ class LastSeenMark:
         self._owner = owner
         self._lock = threading.Lock()
         self._counter = 0
-        self._is_synced = True
+        self._is_begun = False
         self.failure = ""
         self._file = self._opened()
         try:
@@ -112,12 +113,12 @@ class LastSeenMark:
             os.close(self._file)
             raise
         self._seen = self.before or LastSeen()
+        # Who wrote it may have been killed before. Else both slots could be torn.
+        self._is_synced = False
         if self.before is None:
-            self._begin()
-        else:
-            # Who wrote it may have been killed before. Else both slots could be torn.
-            self._is_synced = False
-            self.sync()
+            # So that one slot is whole whatever happens later.
+            self._write()
+        self.sync()
 
     def __repr__(self) -> str:
         return f"<LastSeenMark {str(self._path)!r}>"
@@ -180,6 +181,8 @@ class LastSeenMark:
             if self.failure:
                 self._write()
             try:
+                if not self._is_begun:
+                    self._begin()
                 os.fdatasync(self._file)
             except OSError as error:
                 self._fail(error)
@@ -251,17 +254,10 @@ class LastSeenMark:
         return self._mac_of(length_prefixed(self._owner, body))
 
     def _begin(self) -> None:
-        """Write a first slot, so that one is whole whatever happens later."""
-        try:
-            os.pwrite(self._file, _MAGIC, 0)
-            self._write()
-            os.fsync(self._file)
-            directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
-            os.fsync(directory)
-            os.close(directory)
-        except OSError as error:
-            self._fail(error)
-        self.sync()
+        """Write its head, and make its name durable."""
+        os.pwrite(self._file, _MAGIC, 0)
+        sync_folder(self._path.parent)
+        self._is_begun = True
 
     def _write(self) -> None:
         payload = msgspec.msgpack.encode(self._seen)
