@@ -368,6 +368,20 @@ def test_log_of_another_kind_of_database(path: Path, tmp_path: Path) -> None:
         Database(copy, SCHEMA)
 
 
+def test_a_damaged_database_is_named(tmp_path: Path) -> None:
+    """Who opens one of several learns which; what clients are told names no file."""
+    path = tmp_path / "store" / "keys.sqlite"
+    keys_template(path)
+    with path.open("r+b") as file:
+        file.seek(100)
+        file.write(bytes(4096 - 100))
+
+    with pytest.raises(IntegrityError) as caught:
+        still_there(path)
+
+    assert f"The database {path} is damaged." == str(caught.value)
+
+
 @pytest.mark.parametrize("page", range(1, 8))
 @pytest.mark.parametrize("kind", ["noise", "cut"])
 def test_damaged_pages(tmp_path: Path, page: int, kind: str) -> None:

@@ -40,6 +40,7 @@ _DAMAGED: Final = frozenset(
         sqlite3.SQLITE_NOTADB,
     }
 )
+_NAME: Final = "The database"
 
 
 class UnreadableValueError(DamagedRecordError):
@@ -56,12 +57,17 @@ def is_input_output(error: sqlite3.Error) -> bool:
     return _code_of(error) == sqlite3.SQLITE_IOERR
 
 
-def translate(error: sqlite3.Error) -> HSMError:
+def translate(error: sqlite3.Error, name: str = _NAME) -> HSMError:
     """
     Return the error that callers get for one of SQLite's.
 
     A table, column or constraint that is not as we made it is damage, like a bad page;
     so is text that is no UTF-8, for which the driver gives no code.
+
+    Args:
+        error: That of SQLite.
+
+        name: Of the database. Who opens it sees its path; clients of a server do not.
     """
     code = _code_of(error)
     if code == sqlite3.SQLITE_FULL:
@@ -69,9 +75,9 @@ def translate(error: sqlite3.Error) -> HSMError:
     if code == sqlite3.SQLITE_TOOBIG or (
         code is None and isinstance(error, sqlite3.OperationalError)
     ):
-        return UnreadableValueError("The database holds an unreadable value.")
+        return UnreadableValueError(f"{name} holds an unreadable value.")
     if code in _DAMAGED:
-        return IntegrityError("The database is damaged.")
+        return IntegrityError(f"{name} is damaged.")
     return StoreUnavailableError()
 
 
@@ -88,11 +94,11 @@ SQLITE_ERRORS: Final = (sqlite3.Error, UnicodeDecodeError)
 """Errors of the driver; the second is for a name that is not valid UTF-8."""
 
 
-def own_error(error: sqlite3.Error | UnicodeDecodeError) -> HSMError:
-    """Return our own error for one of `SQLITE_ERRORS`."""
+def own_error(error: sqlite3.Error | UnicodeDecodeError, name: str = _NAME) -> HSMError:
+    """Return our own error for one of `SQLITE_ERRORS`; see `translate`."""
     if isinstance(error, UnicodeDecodeError):
-        return IntegrityError("The database is damaged.")
-    return translate(error)
+        return IntegrityError(f"{name} is damaged.")
+    return translate(error, name)
 
 
 MigrationStep: TypeAlias = Callable[["sqlite_utils.Database"], None]
@@ -265,19 +271,17 @@ def open_exclusively(
 def _opening_errors(path: Path) -> Iterator[None]:
     try:
         yield
-    except sqlite3.Error as error:
+    except SQLITE_ERRORS as error:
         raise _opening_error(error, path) from error
-    except UnicodeDecodeError as error:
-        raise IntegrityError("The database is damaged.") from error
 
 
-def _opening_error(error: sqlite3.Error, path: Path) -> HSMError:
+def _opening_error(error: sqlite3.Error | UnicodeDecodeError, path: Path) -> HSMError:
     code: object = getattr(error, "sqlite_errorcode", None)
     if isinstance(code, int) and code & 0xFF == sqlite3.SQLITE_BUSY:
         return StoreLockedError(
             f"{path} is locked: another program has it open.", path=str(path)
         )
-    return translate(error)
+    return own_error(error, f"The database {path}")
 
 
 def _set_up(connection: sqlite3.Connection, application_id: int) -> None:
@@ -322,7 +326,7 @@ def verify(connection: sqlite3.Connection) -> None:
     """
     found: object = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
     if found != "ok":
-        raise IntegrityError("The database is damaged.")
+        raise IntegrityError(f"{_NAME} is damaged.")
 
 
 def checkpoint(connection: sqlite3.Connection, mode: str) -> bool:
