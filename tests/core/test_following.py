@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, contextmanager
@@ -437,6 +438,28 @@ async def test_a_record_that_does_not_become_durable(tmp_path: Path) -> None:
                 await anext(as_caller(gateway).follow(from_now(gateway)))
         go_on.set()
         gateway.close()
+
+
+async def test_a_view_after_a_pause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that was paused finds the time over; the sync was paused as well."""
+    monkeypatch.setattr("hsm_core._internal.lib.silence.MOMENT_SECONDS", PATIENCE)
+    with (
+        on_disk(tmp_path, sync=AuditSync.BOUNDED, timeout_seconds=1.0) as gateway,
+        held_sync() as (hold, go_on),
+    ):
+        before = trail_of(gateway).head().seq
+        hold.set()
+        pages = as_caller(gateway).follow(from_now(gateway))
+        task = asyncio.ensure_future(anext(pages))
+        await come_true(lambda: trail_of(gateway).head().seq > before)
+        assert await is_waiting(task)
+        time.sleep(1.5)
+        asyncio.get_running_loop().call_later(0.05, go_on.set)
+        async with aclosing(pages), asyncio.timeout(PATIENCE):
+            await task
+            assert trail_of(gateway).durable_head().seq > before
 
 
 async def test_one_that_falls_behind_a_prune(memory: OpenHSM) -> None:

@@ -22,6 +22,7 @@ from hsm_core._internal.handlers.audit_logs import MergedView
 from hsm_core._internal.handlers.audit_view import View, filter_of, learn_keys
 from hsm_core._internal.handlers.base import HandlerDependencies
 from hsm_core._internal.lib.concurrency import Gate
+from hsm_core._internal.lib.silence import pauses
 from hsm_core.errors import (
     AuditUnavailableError,
     KeyTamperedError,
@@ -109,12 +110,14 @@ class LiveViews:
             AuditUnavailableError: It does not become durable in time.
         """
         loop = asyncio.get_running_loop()
-        ends = loop.time() + self._services.settings.audit_timeout_seconds
         written = self._services.audit.head().seq
-        while self._durable_head().seq < written:
-            if loop.time() >= ends:
-                raise AuditUnavailableError("Writing the audit log timed out.")
-            await asyncio.sleep(_SHORT_PAUSE_SECONDS)
+        for seconds in pauses(self._services.settings.audit_timeout_seconds):
+            ends = loop.time() + seconds
+            while loop.time() < ends:
+                if self._durable_head().seq >= written:
+                    return
+                await asyncio.sleep(_SHORT_PAUSE_SECONDS)
+        raise AuditUnavailableError("Writing the audit log timed out.")
 
     async def _next(self, place: _Place, read: _Read) -> AuditPage:
         """Return the next page that holds something, when there is one."""
