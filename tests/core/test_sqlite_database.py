@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -595,3 +596,27 @@ def test_turn_after_a_pause(gives_back: bool, monkeypatch: pytest.MonkeyPatch) -
     finally:
         done.set()
         holder.join()
+
+
+def test_turns_after_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who takes the turn after the pause is not late, whoever had it before."""
+    module = ConnectionLock.__module__
+    monkeypatch.setattr(f"{module}._PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(f"{module}.MOMENT_SECONDS", 0.2)
+    turn, held, goes_on = ConnectionLock(), threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with turn.patiently():
+            held.set()
+            goes_on.wait()
+        with turn.patiently():
+            time.sleep(0.2)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait()
+    time.sleep(0.6)
+    threading.Timer(0.1, goes_on.set).start()
+    turn.take()
+    turn.end()
+    holder.join()

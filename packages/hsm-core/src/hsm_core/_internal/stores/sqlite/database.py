@@ -94,10 +94,11 @@ class ConnectionLock:
         """
         asked = time.monotonic()
         while True:
-            left = (self._since or asked) + _PATIENCE_SECONDS - time.monotonic()
+            since = self._since or asked
+            left = since + _PATIENCE_SECONDS - time.monotonic()
             if self.lock.acquire(timeout=max(left, MOMENT_SECONDS)):
                 return
-            if left <= 0:
+            if left <= 0 and since == (self._since or asked):
                 raise StoreUnavailableError("The database does not answer.")
 
     def begin(self) -> None:
