@@ -35,7 +35,7 @@ from hsm_core.errors import (
     StoreUnavailableError,
     UnavailableError,
 )
-from hsm_core.model import KeyId, KeyState
+from hsm_core.model import Integrity, KeyId, KeyState
 from hsm_core.session import Session
 from hsm_core.settings import Settings
 from hsm_core.testing import caller
@@ -453,6 +453,8 @@ class TestFeed:
         [
             "UPDATE keys SET digest = repeat('0', 64)",
             "UPDATE keys SET document = document || '\\x00'",
+            "UPDATE keys SET generation = 0",
+            "UPDATE keys SET generation = 7",
         ],
     )
     def test_altered_key(self, nodes: list[Node], database: str, edit: str) -> None:
@@ -469,6 +471,47 @@ class TestFeed:
             for node in (late, b):
                 assert {"x"} == set(node.session.describe(key.key_id).tags)
                 assert not node.problems()
+
+    @pytest.mark.parametrize(
+        "edit",
+        [
+            "UPDATE keys SET digest = repeat('0', 64)",
+            "UPDATE keys SET digest = NULL",
+            "UPDATE keys SET generation = 1",
+            "UPDATE keys SET generation = 7",
+            "UPDATE keys SET tags = '{}'",
+            "UPDATE keys SET created_at = NULL",
+        ],
+    )
+    def test_altered_row(self, nodes: list[Node], database: str, edit: str) -> None:
+        """
+        A key whose row was altered is named and goes on, and the feed has none of it.
+        """
+        a, b = nodes
+        key_id = a.session.create_key(ED25519).key_id
+        b.session.sign(key_id, b"text")
+        a.session.update(key_id, tags=["x"])
+        eventually(lambda: b.changes.applied == a.changes.applied)
+        sql(database, edit)
+
+        eventually(lambda: _is_served(b.session, key_id))
+        recovered = b.execute(ops.RecoverKey(key_id=key_id, reason="altered"))
+
+        assert () == recovered.accepted
+        assert ["index"] == [found.problem for found in b.problems()]
+        with nodes_of(database, 1) as (late,):
+            assert {"x"} == set(late.session.describe(key_id).tags)
+            assert not late.problems()
+
+    def test_removed_row(self, nodes: list[Node], database: str) -> None:
+        """
+        A key whose row is removed is called absent by no node.
+        """
+        key = nodes[0].session.create_key(ED25519)
+        nodes[1].session.sign(key.key_id, b"text")
+        sql(database, "DELETE FROM keys")
+
+        eventually(lambda: _is_tampered(nodes[1].session, key.key_id))
 
     def test_far_behind(
         self, nodes: list[Node], monkeypatch: pytest.MonkeyPatch
@@ -661,6 +704,13 @@ def _is_tampered(session: Session, key_id: str) -> bool:
     except StoreUnavailableError:
         pass  # It is being compared.
     return False
+
+
+def _is_served(session: Session, key_id: str) -> bool:
+    try:
+        return session.describe(key_id).integrity is Integrity.OK
+    except StoreUnavailableError:
+        return False  # It is being compared.
 
 
 def _settings(url: str, name: str, folder: Path) -> Settings:

@@ -314,9 +314,15 @@ def _judge_buckets(
     }
     pinned = inventory.census.pinned().keys()
     for key_id in sorted((here.keys() | there.keys()) - pinned):
-        problem = _problem(here.get(key_id), there.get(key_id), set())
-        if problem:
+        counted, listed = here.get(key_id), there.get(key_id)
+        if not _problem(counted, listed, set()):
+            continue
+        # Or the index says what no document does.
+        found = _look_again(inventory, key_id) or listed
+        if problem := _problem(counted, found, set()):
             reason = _reason(problem, key_id, destroyed)
-            condemn(inventory, key_id, problem, here.get(key_id), reason)
+            condemn(inventory, key_id, problem, counted, reason)
+        else:
+            inventory.note_corrected(key_id)
     inventory.census.unverified -= buckets
     inventory.doubtful -= buckets

@@ -41,7 +41,7 @@ from hsm_core.errors import (
     UnavailableError,
 )
 from hsm_core.model import Integrity
-from hsm_core.protocols import AuditDraft, Clock, StoredKey
+from hsm_core.protocols import AuditDraft, Clock, StoredKey, bucket_of
 from hsm_core.settings import KeyStoreKind
 
 _SLICE_SECONDS: Final = 0.001
@@ -203,8 +203,9 @@ class Scrubber:
     def _compare_stranger(self, stored: StoredKey) -> None:
         """Check a stored key without an index entry."""
         inventory, key_id = self._inventory, stored.key_id
-        with inventory.committing:
-            if inventory.store.entry(key_id) is None:
+        with inventory.quiet():
+            counted = inventory.compare_bucket(bucket_of(key_id))
+            if counted is not None and key_id not in counted:
                 reason = "No audit record names this key."
                 error = tampering(key_id, reason, Integrity.TAMPERED, "foreign")
                 inventory.condemn(key_id, error)

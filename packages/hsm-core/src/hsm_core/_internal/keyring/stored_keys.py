@@ -3,8 +3,9 @@
 Authenticated reads from an untrusted key store.
 
 A document is accepted if its MAC is right, if it matches the set digest, and if its
-index entry agrees. A suspected fault is read again while no change is being committed;
-only then is the key disabled. What was found is kept until the key is recovered.
+index entry agrees. A suspected fault is read again while no change is being committed,
+and the index entry is compared with the set digest; only then is the key disabled. What
+was found is kept until the key is recovered.
 """
 
 from __future__ import annotations
@@ -379,15 +380,21 @@ class AuthenticatedReader:
         try:
             entry = self.store.entry(reference)
         except KeyTamperedError as error:
-            if len(reference) == _KEY_ID_CHARACTERS:
-                self.tampered.condemn(KeyId(reference), error)
-            raise
+            key_id = KeyId(str(error.facts.get("key_id", reference)))
+            entry = self._entry_again(reference, key_id)
         if entry is not None and self.feed is not None:
             self._met.put(reference, entry.key_id)
         holder = self.names.holder(reference)
         if holder is None or (entry is not None and entry.key_id == holder):
             return entry
         return self._entry_of_holder(reference)
+
+    def _entry_again(self, reference: str, key_id: KeyId) -> IndexEntry | None:
+        """Return an entry after a key's, which made no sense, was made again."""
+        with self.quiet():
+            if self.store.refresh(key_id) is not None:
+                self.note_corrected(key_id)
+            return self.store.entry(reference)
 
     def _entry_of_holder(self, name: str) -> IndexEntry | None:
         """Return the entry of the key that holds a name, and correct the index."""
@@ -455,7 +462,11 @@ class AuthenticatedReader:
         """Return why the index has no entry of a key: it is not there, or is gone."""
         if len(reference) == _KEY_ID_CHARACTERS:
             try:
-                self.check_bucket(bucket_of(reference))
+                bucket = bucket_of(reference)
+                if self.feed is not None:
+                    # Nodes share the database: rows may be removed while it is open.
+                    self.census.unverified.add(bucket)
+                self.check_bucket(bucket)
                 self.tampered.check(KeyId(reference))
             except HSMError as error:
                 return error
@@ -600,6 +611,8 @@ class AuthenticatedReader:
         with self.committing, suppress(KeyTamperedError):
             entry = self.store.entry(document.key_id)
             if entry is None or entry.generation != document.generation:
+                with self.quiet():  # Unless another node has changed the key.
+                    self.compare_bucket(bucket_of(document.key_id))
                 return
             self._check_facts(entry, document)
             name = name_of(document)
@@ -614,13 +627,19 @@ class AuthenticatedReader:
                 return self._believed(entry, stored), digest
         # Either it was tampered with, or a commit was just landing: not any more now.
         with self.quiet():
-            entry = self.store.entry(key_id) or entry
+            counted = self.compare_bucket(bucket_of(key_id))
+            entry = self.entry(key_id) or entry
             try:
                 stored = self.store.get(key_id)
-                return self._believed(entry, stored), document_digest(stored.document)
+                document = self._believed(entry, stored)
             except KeyTamperedError as error:
-                self.condemn(key_id, error, entry)
+                self.condemn(key_id, error)
+                if counted is not None:
+                    self.census.pin(key_id, counted.get(key_id))
                 raise
+        if counted is None:
+            raise _doubtful()
+        return document, document_digest(stored.document)
 
     def _believed(self, entry: IndexEntry, stored: StoredKey) -> KeyDocument:
         document = self.decode(stored)
@@ -646,17 +665,11 @@ class AuthenticatedReader:
         if _facts(entry) != _facts(index_of(document, entry.digest)):
             self._list_again(document)
 
-    def condemn(
-        self, key_id: KeyId, error: KeyTamperedError, entry: IndexEntry | None = None
-    ) -> None:
+    def condemn(self, key_id: KeyId, error: KeyTamperedError) -> None:
         """Disable a key with an unauthentic document; its recorded state stays."""
         self._documents.drop(key_id)
         # Before it is pinned: a check passes over pinned keys, whose finding is there.
         self.tampered.condemn(key_id, error)
-        counted = entry if entry and entry.digest else None
-        if counted is not None and not self.census.is_pinned(key_id):
-            known = KnownKey(key_id, counted.generation, counted.digest)
-            self.census.pin(key_id, known)
 
     def check_bucket(self, bucket: int) -> None:
         """
@@ -668,30 +681,50 @@ class AuthenticatedReader:
         if bucket not in self.census.unverified:
             return
         if bucket not in self.doubtful:
-            if self._agrees(bucket):
+            if self._agreed(bucket) is not None:
                 self.census.unverified.discard(bucket)
                 return
             with self.quiet():
-                # A commit was landing; or the index says what no document does.
-                false = []
-                if not self._agrees(bucket):
-                    for key in list(self.store.digests(bucket)):
-                        true = self.store.refresh(key.key_id)
-                        if true and not _is_same(true, key):
-                            false.append(key.key_id)
-                if self._agrees(bucket):
-                    for key_id in false:
-                        self.note_corrected(key_id)
-                    self.census.unverified.discard(bucket)
+                # Unless a commit was just landing.
+                if self.compare_bucket(bucket) is not None:
                     return
-                self.doubtful.add(bucket)
-        raise StoreUnavailableError(
-            "The key store changed unexpectedly; this part of it is being "
-            "compared with the audit log."
-        )
+        raise _doubtful()
 
-    def _agrees(self, bucket: int) -> bool:
-        return self.census.agrees(bucket, self.store.digests(bucket))
+    def compare_bucket(self, bucket: int) -> Mapping[KeyId, KnownKey] | None:
+        """
+        Compare the keys of a bucket with its sum again, and correct their index rows.
+
+        Callers hold `quiet`. If there is more at fault, the bucket becomes doubtful.
+
+        Returns:
+            The keys, each in its recorded state; None if the bucket is doubtful. Those
+            that are pinned are as the index has them.
+        """
+        counted, false = self._agreed(bucket), []
+        if counted is None:
+            for key in list(self.store.digests(bucket)):
+                true = self.store.refresh(key.key_id)
+                if true and not _is_same(true, key):
+                    false.append(key.key_id)
+            counted = self._agreed(bucket)
+        if counted is None:
+            self.census.unverified.add(bucket)
+            self.doubtful.add(bucket)
+            return None
+        for key_id in false:
+            self.note_corrected(key_id)
+        self.census.unverified.discard(bucket)
+        return counted
+
+    def _agreed(self, bucket: int) -> Mapping[KeyId, KnownKey] | None:
+        """Return the keys of a bucket by the index, if they agree with its sum."""
+        keys = [
+            KnownKey(key.key_id, key.generation, key.digest)
+            for key in self.store.digests(bucket)
+        ]
+        if not self.census.agrees(bucket, keys):
+            return None
+        return {key.key_id: key for key in keys}
 
     def decode(self, stored: StoredKey) -> KeyDocument:
         """
@@ -710,6 +743,13 @@ class AuthenticatedReader:
         return decode_document(
             stored.key_id, self.ring.store_id, stored.document, self.ring.document_mac
         )
+
+
+def _doubtful() -> StoreUnavailableError:
+    return StoreUnavailableError(
+        "The key store changed unexpectedly; this part of it is being "
+        "compared with the audit log."
+    )
 
 
 def _facts(entry: IndexEntry) -> tuple[object, ...]:

@@ -77,7 +77,9 @@ def read_entry(row: Row) -> IndexEntry:
             )
         except (msgspec.DecodeError, UnicodeError):
             pass
-    raise KeyTamperedError("The index of the key store was tampered with.")
+    raise KeyTamperedError(
+        "The index of the key store was tampered with.", key_id=str(facts[0])
+    )
 
 
 @lru_cache(_SETS_REMEMBERED)
