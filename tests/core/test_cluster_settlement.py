@@ -193,6 +193,41 @@ def test_an_intent_that_stays_open(
     assert {"a", "b"} == verify(database).keys()
 
 
+def rotate_and_die(url: str, folder: Path) -> None:
+    """Open a node, and die before it stores a change of a key."""
+    hsm = open_node(url, folder, "a")
+    session(hsm).create_key("ed25519", name="other")
+    key_id = session(hsm).create_key("ed25519", name="key").key_id
+    die_at("mutation.after_intent", lambda: session(hsm).rotate(key_id))
+
+
+def test_an_operation_that_was_not_made(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A change is not recorded as committed because a row says that it was.
+    """
+    may_settle, settle = threading.Event(), Settlement.settle
+
+    def settle_later(self: Settlement, name: str, epoch: int) -> None:
+        if may_settle.is_set():
+            settle(self, name, epoch)
+
+    monkeypatch.setattr(Settlement, "settle", settle_later)
+    assert was_killed(partial(rotate_and_die, database, tmp_path))
+    with node(database, tmp_path, "b") as other:
+        intent = events(other, lambda event: event.phase is Phase.INTENT)[-1]
+        row = "INSERT INTO operations (operation_id, key_id) VALUES (%s, %s)"
+        other_key = session(other).describe("other").key_id
+        sql(database, row, intent.operation_id, other_key)
+        may_settle.set()
+        eventually(lambda: bool(settled_by_another(other)))
+
+        assert ["recovered-aborted"] == settled_by_another(other)
+        assert 2 == session(other).rotate("key").generation
+    assert {"a", "b"} == verify(database).keys()
+
+
 POLICY = """
 version: 1
 extends: default

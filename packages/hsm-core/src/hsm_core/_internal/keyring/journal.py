@@ -393,28 +393,29 @@ class KeyJournal(Journal):
             return None
         if key_id:
             inventory.store.refresh(key_id)
-        changed = self._changed(intent)
-        if changed is None:
-            return False
         try:
-            inventory.decode(inventory.store.get(changed))
+            return self._changed(intent) is not None
         except KeyTamperedError as error:
-            inventory.condemn(changed, error)
+            inventory.condemn(KeyId(str(error.facts["key_id"])), error)
             return None
-        return True
 
     def _changed(self, intent: AuditDraft) -> KeyId | None:
-        """Return the key that an operation changed; None if it changed none."""
-        inventory, key_id = self._inventory, KeyId(intent.key_id)
-        mark = inventory.store.find_operation(intent.operation_id)
-        if mark is not None and not mark.aborted:
-            return mark.key_id
-        # The store's list of operations is not believed against the key's document.
-        with suppress(KeyNotFoundError, KeyTamperedError):
-            if inventory.decode(inventory.store.get(key_id)).operation(
-                intent.operation_id
-            ):
-                return key_id
+        """
+        Return the key that an operation changed; None if it changed none.
+
+        The store's list of operations is not believed against the key's document.
+
+        Raises:
+            KeyTamperedError: A document that may say so is not authentic.
+        """
+        inventory, operation_id = self._inventory, intent.operation_id
+        mark = inventory.store.find_operation(operation_id)
+        listed = mark.key_id if mark is not None else None
+        for key_id in filter(None, (listed, KeyId(intent.key_id))):
+            with suppress(KeyNotFoundError):
+                document = inventory.decode(inventory.store.get(key_id))
+                if document.operation(operation_id):
+                    return key_id
         return None
 
     def forbid(self, intent: AuditDraft) -> bool:
