@@ -228,6 +228,36 @@ def test_an_operation_that_was_not_made(
     assert {"a", "b"} == verify(database).keys()
 
 
+@pytest.mark.parametrize("is_altered", [False, True])
+def test_a_change_that_was_altered(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_altered: bool
+) -> None:
+    """
+    An outcome has nothing of a row of the feed that was altered since it was applied.
+    """
+    may_settle, settle = threading.Event(), Settlement.settle
+
+    def settle_later(self: Settlement, name: str, epoch: int) -> None:
+        if may_settle.is_set():
+            settle(self, name, epoch)
+
+    monkeypatch.setattr(Settlement, "settle", settle_later)
+    work = partial(create_and_die, database, tmp_path, "a", "mutation.after_store")
+    assert was_killed(work)
+    with node(database, tmp_path, "b") as other:
+        generation = session(other).update("a", tags=["x"]).generation
+        if is_altered:
+            edit = "UPDATE changes SET digest = repeat('0', 64) WHERE generation = %s"
+            sql(database, edit, generation - 1)
+        may_settle.set()
+        eventually(lambda: settled_by_another(other) == ["recovered-committed"])
+
+        (outcome,) = events(other, lambda event: bool(event.intent_log))
+        assert "0" * 64 != outcome.document_after
+        assert is_altered == (outcome.revision == 0)
+        assert is_altered == (outcome.generation == generation)
+
+
 POLICY = """
 version: 1
 extends: default

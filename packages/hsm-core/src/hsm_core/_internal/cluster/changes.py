@@ -51,8 +51,8 @@ from hsm_core._internal.stores.postgresql.feed import (
     Position,
     StoredAccount,
     StoredChange,
+    before_change,
     before_recovery,
-    find_change,
     foreign_change,
     head_at,
     keep_account,
@@ -405,8 +405,39 @@ class Changes(ChangeFeed, FollowedFeed):
 
     def find(self, key_id: KeyId, generation: int, /) -> tuple[int, str]:
         """Return the change of a key that led to a generation; see `FollowedFeed`."""
+
+        def is_wanted(change: Change) -> bool:
+            made = change.kind, change.subject, change.generation
+            return made == (KEY, key_id, generation)
+
         with self._database.reading() as connection:
-            return find_change(connection, key_id, generation)
+            place = before_change(connection, key_id, generation)
+            found = self._read_from(connection, place, is_wanted)
+        if not found:
+            return 0, ""
+        return found[-1].position.revision, found[-1].change.digest
+
+    def _read_from(
+        self,
+        connection: ServerConnection,
+        place: Position | None,
+        is_wanted: Callable[[Change], bool],
+    ) -> list[StoredChange]:
+        """Return changes behind a place; none if they don't lead to what is applied."""
+        end, found = self.applied, []
+        while place is not None and place.revision < end.revision:
+            changes = read_feed(connection, place.revision).changes
+            for stored in changes:
+                place = next_position(place, stored.change)
+                if place != stored.position:
+                    return []
+                if is_wanted(stored.change):
+                    found.append(stored)
+                if place == end:
+                    return found
+            if not changes:
+                break
+        return []
 
     def known(self) -> Mapping[KeyId, KnownKey]:
         """Return the last state of each key; see `FollowedFeed.known`."""
@@ -584,22 +615,12 @@ class Changes(ChangeFeed, FollowedFeed):
         Raises:
             StoreUnavailableError: The feed can't be read.
         """
-        end, found = self.applied, 0
         with self._database.reading() as connection:
             place = before_recovery(connection, after)
-            while place is not None and place.revision < end.revision:
-                changes = read_feed(connection, place.revision).changes
-                for stored in changes:
-                    place = next_position(place, stored.change)
-                    if place != stored.position:
-                        return 0
-                    found = place.revision if stored.change.kind == RECOVERY else found
-                    if place == end:
-                        # A database that lies could have begun at an earlier one.
-                        return found if found > after else 0
-                if not changes:
-                    break
-        return 0
+            found = self._read_from(connection, place, lambda c: c.kind == RECOVERY)
+        # A database that lies could have begun at an earlier one.
+        revision = found[-1].position.revision if found else 0
+        return revision if revision > after else 0
 
     def _accept_trust(self, connection: ServerConnection) -> bytes:
         """Keep the trust document if a node wrote it, else none; return its digest."""

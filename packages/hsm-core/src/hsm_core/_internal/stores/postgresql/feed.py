@@ -98,9 +98,9 @@ _NEWEST_RECOVERY: Final = (
     "FROM changes WHERE kind = 'recovery' AND revision > $1) "
     "ORDER BY revision DESC LIMIT 1"
 )
-_FIND: Final = (
-    "SELECT revision, digest FROM changes "
-    "WHERE kind = 'key' AND subject = $1 AND generation = $2 "
+_BEFORE_CHANGE: Final = (
+    "SELECT revision, head FROM changes WHERE revision < (SELECT max(revision) "
+    "FROM changes WHERE kind = 'key' AND subject = $1 AND generation = $2) "
     "ORDER BY revision DESC LIMIT 1"
 )
 
@@ -318,6 +318,14 @@ def before_recovery(connection: ServerConnection, after: int) -> Position | None
     return None if found is None else Position(*found)
 
 
+def before_change(
+    connection: ServerConnection, key_id: str, generation: int
+) -> Position | None:
+    """Return the place before the change that led to a key's generation, if any."""
+    found = run(connection, _BEFORE_CHANGE, (key_id, generation)).fetchone()
+    return None if found is None else Position(*found)
+
+
 def lock_feed(connection: ServerConnection) -> FeedState:
     """Lock the row ``cluster`` until the transaction ends, and return it."""
     return _state(run(connection, _LOCK).fetchone())
@@ -458,14 +466,6 @@ def listen(connection: ServerConnection) -> None:
     """Let a connection become readable soon after each change."""
     connection.add_notify_handler(lambda _: None)
     run(connection, f"LISTEN {CHANNEL}")
-
-
-def find_change(
-    connection: ServerConnection, key_id: str, generation: int
-) -> tuple[int, str]:
-    """Return revision and digest that a key's generation had; 0 if there is none."""
-    row = run(connection, _FIND, (key_id, generation)).fetchone()
-    return (row[0], row[1]) if row else (0, "")
 
 
 def _feed(rows: list[Row]) -> FeedReading:
