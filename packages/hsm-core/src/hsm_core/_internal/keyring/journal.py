@@ -352,6 +352,13 @@ def is_of_approvals(intent: AuditDraft) -> bool:
     return isinstance(intent.detail, ApprovalDetail) or intent.kind == REMOVED
 
 
+def state_before(intent: AuditDraft | AuditEvent) -> KnownKey | None:
+    """Return the state of the key that an intent is to change; None for a new one."""
+    if not intent.document_before:
+        return None
+    return KnownKey(KeyId(intent.key_id), intent.generation, intent.document_before)
+
+
 class KeyJournal(Journal):
     """
     Journal of key changes, which roll back, with those that a crash interrupted.
@@ -396,7 +403,11 @@ class KeyJournal(Journal):
         try:
             return self._changed(intent) is not None
         except KeyTamperedError as error:
-            inventory.condemn(KeyId(str(error.facts["key_id"])), error)
+            changed = KeyId(str(error.facts["key_id"]))
+            inventory.condemn(changed, error)
+            if inventory.feed is None and changed == key_id:
+                # The key is counted as it was, so that others of its bucket go on.
+                inventory.census.pin(key_id, state_before(intent))
             return None
 
     def _changed(self, intent: AuditDraft) -> KeyId | None:
@@ -444,9 +455,7 @@ class KeyJournal(Journal):
         stored = inventory.store.get(key_id)
         document, digest = inventory.decode(stored), document_digest(stored.document)
         inventory.discard_blobs(document)
-        before = None
-        if intent.document_before:
-            before = KnownKey(key_id, intent.generation, intent.document_before)
+        before = state_before(intent)
         after = KnownKey(key_id, document.generation, digest)
         revision, generation = 0, intent.generation + 1
         if inventory.feed is not None:

@@ -19,12 +19,13 @@ import msgspec
 from hsm_core._internal.audit.reading import AuditWalk
 from hsm_core._internal.keyring.dependencies import Dependencies
 from hsm_core._internal.keyring.documents import document_digest, read_index
+from hsm_core._internal.keyring.journal import state_before
 from hsm_core._internal.keyring.repository import KeyRepository, Present
 from hsm_core._internal.keyring.set_digest import Sums
 from hsm_core._internal.keyring.stored_keys import tampering
 from hsm_core._internal.time.clock import instant
 from hsm_core.errors import Fact, KeyNotFoundError, KeyTamperedError
-from hsm_core.model import AuditEvent, Integrity, KeyId
+from hsm_core.model import Integrity, KeyId
 from hsm_core.protocols import AuditLog, KeyDigest, KnownKey, bucket_of
 
 _AHEAD: Final = frozenset({"newer", "foreign"})
@@ -130,15 +131,8 @@ def _is_recorded(
         entry = inventory.store.refresh(KeyId(intent.key_id)) if intent.key_id else None
         if entry is not None and entry.operations[-1:] == (intent.operation_id,):
             after = KeyDigest(entry.key_id, entry.generation, entry.digest)
-            census.replace(after, _before(intent))
+            census.replace(after, state_before(intent))
     return census.set_digest == recorded
-
-
-def _before(intent: AuditEvent) -> KnownKey | None:
-    if not intent.document_before:
-        return None
-    key_id = KeyId(intent.key_id)
-    return KnownKey(key_id, intent.generation, intent.document_before)
 
 
 def _judge(ground: Dependencies, recorded: str) -> RollbackCheck:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from functools import partial
 from itertools import islice
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -43,6 +43,8 @@ from hsm_core.errors import (
 from hsm_core.model import Integrity
 from hsm_core.protocols import AuditDraft, Clock, StoredKey, bucket_of
 from hsm_core.settings import KeyStoreKind
+
+Result = TypeVar("Result")
 
 _SLICE_SECONDS: Final = 0.001
 """Duration of one step; other threads wait for the interpreter that long."""
@@ -162,10 +164,11 @@ class Scrubber:
             # Rows of a database that nodes share may be removed while it is open.
             inventory.census.doubt_all_but(inventory.store.digests())
         for bucket in sorted(inventory.census.unverified):
-            self._compare_bucket(bucket)
+            self._judged(bucket, partial(inventory.check_bucket, bucket))
             yield
         for stored in inventory.store.scan():
-            document = self._compare(stored)
+            look = partial(self._compare, stored)
+            document = self._judged(bucket_of(stored.key_id), look)
             if document is not None:
                 materials |= living(document)
             progress.compared += 1
@@ -176,13 +179,15 @@ class Scrubber:
             self._uses.tidy(orphans - materials)
         self._compared_at = instant(self._clock.now())
 
-    def _compare_bucket(self, bucket: int) -> None:
+    def _judged(self, bucket: int, look: Callable[[], Result]) -> Result:
+        """Compare keys, again after their bucket was compared with the audit log."""
         try:
-            self._inventory.check_bucket(bucket)
+            return look()
         except StoreUnavailableError:
             if bucket not in self._inventory.doubtful:
                 raise
             self._judge()
+            return look()
 
     def _compare(self, stored: StoredKey) -> KeyDocument | None:
         """Check one key, and register its fault."""
