@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from hsm_cli.interfaces.pkcs11 import constants as ck
 from hsm_cli.interfaces.pkcs11.wire import Value
-from hsm_core.algorithms import Algorithm, AlgorithmSpec, Family
+from hsm_core.algorithms import Algorithm, AlgorithmSpec, Family, spec
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurve
@@ -60,21 +60,21 @@ _OBJECT_IDENTIFIER: Final = 0x06
 
 def public_part(key: KeyObject, kind: int) -> Value | None:
     """Return an attribute that follows from the public key; None if it does not."""
-    spec = key.spec
+    row = key.spec
     is_public = key.object_class == ck.CKO_PUBLIC_KEY
     if kind == ck.CKA_PUBLIC_KEY_INFO:
         return key.public_key().der
-    if kind == ck.CKA_EC_PARAMS and spec.family in _ON_CURVES:
-        return ec_params(spec)
+    if kind == ck.CKA_EC_PARAMS and row.family in _ON_CURVES:
+        return ec_params(row)
     if kind == ck.CKA_PARAMETER_SET:
-        return PARAMETER_SETS.get(spec.algorithm)
-    if spec.family is Family.RSA:
+        return PARAMETER_SETS.get(row.algorithm)
+    if row.family is Family.RSA:
         return _of_rsa(key, kind, is_public=is_public)
     if not is_public:
         return None
-    if kind == ck.CKA_EC_POINT and spec.family in _ON_CURVES:
+    if kind == ck.CKA_EC_POINT and row.family in _ON_CURVES:
         return der(OCTET_STRING, key.public_key().raw)
-    if kind == ck.CKA_VALUE and spec.algorithm in PARAMETER_SETS:
+    if kind == ck.CKA_VALUE and row.algorithm in PARAMETER_SETS:
         return key.public_key().raw
     return None
 
@@ -92,23 +92,18 @@ def _of_rsa(key: KeyObject, kind: int, *, is_public: bool) -> Value | None:
     return None
 
 
-def ec_params(spec: AlgorithmSpec) -> bytes:
+def ec_params(row: AlgorithmSpec) -> bytes:
     """Return CKA_EC_PARAMS: the object identifier of a curve, DER."""
-    return der(_OBJECT_IDENTIFIER, _oid_bytes(spec.curve_oid or spec.oid))
+    return der(_OBJECT_IDENTIFIER, _oid_bytes(row.curve_oid or row.oid))
 
 
 def curve_of(algorithm: Algorithm) -> EllipticCurve:
     """Return the curve of an algorithm of ECDSA and ECDH."""
-    # It loads all of the cryptography.
-    from cryptography.hazmat.primitives.asymmetric import ec
+    # They load all of the cryptography.
+    from cryptography.hazmat.primitives.asymmetric.ec import get_curve_for_oid
+    from cryptography.x509 import ObjectIdentifier
 
-    curves: dict[Algorithm, EllipticCurve] = {
-        Algorithm.EC_P256: ec.SECP256R1(),
-        Algorithm.EC_P384: ec.SECP384R1(),
-        Algorithm.EC_P521: ec.SECP521R1(),
-        Algorithm.EC_SECP256K1: ec.SECP256K1(),
-    }
-    return curves[algorithm]
+    return get_curve_for_oid(ObjectIdentifier(spec(algorithm).curve_oid))()
 
 
 def der(tag: int, data: bytes) -> bytes:
