@@ -27,7 +27,7 @@ from tests.server.family import (
 )
 from tests.server.process import MASTER, Running, Site
 from tests.server.support import SECRET, b64
-from tests.support import require_service
+from tests.support import REPOSITORY, require_service
 
 _HOSTILE = """
 import sys
@@ -253,6 +253,8 @@ def test_no_process_runs_foreign_code(site: Site, tmp_path: Path) -> None:
     """What PYTHONPATH names may run in the command, and in no process that follows."""
     marker = tmp_path / "marker"
     (tmp_path / "sitecustomize.py").write_text(_HOSTILE.format(marker=str(marker)))
+    # A folder above the package is no harm: it is not what the package comes from.
+    path = tmp_path, REPOSITORY
     command = str(Path(sys.executable).parent / "hsm-server")
     stores = (
         *("--key-dir", str(tmp_path / "keys")),
@@ -261,7 +263,7 @@ def test_no_process_runs_foreign_code(site: Site, tmp_path: Path) -> None:
     )
     with subprocess.Popen(
         [command, *site.command(*stores)[4:]],
-        env=site.environment(PYTHONPATH=str(tmp_path)),
+        env=site.environment(PYTHONPATH=os.pathsep.join(map(str, path))),
         stdout=subprocess.PIPE,
         text=True,
     ) as process:

@@ -153,9 +153,9 @@ def _check_isolated() -> None:
     Raises:
         ConfigurationError: Only PYTHONPATH leads to it, which they don't follow.
     """
-    here = Path(__file__).resolve()
+    folder = Path(__file__).resolve().parents[2]
     for name in os.environ.get("PYTHONPATH", "").split(os.pathsep):
-        if name and here.is_relative_to(Path(name).resolve()):
+        if name and Path(name).resolve() == folder:
             raise ConfigurationError(
                 "hsm_server was imported through PYTHONPATH, which its child "
                 "processes ignore. Install it, or use --isolation inline."
