@@ -71,10 +71,12 @@ def heed_signals() -> None:
 
 
 @contextmanager
-def no_descriptors() -> Iterator[None]:
-    """Let this process open no file within the context."""
+def no_descriptors(left: int = 0) -> Iterator[None]:
+    """Let this process open no more than *left* files within the context."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + left, hard))
     try:
         yield
     finally:

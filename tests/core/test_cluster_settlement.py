@@ -148,21 +148,40 @@ FLIP = (
 SETTLED = "SELECT settled >= epoch FROM nodes JOIN fence USING (node) WHERE node = 'a'"
 
 
+class HeldSettlement:
+    """Settlement of dead nodes, which waits until it may begin; rounds are counted."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.rounds = 0
+        self._may = threading.Event()
+        settle = Settlement.settle
+
+        def settle_later(settlement: Settlement, name: str, epoch: int) -> None:
+            if self._may.is_set():
+                settle(settlement, name, epoch)
+                self.rounds += 1
+
+        monkeypatch.setattr(Settlement, "settle", settle_later)
+
+    def begin(self) -> None:
+        """Let it happen from now on."""
+        self._may.set()
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> HeldSettlement:
+    """Hold settlement back."""
+    return HeldSettlement(monkeypatch)
+
+
 def test_an_intent_that_stays_open(
-    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database: str, tmp_path: Path, held: HeldSettlement
 ) -> None:
     """
     While one intent can't be decided, the others get one outcome each.
 
     Once its key is recovered, it gets its own, and nothing of the node is unfinished.
     """
-    may_settle, settle = threading.Event(), Settlement.settle
-    rounds: list[str] = []
-
-    def settle_later(self: Settlement, name: str, epoch: int) -> None:
-        if may_settle.is_set():
-            settle(self, name, epoch)
-            rounds.append(name)
 
     def settled() -> list[AuditEvent]:
         return events(other, lambda event: bool(event.intent_log))
@@ -170,15 +189,14 @@ def test_an_intent_that_stays_open(
     def is_settled() -> bool:
         return [(True,)] == sql(database, SETTLED)
 
-    monkeypatch.setattr(Settlement, "settle", settle_later)
     assert was_killed(partial(leave_two_intents, database, tmp_path))
     key_id = (tmp_path / "bad.key").read_text()
     sql(database, FLIP, key_id)
     with node(database, tmp_path, "b") as other:
         with pytest.raises(KeyTamperedError):
             session(other).sign(key_id, b"m")
-        may_settle.set()
-        eventually(lambda: len(rounds) >= 4)
+        held.begin()
+        eventually(lambda: held.rounds >= 4)
 
         assert ["recovered-aborted"] == [event.code for event in settled()]
         assert not is_settled()
@@ -202,25 +220,18 @@ def rotate_and_die(url: str, folder: Path) -> None:
 
 
 def test_an_operation_that_was_not_made(
-    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database: str, tmp_path: Path, held: HeldSettlement
 ) -> None:
     """
     A change is not recorded as committed because a row says that it was.
     """
-    may_settle, settle = threading.Event(), Settlement.settle
-
-    def settle_later(self: Settlement, name: str, epoch: int) -> None:
-        if may_settle.is_set():
-            settle(self, name, epoch)
-
-    monkeypatch.setattr(Settlement, "settle", settle_later)
     assert was_killed(partial(rotate_and_die, database, tmp_path))
     with node(database, tmp_path, "b") as other:
         intent = events(other, lambda event: event.phase is Phase.INTENT)[-1]
         row = "INSERT INTO operations (operation_id, key_id) VALUES (%s, %s)"
         other_key = session(other).describe("other").key_id
         sql(database, row, intent.operation_id, other_key)
-        may_settle.set()
+        held.begin()
         eventually(lambda: bool(settled_by_another(other)))
 
         assert ["recovered-aborted"] == settled_by_another(other)
@@ -230,18 +241,11 @@ def test_an_operation_that_was_not_made(
 
 @pytest.mark.parametrize("is_altered", [False, True])
 def test_a_change_that_was_altered(
-    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_altered: bool
+    database: str, tmp_path: Path, held: HeldSettlement, is_altered: bool
 ) -> None:
     """
     An outcome has nothing of a row of the feed that was altered since it was applied.
     """
-    may_settle, settle = threading.Event(), Settlement.settle
-
-    def settle_later(self: Settlement, name: str, epoch: int) -> None:
-        if may_settle.is_set():
-            settle(self, name, epoch)
-
-    monkeypatch.setattr(Settlement, "settle", settle_later)
     work = partial(create_and_die, database, tmp_path, "a", "mutation.after_store")
     assert was_killed(work)
     with node(database, tmp_path, "b") as other:
@@ -249,7 +253,7 @@ def test_a_change_that_was_altered(
         if is_altered:
             edit = "UPDATE changes SET digest = repeat('0', 64) WHERE generation = %s"
             sql(database, edit, generation - 1)
-        may_settle.set()
+        held.begin()
         eventually(lambda: settled_by_another(other) == ["recovered-committed"])
 
         (outcome,) = events(other, lambda event: bool(event.intent_log))

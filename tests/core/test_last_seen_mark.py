@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 from hsm_core._internal.cluster.mark import LastSeen, LastSeenMark, SeenEnd, compare
 from hsm_core.errors import ConfigurationError, StoreLockedError
 from tests.core.key_support import RING
+from tests.support import no_descriptors
 
 OWN, OTHER = "a" * 32, "b" * 32
 HEAD = b"h" * 32
@@ -186,6 +186,14 @@ def test_more_logs_than_have_room(tmp_path: Path) -> None:
     again.close()
 
 
+def revision_of(path: Path) -> int:
+    """Return the revision that a mark has kept."""
+    mark = opened(path)
+    mark.close()
+    assert mark.before is not None
+    return mark.before.revision
+
+
 def test_a_mark_that_can_not_be_written(tmp_path: Path) -> None:
     """
     A failure is shown, costs no answer, and is over with the next sync that works.
@@ -202,36 +210,24 @@ def test_a_mark_that_can_not_be_written(tmp_path: Path) -> None:
     assert "can't be written" in failed
     assert not mark.failure
     mark.close()
-    again = opened(tmp_path / "mark")
-    assert again.before is not None
-    assert 1 == again.before.revision
-    again.close()
+    assert 1 == revision_of(tmp_path / "mark")
 
 
 def test_no_descriptor_for_its_folder(tmp_path: Path) -> None:
     """
     A new mark whose name can't be synced is a finding, until a later sync makes up.
     """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    free = os.dup(0)
-    os.close(free)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 1, hard))
-    try:
+    with no_descriptors(left=1):
         mark = opened(tmp_path / "mark")
         mark.note_change(1, HEAD)
         mark.sync()
         failed = mark.failure
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     mark.sync()
 
     assert "Too many open files" in failed
     assert not mark.failure
     mark.close()
-    again = opened(tmp_path / "mark")
-    assert again.before is not None
-    assert 1 == again.before.revision
-    again.close()
+    assert 1 == revision_of(tmp_path / "mark")
 
 
 @pytest.mark.parametrize("own", [SeenEnd(5, "f" * 64), None], ids=["other", "gone"])

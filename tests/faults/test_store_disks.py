@@ -2,11 +2,10 @@
 """A key store in files on disks that are full, read-only, crowded, or out of reach."""
 
 import os
-import resource
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -22,7 +21,7 @@ from tests.core.filesystem_support import (
 )
 from tests.core.key_support import change_of, document_of, key_id_of, operation_of, page
 from tests.faults.powercut import why_not
-from tests.support import require_mounts
+from tests.support import no_descriptors, require_mounts
 
 
 @pytest.fixture
@@ -121,19 +120,6 @@ def test_read_only_disk(mount: Callable[[str], Path], folder: Path) -> None:
     store = FilesystemKeyStore(disk / "store")
     assert after == seen(store)
     store.close()
-
-
-@contextmanager
-def no_descriptors() -> Iterator[None]:
-    """Let this process open nothing more."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    probe = os.open("/dev/null", os.O_RDONLY)
-    os.close(probe)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (probe, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_no_descriptors(folder: Path) -> None:
