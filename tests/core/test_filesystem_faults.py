@@ -20,6 +20,7 @@ from tests.core.filesystem_support import (
     copy,
     each_call,
     leftovers,
+    open_files,
     patched,
     prepare_small,
     seen,
@@ -128,7 +129,7 @@ def test_fault_while_opening_after_a_crash(
             try:
                 store = FilesystemKeyStore(directory)
             except StoreUnavailableError:
-                pass
+                assert [] == open_files(directory)
             else:
                 store.close()
         found, is_in = reopened(directory)

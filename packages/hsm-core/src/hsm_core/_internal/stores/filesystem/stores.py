@@ -300,6 +300,8 @@ class FilesystemKeyStore(RecordKeyStore):
             with collector_paused():
                 self._open(layout, index, records.folders)
         except BaseException:
+            # Not all keys may be in the index.
+            index.close(is_settled=False)
             records.close()
             raise
         records.before_close = index.close
