@@ -121,6 +121,11 @@ _UNLIMITED: Final = (
 )
 """Rates are another test's concern; here they would only keep requests away."""
 
+_SHORT: Final = ("--max-payload-bytes", "16384", "--max-aad-bytes", "1024")
+"""
+Of a text as long as by default, schemathesis makes patterns that take seconds each.
+"""
+
 _NEEDS_MORE: Final = frozenset(
     {"BeginLedger", "DecryptPKCS1", "ListNodes", "RetireNode"}
 )
@@ -431,7 +436,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         database = ("--key-store", "sqlite", "--sqlite-path", str(site.database))
         copies = ("--backup-dir", str(site.data / "copies"))
         with site.start(
-            *("--log-level", "warning"), *database, *copies, *_UNLIMITED
+            *("--log-level", "warning"), *database, *copies, *_UNLIMITED, *_SHORT
         ) as server:
             with Watch(server.pid) as watch:
                 answers = fuzz(
