@@ -96,6 +96,7 @@ class JournalingClient:
         changing: Which part of what it does with its own keys changes them.
 
     Attributes:
+        versions: How many versions of keys were made for it.
         retried: How many changes were sent again, for want of an answer.
         aborted: How many of its changes had been aborted by recovery.
         refused_now: How often it was told to come back later.
@@ -128,7 +129,7 @@ class JournalingClient:
         self._other: Client | None = None
         self._rotating = rotating
         self._changing = changing
-        self._created = 0
+        self._created = self.versions = 0
         self.retried = self.aborted = self.refused_now = self.lost = self.answered = 0
         self.longest = 0.0
 
@@ -354,6 +355,8 @@ class JournalingClient:
         self.journal.end(outcome)
         self.expected.apply(entry, outcome)
         self.answered += outcome.status != 0
+        is_new = entry.kind in {"CreateKey", "RotateKey"}
+        self.versions += is_new and outcome.is_success
         if outcome.answer.get("code") == "operation_aborted":
             self.aborted += 1
 

@@ -18,6 +18,8 @@ _LEAST_SAMPLES: Final = 12
 _RSS_SHARE: Final = 0.10
 _RSS_BYTES: Final = 20 * 1024 * 1024
 _COUNT: Final = 6
+_VERSION_BYTES: Final = 8 * 1024
+"""What a version of a key takes for good, with its key loaded."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Sample:
 
     Attributes:
         kind: ``supervisor``, ``vault``, ``tls_manager`` or ``front end``.
-        rss: Resident memory, in bytes.
+        rss: Resident memory, in bytes, without what versions of keys take in a vault.
     """
 
     kind: str
@@ -85,22 +87,29 @@ def _told(values: Sequence[float], digits: int = 0) -> str:
     return " ".join(f"{value:.{digits}f}" for value in values)
 
 
-def look(server: int) -> Iterator[Sample]:
-    """Give a sample of each process of a server that is still there."""
+def look(server: int, *, versions: int = 0) -> Iterator[Sample]:
+    """
+    Give a sample of each process of a server that is still there.
+
+    Args:
+        server: Process of the supervisor.
+
+        versions: How many versions its keys have.
+    """
     found = {"supervisor": [server]} | {k: members(server, k) for k in PROGRAMS}
     for kind, pids in found.items():
         for pid in pids:
             with contextlib.suppress(OSError):
-                yield _sample(kind, pid)
+                yield _sample(kind, pid, versions if kind == "vault" else 0)
 
 
-def _sample(kind: str, pid: int) -> Sample:
+def _sample(kind: str, pid: int, versions: int) -> Sample:
     place = Path(f"/proc/{pid}")
     pages = int((place / "statm").read_text().split()[1])
     return Sample(
         kind,
         pid,
-        pages * os.sysconf("SC_PAGE_SIZE"),
+        pages * os.sysconf("SC_PAGE_SIZE") - versions * _VERSION_BYTES,
         len(list((place / "task").iterdir())),
         len(list((place / "fd").iterdir())),
     )

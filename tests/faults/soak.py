@@ -96,7 +96,7 @@ class Soak:
                 due = time.monotonic() + period
                 self._suffer(pack.pop())
                 time.sleep(max(0.0, due - _BEFORE_NEXT_SECONDS - time.monotonic()))
-                self.samples += look(self._scene.server.pid)
+                self.samples += look(self._scene.server.pid, versions=self._versions())
                 time.sleep(max(0.0, due - time.monotonic()))
         finally:
             self._rest()
@@ -165,6 +165,9 @@ class Soak:
         self._enough.set()
         self._crew.finish(self._working)
 
+    def _versions(self) -> int:
+        return sum(client.versions for client in self._crew.clients)
+
     def told(self) -> str:
         """Return in numbers what came of it so far."""
         crew = self._crew
@@ -173,8 +176,10 @@ class Soak:
             for name in ("lost", "refused_now", "longest")
         )
         return (
-            f"{crew.acknowledged} requests acknowledged, {crew.retried} changes sent "
-            f"again ({crew.aborted} had been aborted), {sum(lost)} connections lost, "
+            f"{crew.acknowledged} requests acknowledged, "
+            f"{self._versions()} new versions, "
+            f"{crew.retried} changes sent again ({crew.aborted} had been aborted), "
+            f"{sum(lost)} connections lost, "
             f"{sum(refused)} answers of 503, longest answer {max(longest):.1f} s, "
             f"{crew.records} records, {crew.examined} comparisons, well again after at "
             f"most {max(crew.recoveries, default=0.0):.2f} s"
