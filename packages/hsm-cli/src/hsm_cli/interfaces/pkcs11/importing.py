@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from hsm_core.operations import PublicKey
 
 _TRANSPORT: Final = Algorithm.ML_KEM_768
-_FAMILIES: Final = {ck.CKK_RSA: Family.RSA, ck.CKK_EC: Family.ECDSA}
 _PARTS: Final = frozenset(
     {
         ck.CKA_VALUE,
@@ -159,17 +158,16 @@ def _secret(template: Template, wanted: Creation) -> tuple[Algorithm, bytes]:
 
 def _private(template: Template) -> tuple[Algorithm, bytes]:
     """Return the algorithm of a private key, and the key as PKCS#8."""
-    family = _FAMILIES.get(require_key_type(template))
-    if family is None:
+    key_type = require_key_type(template)
+    if key_type not in {ck.CKK_RSA, ck.CKK_EC}:
         raise CryptokiError(
             ck.CKR_TEMPLATE_INCONSISTENT,
-            "Only RSA keys, and EC keys on P-256, P-384, P-521 or secp256k1, can be "
-            "imported by value.",
+            "Only RSA and EC keys can be imported by value.",
         )
     from cryptography.hazmat.primitives import serialization
 
     try:
-        algorithm, key = _rsa(template) if family is Family.RSA else _ec(template)
+        algorithm, key = _rsa(template) if key_type == ck.CKK_RSA else _ec(template)
     except ValueError:
         # Its text may hold a part of the key.
         raise CryptokiError(

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 _NO_KEY: Final = KeyId("")
-_FAMILIES: Final = {ck.CKK_RSA: Family.RSA, ck.CKK_EC: Family.ECDSA}
 _PARTS: Final = frozenset(
     {
         ck.CKA_MODULUS,
@@ -178,17 +177,16 @@ class PublicKeyExecutor:
 
 def _public_key(template: Template) -> tuple[Algorithm, bytes]:
     """Return the algorithm of a public key, and the key as SubjectPublicKeyInfo."""
-    family = _FAMILIES.get(require_key_type(template))
-    if family is None:
+    key_type = require_key_type(template)
+    if key_type not in {ck.CKK_RSA, ck.CKK_EC}:
         raise CryptokiError(
             ck.CKR_TEMPLATE_INCONSISTENT,
-            "Only RSA keys, and EC keys on P-256, P-384, P-521 or secp256k1, can be "
-            "given by value.",
+            "Only RSA and EC keys can be given by value.",
         )
     from cryptography.hazmat.primitives import serialization
 
     try:
-        algorithm, key = _rsa(template) if family is Family.RSA else _ec(template)
+        algorithm, key = _rsa(template) if key_type == ck.CKK_RSA else _ec(template)
     except ValueError:
         raise CryptokiError(
             ck.CKR_ATTRIBUTE_VALUE_INVALID, "The public key is not valid."
