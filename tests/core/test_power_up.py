@@ -101,6 +101,25 @@ class ForgetfulRoot(MasterKeySource):
         raise WrongMasterKeyError
 
 
+class BusyRoot(MasterKeySource):
+    """A root that can be reached once."""
+
+    def __init__(self) -> None:
+        self._root = RootKey(bytes(32))
+        self._opened = 0
+
+    def seal(self, plaintext: bytes, context: bytes, /) -> bytes:
+        """Seal."""
+        return self._root.seal(plaintext, context)
+
+    def open(self, blob: bytes, context: bytes, /) -> bytes:
+        """Open, the first time."""
+        self._opened += 1
+        if self._opened > 1:
+            raise UnavailableError("The root key can't be reached now.")
+        return self._root.open(blob, context)
+
+
 def flipped(value: bytes) -> bytes:
     """Return *value* with its last bit the other way round."""
     return value[:-1] + bytes([value[-1] ^ 1])
@@ -217,6 +236,16 @@ def test_root_that_does_not_open_what_it_seals(tmp_path: Path) -> None:
     error = refused(tmp_path, master_key=ForgetfulRoot())
 
     assert "root key raised WrongMasterKeyError" in str(error)
+
+
+def test_root_that_becomes_unavailable(tmp_path: Path) -> None:
+    """
+    A root that can't be reached has not refused what was altered.
+    """
+    error = refused(tmp_path, master_key=BusyRoot())
+
+    assert isinstance(error, UnavailableError)
+    assert "can't be reached" in str(error)
 
 
 def test_fault_that_appears_later(
