@@ -327,6 +327,26 @@ def test_reservations_of_dead_nodes(
     assert {"b", "n0", "n1", "n2"} == verify(database).keys()
 
 
+def test_an_approval_whose_operation_was_altered(
+    database: str, tmp_path: Path, policy: Path, held: HeldSettlement
+) -> None:
+    """
+    An approval that was used is not freed because a row says that nothing was done.
+    """
+    work = partial(ask_and_die, database, tmp_path, "a", "mutation.after_store")
+    assert was_killed(work)
+    approval_id = (tmp_path / "mutation.after_store.approval").read_text()
+    with node(database, tmp_path, "b", policy_config=policy) as other:
+        sql(database, "UPDATE operations SET key_id = NULL, aborted = true")
+        held.begin()
+        eventually(lambda: sql(database, SETTLED) == [(True,)])
+
+        asked = person(other, "ben").execute(ops.GetApproval(approval_id=approval_id))
+        assert ApprovalState.CONSUMED is asked.state
+        assert ["recovered-committed"] == settled_by_another(other)
+        assert 2 == session(other).describe("a").versions
+
+
 @pytest.fixture
 def settlements(monkeypatch: pytest.MonkeyPatch) -> list[Settlement]:
     """Give a list of what settles for each node, in the order of their opening."""

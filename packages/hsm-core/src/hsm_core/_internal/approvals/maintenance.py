@@ -137,11 +137,7 @@ class ApprovalMaintenance:
         """
         self.settle_reserved_of(self._audit)
 
-    def settle_reserved_of(
-        self,
-        log: RecordSource,
-        was_committed: Callable[[str], bool | None] = lambda _: None,
-    ) -> bool:
+    def settle_reserved_of(self, log: RecordSource) -> bool:
         """
         Settle the reservations of operations that a log has; its node is dead.
 
@@ -149,10 +145,8 @@ class ApprovalMaintenance:
             Whether none of them is left, to be settled later.
 
         Args:
-            log: The audit log, complete.
-
-            was_committed: Returns whether an operation was, by its ID, after all open
-                intents of the node were settled; None if that can't be told yet.
+            log: The audit log, complete. This node's has the outcomes of its open
+                intents.
 
         Raises:
             HSMError: Store or audit log can't be used.
@@ -162,9 +156,8 @@ class ApprovalMaintenance:
         found = _trace(log, holds)
         for hold in holds:
             done = found.get(hold.operation_id)
-            # Unknown if its key can't be compared yet.
             if done is None:
-                done = was_committed(hold.operation_id)
+                done = self._was_done(hold)  # Unknown if its key can't be compared yet.
             self._consents.settle(hold, done=done)
         return not holds or next(self._holds(log_id), None) is None
 

@@ -224,7 +224,6 @@ class ClusterNode:
             self.membership.note_settled,
             journals,
             dual.care.settle_reserved_of,
-            inventory.store.find_operation,
         )
         self.membership.on_dead = settlement.settle
 

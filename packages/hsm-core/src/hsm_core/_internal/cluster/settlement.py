@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from hsm_core._internal.audit.reading import RecordSource
 from hsm_core._internal.keyring.journal import Journal, intent_of
-from hsm_core.protocols import AuditDraft, OperationMark
+from hsm_core.protocols import AuditDraft
 
 if TYPE_CHECKING:
     from hsm_core._internal.stores.postgresql.audit_logs import ClusterLogs
@@ -49,11 +49,8 @@ class Settlement:
         journals: Returns journals of keys and of approvals over given intents, which
             record in this node's log.
 
-        settle_reserved: Settles the reservations of approvals that a log has; given
-            the log, and a function that says whether an operation was committed.
-            Returns whether none is left.
-
-        find_operation: Returns where an operation id stands; `KeyStore.find_operation`.
+        settle_reserved: Settles the reservations of approvals that a log has, once this
+            node's log has the outcomes. Returns whether none is left.
     """
 
     def __init__(
@@ -63,8 +60,7 @@ class Settlement:
         is_fenced: Callable[[str, int], bool],
         note_settled: Callable[[str, int], None],
         journals: Callable[[Sequence[AuditDraft]], Sequence[Journal]],
-        settle_reserved: Callable[[RecordSource, Callable[[str], bool]], bool],
-        find_operation: Callable[[str], OperationMark | None],
+        settle_reserved: Callable[[RecordSource], bool],
     ) -> None:
         self._logs = logs
         self._holds_job = holds_job
@@ -72,7 +68,6 @@ class Settlement:
         self._note_settled = note_settled
         self._journals = journals
         self._settle_reserved = settle_reserved
-        self._find_operation = find_operation
         self._left: dict[str, _Left] = {}
 
     def settle(self, node: str, epoch: int) -> None:
@@ -112,8 +107,4 @@ class Settlement:
             journal.settle()
         if any(journal.open for journal in left.journals):
             return False
-        return self._settle_reserved(left.log, self._was_committed)
-
-    def _was_committed(self, operation_id: str) -> bool:
-        mark = self._find_operation(operation_id)
-        return mark is not None and not mark.aborted
+        return self._settle_reserved(left.log)
