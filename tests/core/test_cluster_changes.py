@@ -170,6 +170,15 @@ class TestEveryNode:
             b.session.sign(key.key_id, b"text")
 
 
+FALSE_OPERATIONS = (
+    "DELETE FROM operations",
+    "UPDATE operations SET key_id = NULL, aborted = true",
+    "UPDATE operations SET key_id = (SELECT min(key_id) FROM keys)",
+    "UPDATE operations SET key_id = (SELECT max(key_id) FROM keys)",
+)
+"""Alter the list of operations behind the back of its nodes."""
+
+
 class TestOnce:
     """An operation is done once, on whichever nodes it arrives."""
 
@@ -185,15 +194,18 @@ class TestOnce:
         with pytest.raises(IdempotencyConflictError):
             b.create_key(Algorithm.AES_256_GCM, idempotency_key="one")
 
-    def test_list_of_operations_lost(self, nodes: list[Node], database: str) -> None:
+    @pytest.mark.parametrize("edit", FALSE_OPERATIONS)
+    def test_list_of_operations_altered(
+        self, nodes: list[Node], database: str, edit: str
+    ) -> None:
         """
-        A repetition is answered by the key itself if the database lost the operation.
+        A repetition is answered by the key itself, whatever the list says of it.
         """
         a, b = (node.session for node in nodes)
         first = a.create_key(ED25519, idempotency_key="made")
         named = a.create_key(ED25519, name="named", idempotency_key="named")
         turned = a.rotate("named", idempotency_key="turned")
-        sql(database, "DELETE FROM operations")
+        sql(database, edit)
 
         assert first == b.create_key(ED25519, idempotency_key="made")
         assert (

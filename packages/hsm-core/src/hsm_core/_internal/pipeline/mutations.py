@@ -474,25 +474,35 @@ class Mutations:
         handler: MutationHandler[Any, Any],
         request_digest: str,
     ) -> Any | None:
-        """Answer a request that was done before from the document it changed."""
-        inventory = self._services.inventory
+        """
+        Answer a request that was done before from the document it changed.
+
+        The store's list of operations is not believed: the key would say so.
+        """
+        inventory, operation = self._services.inventory, attempt.operation
         mark = inventory.store.find_operation(attempt.operation_id)
-        if mark is not None and mark.key_id is None:
+        is_aborted = mark is not None and mark.aborted
+        reference: str | None = None
+        if not hasattr(operation, "key_id"):
+            reference = made_key_id(attempt.operation_id)
+        elif mark is not None:
+            reference = mark.key_id or operation.key_id
+        entry = inventory.entry(reference) if reference else None
+        if entry is not None:
+            attempt.key_id = entry.key_id
+            attempt.document = inventory.document(entry.key_id, entry)
+            answer = self._answer_again(attempt, handler, request_digest)
+            if answer is not None:
+                return answer
+        elif reference and mark is not None and not is_aborted:
+            raise inventory.absence(reference)
+        if is_aborted:
             raise OperationAbortedError(
                 "The HSM stopped before it stored this operation; nothing was done. "
                 "Send it again with a new idempotency key.",
                 operation_id=attempt.operation_id,
             )
-        key_id = mark.key_id if mark else None
-        if mark is None and not hasattr(attempt.operation, "key_id"):
-            # A list that lacks the operation is not believed: the key would be there.
-            key_id = made_key_id(attempt.operation_id)
-            if inventory.entry(key_id) is None:
-                return None
-        if key_id is None:
-            return None
-        attempt.key_id, attempt.document = key_id, inventory.document(key_id)
-        return self._answer_again(attempt, handler, request_digest)
+        return None
 
     def _answer_again(
         self,
