@@ -14,6 +14,7 @@ import pytest
 from hsm_core import operations as ops
 from hsm_core._internal.assembly import cluster
 from hsm_core._internal.cluster.settlement import Settlement
+from hsm_core._internal.keyring import documents
 from hsm_core._internal.lib.failpoints import install
 from hsm_core._internal.stores.remote.memory_vault import MemoryVault
 from hsm_core.errors import (
@@ -211,12 +212,12 @@ def test_an_intent_that_stays_open(
     assert {"a", "b"} == verify(database).keys()
 
 
-def rotate_and_die(url: str, folder: Path) -> None:
-    """Open a node, and die before it stores a change of a key."""
+def rotate_and_die(url: str, folder: Path, point: str) -> None:
+    """Open a node, and die while it rotates a key."""
     hsm = open_node(url, folder, "a")
     session(hsm).create_key("ed25519", name="other")
     key_id = session(hsm).create_key("ed25519", name="key").key_id
-    die_at("mutation.after_intent", lambda: session(hsm).rotate(key_id))
+    die_at(point, lambda: session(hsm).rotate(key_id))
 
 
 def test_an_operation_that_was_not_made(
@@ -225,7 +226,8 @@ def test_an_operation_that_was_not_made(
     """
     A change is not recorded as committed because a row says that it was.
     """
-    assert was_killed(partial(rotate_and_die, database, tmp_path))
+    work = partial(rotate_and_die, database, tmp_path, "mutation.after_intent")
+    assert was_killed(work)
     with node(database, tmp_path, "b") as other:
         intent = events(other, lambda event: event.phase is Phase.INTENT)[-1]
         row = "INSERT INTO operations (operation_id, key_id) VALUES (%s, %s)"
@@ -260,6 +262,39 @@ def test_a_change_that_was_altered(
         assert "0" * 64 != outcome.document_after
         assert is_altered == (outcome.revision == 0)
         assert is_altered == (outcome.generation == generation)
+
+
+@pytest.mark.parametrize("is_altered", [False, True])
+def test_a_change_that_its_key_has_forgotten(
+    database: str,
+    tmp_path: Path,
+    held: HeldSettlement,
+    monkeypatch: pytest.MonkeyPatch,
+    is_altered: bool,
+) -> None:
+    """
+    A change that was committed is not recorded as aborted however late it is settled.
+
+    Where the feed does not say any more what it was, its intent stays open.
+    """
+    monkeypatch.setattr(documents, "_KEPT_MICROSECONDS", 0)
+    work = partial(rotate_and_die, database, tmp_path, "mutation.after_store")
+    assert was_killed(work)
+    with node(database, tmp_path, "b") as other:
+        for number in range(33):
+            session(other).update("key", tags=[f"t{number}"])
+        if is_altered:
+            sql(database, "UPDATE changes SET before = '' WHERE generation = 2")
+        held.begin()
+        eventually(lambda: held.rounds >= 1)
+
+        expected = [] if is_altered else ["recovered-committed"]
+        assert expected == settled_by_another(other)
+        assert [(not is_altered,)] == sql(database, SETTLED)
+        with node(database, tmp_path, "a") as again:
+            ends = events(again, lambda e: e.phase is Phase.OUTCOME)
+            codes = [event.code for event in ends if event.kind == "RotateKey"]
+            assert 2 * expected == codes
 
 
 POLICY = """

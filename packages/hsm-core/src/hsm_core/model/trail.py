@@ -235,7 +235,8 @@ class AuditEvent(Record, frozen=True, kw_only=True):
         version: Key version used or made, or 0.
         generation: Generation of the key after the operation, or 0.
         document_before: SHA-256 of the key document before, hex.
-        document_after: SHA-256 of the key document after, hex.
+        document_after: SHA-256 of the key document after, hex; in an intent, of the
+            one that is to be stored.
         set_digest: Keyed digest over all keys after a change, hex; where there are
             approvals, followed by the one over all approvals.
         caller: From the facts line, as all up to *policy*.

@@ -43,9 +43,7 @@ REMOVED: Final = "system.approvals-removed"
 """Record kind of a removal of completed approvals."""
 
 
-_OF_COMMIT: Final = frozenset(
-    {"bound", "code", "document_after", "revision", "set_digest", "subjects"}
-)
+_OF_COMMIT: Final = frozenset({"bound", "code", "revision", "set_digest", "subjects"})
 
 
 class _Pending(msgspec.Struct, frozen=True):
@@ -151,7 +149,12 @@ class Journal(ABC):
         except AuditUnavailableError as error:
             if not rolls_forward:
                 outcome = replace(
-                    intent, phase=Phase.OUTCOME, code=error.code, version=0, demands=()
+                    intent,
+                    phase=Phase.OUTCOME,
+                    code=error.code,
+                    version=0,
+                    document_after="",
+                    demands=(),
                 )
                 self._pending[intent.operation_id] = _Pending(outcome)
             raise
@@ -325,7 +328,9 @@ class Journal(ABC):
 def outcome_of(intent: AuditDraft, *, committed: bool) -> AuditDraft:
     """Return the outcome of a settled change, without facts of its commit."""
     code = "recovered-committed" if committed else "recovered-aborted"
-    return replace(intent, phase=Phase.OUTCOME, code=code, generation=0)
+    return replace(
+        intent, phase=Phase.OUTCOME, code=code, generation=0, document_after=""
+    )
 
 
 def intent_of(event: AuditEvent, log_id: str = "") -> AuditDraft:
@@ -394,14 +399,14 @@ class KeyJournal(Journal):
         return self._inventory.set_digest
 
     def decided(self, intent: AuditDraft) -> bool | None:
-        """Return whether the store has the operation; None if it can't be trusted."""
+        """Return whether its key has the operation; None if it can't be trusted."""
         inventory, key_id = self._inventory, KeyId(intent.key_id)
         if inventory.lock.reason or inventory.integrity(key_id) is not Integrity.OK:
             return None
         if key_id:
             inventory.store.refresh(key_id)
         try:
-            return self._changed(intent) is not None
+            return self._changed(intent) is not None or self._is_in_feed(intent)
         except KeyTamperedError as error:
             changed = KeyId(str(error.facts["key_id"]))
             inventory.condemn(changed, error)
@@ -429,6 +434,21 @@ class KeyJournal(Journal):
                     return key_id
         return None
 
+    def _is_in_feed(self, intent: AuditDraft) -> bool | None:
+        """
+        Return whether the feed has a change that its key may have forgotten.
+
+        None if the key has changed since, and the feed does not say how.
+        """
+        inventory, key_id = self._inventory, KeyId(intent.key_id)
+        with suppress(KeyNotFoundError):
+            document = inventory.decode(inventory.store.get(key_id))
+            if inventory.feed is not None and document.generation > intent.generation:
+                inventory.feed.catch_up()
+                revision, made = inventory.feed.find(key_id, intent.generation + 1)
+                return made == intent.document_after if revision else None
+        return False
+
     def forbid(self, intent: AuditDraft) -> bool:
         """Mark the operation as aborted in the store."""
         try:
@@ -442,8 +462,8 @@ class KeyJournal(Journal):
     def finish(self, intent: AuditDraft, *, committed: bool) -> AuditDraft:
         """Count a committed change, and complete its side effects."""
         outcome = outcome_of(intent, committed=committed)
-        changed = self._changed(intent) if committed else None
-        if changed is not None:
+        if committed:
+            changed = self._changed(intent) or KeyId(intent.key_id)
             outcome = self._count(intent, outcome, changed)
         failpoint("recovery.before_record")
         return outcome

@@ -236,9 +236,9 @@ class KeyRepository(AuthenticatedReader):
         operation_id: str,
         blobs: Mapping[int, bytes],
         check: Callable[[], None] = lambda: None,
-    ) -> str:
+    ) -> None:
         """
-        Commit one change of one key, and return the digest of the new document.
+        Commit one change of one key.
 
         Callers hold the lock of the key, and `committing`.
 
@@ -296,7 +296,6 @@ class KeyRepository(AuthenticatedReader):
         if destroyed_by(before, after):
             with suppress(StoreUnavailableError):  # The change is made, whatever else.
                 self.discard_blobs(after)
-        return digest
 
     def _check_name(self, before: KeyDocument | None, after: KeyDocument) -> None:
         name = name_of(after)

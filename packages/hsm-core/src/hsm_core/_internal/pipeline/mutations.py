@@ -32,6 +32,7 @@ from hsm_core._internal.keyring.documents import (
     KeyDocument,
     OperationRecord,
     check_document_size,
+    document_digest,
     made_key_id,
     remember,
 )
@@ -324,7 +325,10 @@ class Mutations:
                 attempt.document.key_id
             )
         attempt.key_id = after.key_id
-        intent = attempt.draft(Phase.INTENT, version=plan.version)
+        digest = document_digest(stored)
+        intent = attempt.draft(
+            Phase.INTENT, version=plan.version, document_after=digest
+        )
         stage = partial(
             self._services.inventory.store.stage, after.key_id, stored, plan.blobs
         )
@@ -332,7 +336,7 @@ class Mutations:
         failpoint("mutation.after_intent")
         try:
             with self._commit:
-                digest = self._store(attempt, after, stored, plan, opened, intent)
+                self._store(attempt, after, stored, plan, opened, intent)
                 try:
                     failpoint("mutation.after_store")
                     revision, set_digest = self._made()
@@ -413,11 +417,11 @@ class Mutations:
         plan: Plan,
         opened: list[str],
         intent: AuditDraft,
-    ) -> str:
+    ) -> None:
         """Commit; an error means that nothing was changed, unless it says otherwise."""
         try:
             self._journal.heal()
-            return self._services.inventory.commit(
+            self._services.inventory.commit(
                 attempt.document,
                 after,
                 stored,
