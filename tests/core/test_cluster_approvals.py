@@ -343,7 +343,7 @@ def test_states_that_could_not_be_loaded(
     with monkeypatch.context() as patch:
         patch.setattr(ApprovalSetDigest, "sum_of", fail)
         approve(person(two.hsm, "ben"), asked)
-        two.changes.recover()
+        two.changes.recover(lambda known: known)
         with pytest.raises(errors.StoreUnavailableError):
             person(one.hsm, "ada").execute(show)
 

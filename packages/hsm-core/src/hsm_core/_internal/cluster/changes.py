@@ -17,7 +17,7 @@ import hmac
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -579,31 +579,42 @@ class Changes(ChangeFeed, FollowedFeed):
             self._database.run(work)
             self.committed()
 
-    def recover(self) -> None:
+    def recover(
+        self, count: Callable[[Mapping[KeyId, KnownKey]], Mapping[KeyId, KnownKey]]
+    ) -> None:
         """Accept the database as it is; see `FollowedFeed.recover`."""
         census, store = self._inventory.census, self._inventory.store
 
         def work(connection: ServerConnection) -> None:
             self.begin(connection)
-            before = lock_feed(connection)
-            census.adopt(census.sums(store.digests()), verified=False)
+            state = lock_feed(connection)
+            counted = count(self._known_at(state.position))
+            census.adopt(census.sums(counted.values()), verified=False)
             store.write_account(census.account())
-            newest = max(before.position.revision, self.newest_seen())
-            change = Change(RECOVERY, generation=newest + _LEAP)
-            position = next_position(before.position, change)
-            digest = bytes.fromhex(census.set_digest)
+            newest = max(state.position.revision, self.newest_seen())
+            changes = [Change(RECOVERY, generation=newest + _LEAP)]
+            listed = [key.key_id for key in store.digests()]
+            changes += [Change(KEY, k) for k in listed if k not in counted]
             after = replace(
-                before,
-                position=position,
-                set_digest=digest,
+                state,
+                set_digest=bytes.fromhex(census.set_digest),
                 trust_digest=self._accept_trust(connection),
             )
-            write_change(connection, before, self._sealed(after), change)
+            for change in changes:
+                position = next_position(state.position, change)
+                before, state = state, self._sealed(replace(after, position=position))
+                write_change(connection, before, state, change)
 
         self._database.run(work)
         problem = self.start()
         if problem:
             raise IntegrityError(problem)
+
+    def _known_at(self, end: Position) -> Mapping[KeyId, KnownKey]:
+        """Return the last state of each key by the feed; none if it leads elsewhere."""
+        with suppress(IntegrityError):
+            return FeedWalk(self._database).up_to(end)
+        return {}
 
     def find_recovery(self, after: int) -> int:
         """

@@ -31,7 +31,7 @@ from hsm_core._internal.keyring.documents import (
 )
 from hsm_core._internal.keyring.journal import KeyJournal
 from hsm_core._internal.keyring.repository import destroyed_by
-from hsm_core._internal.keyring.rollback_check import RollbackCheck
+from hsm_core._internal.keyring.rollback_check import RollbackCheck, condemn
 from hsm_core._internal.keyring.stored_keys import FollowedFeed
 from hsm_core._internal.keyring.use_counters import UseAccounts
 from hsm_core._internal.keyring.versions import destroy_material, living
@@ -42,6 +42,8 @@ from hsm_core.protocols import AuditDraft, KeyChange, KnownKey, StoredKey
 
 _AT_ONCE: Final = 500
 """Number of records appended together."""
+
+_DIFFERS: Final = "It differs from what the changes and audit logs say of it."
 
 
 class PurgeEvidence(Protocol):
@@ -127,16 +129,55 @@ class StoreRecovery:
             HSMError: Store or audit log can't be read or written; what was recorded
                 until then is accepted at the next try.
         """
-        walk = self._walk() if self._wanted() else None
+        lock, feed = self._inventory.lock, self._inventory.feed
+        walk = self._walk() if lock.reason or self._wanted() else None
         with self._inventory.committing:
-            is_locked = bool(self._inventory.lock.reason)
-            if is_locked and self._inventory.feed is not None:
-                self._inventory.feed.recover()
+            is_locked = bool(lock.reason)
+            if is_locked and feed is not None:
+                walk = walk or self._walk()
+                self._count_anew(feed, walk)
             done = self._accept(self._wanted(), reason, walk, with_all_uses=is_locked)
             self._ledger.anchor()
-            self._inventory.lock.open()
+            lock.open()
             self._journal.heal()
         return done
+
+    def _count_anew(self, feed: FollowedFeed, walk: AuditWalk) -> None:
+        """Count the keys of a cluster, and disable those that are to be decided on."""
+        purged = self._ledger.purged(walk.purged)
+        left: list[KeyId] = []
+
+        def count(known: Mapping[KeyId, KnownKey]) -> Mapping[KeyId, KnownKey]:
+            counted = {}
+            left.clear()
+            for stored in self._inventory.store.scan():
+                found = self._sound(stored, walk.destroyed, purged)
+                if found is None or (known and known.get(stored.key_id) != found):
+                    left.append(stored.key_id)
+                else:
+                    counted[stored.key_id] = found
+            return counted
+
+        feed.recover(count)
+        for key_id in left:
+            condemn(self._inventory, key_id, "foreign", None, _DIFFERS)
+
+    def _sound(
+        self,
+        stored: StoredKey,
+        destroyed: Collection[KeyId],
+        purged: Mapping[KeyId, set[str]],
+    ) -> KnownKey | None:
+        """Return an authentic key as it is stored, if nothing in it was destroyed."""
+        try:
+            document = self._inventory.decode(stored)
+        except KeyTamperedError:
+            return None
+        is_back = stored.key_id in destroyed and not document.is_destroyed
+        if is_back or living(document) & purged.get(stored.key_id, set()):
+            return None
+        digest = document_digest(stored.document)
+        return KnownKey(stored.key_id, document.generation, digest)
 
     def recover_key(self, reference: str, reason: str) -> ops.Recovered:
         """

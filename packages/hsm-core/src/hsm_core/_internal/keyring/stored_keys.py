@@ -307,9 +307,16 @@ class FollowedFeed(Protocol):
         """
         ...
 
-    def recover(self) -> None:
+    def recover(
+        self, count: Callable[[Mapping[KeyId, KnownKey]], Mapping[KeyId, KnownKey]], /
+    ) -> None:
         """
-        Accept set digest and position of the store as they are.
+        Accept position of the store as it is, and the keys that are to be counted.
+
+        Args:
+            count: Returns these keys, as they are stored, given the last state of each
+                key by the feed, or none if the feed does not tell. It may be called
+                again.
 
         Raises:
             HSMError: They can't be read or written.

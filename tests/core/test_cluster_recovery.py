@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: MIT
+"""What a recovery accepts of a cluster's database that somebody has altered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hsm_core import operations as ops
+from hsm_core.errors import HSMLockedError, KeyTamperedError, StoreUnavailableError
+from hsm_core.factory import OpenHSM
+from hsm_core.testing import caller
+from tests.core.cluster_nodes import events, node, session, sql
+from tests.core.ripe_material import MovedClock
+from tests.core.test_cluster_retention import GONE, opened, ripe, states, sweep
+
+KEPT = ("keys", "blobs", "changes", "cluster", "account", "meta")
+INDEX = "generation = o.generation, digest = o.digest"
+ROW = f"{INDEX}, document = o.document, state = o.state, operations = o.operations"
+PUT_BACK = "UPDATE keys SET %s FROM old_keys AS o WHERE keys.key_id = o.key_id"
+BLOBS = "DELETE FROM blobs; INSERT INTO blobs SELECT * FROM old_blobs"
+FEED = (
+    "DELETE FROM changes WHERE revision > (SELECT revision FROM old_cluster); "
+    "DELETE FROM cluster; INSERT INTO cluster SELECT * FROM old_cluster; "
+    "DELETE FROM account; INSERT INTO account SELECT * FROM old_account; "
+    "DELETE FROM meta; INSERT INTO meta SELECT * FROM old_meta"
+)
+DAMAGE = "UPDATE account SET value = set_byte(value, 3, get_byte(value, 3) # 1)"
+WAYS = {
+    "a key": (f"{PUT_BACK % ROW}; {BLOBS}; {DAMAGE}", ""),
+    "everything": (f"{PUT_BACK % ROW}; {BLOBS}; {FEED}", ""),
+    "a key, after its index": (
+        f"{PUT_BACK % INDEX}; {DAMAGE}",
+        f"{PUT_BACK % ROW}; {BLOBS}",
+    ),
+}
+"""What is put back before a recovery, and after it."""
+
+
+def keep(url: str) -> None:
+    """Keep a copy of keys and changes, to be put back later."""
+    for name in KEPT:
+        sql(url, f"CREATE TABLE old_{name} AS SELECT * FROM {name}")  # noqa: S608
+
+
+def recover(hsm: OpenHSM, key: str) -> None:
+    """Recover a store that is locked."""
+    with pytest.raises(HSMLockedError):
+        session(hsm).sign(key, b"m")
+    hsm.act_as(caller()).execute(ops.RecoverStore(reason="restored"))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_destroyed_key(database: str, tmp_path: Path, way: str) -> None:
+    """
+    A key that was destroyed stays so, whatever is put back when.
+    """
+    before, after = WAYS[way]
+    with node(database, tmp_path) as hsm:
+        key = session(hsm).create_key("ed25519").key_id
+        session(hsm).create_key("ed25519", name="other")
+        keep(database)
+        session(hsm).destroy(key, waiting_days=0)
+    sql(database, before)
+    with node(database, tmp_path) as hsm:
+        recover(hsm, key)
+        if after:
+            sql(database, after)
+
+        with pytest.raises((KeyTamperedError, StoreUnavailableError)):
+            session(hsm).sign(key, b"m")
+        assert session(hsm).sign("other", b"m").signature
+        found = hsm.act_as(caller()).execute(ops.VerifyStore()).findings
+        assert [key] == [each.key_id for each in found]
+    with node(database, tmp_path) as hsm:
+        with pytest.raises((KeyTamperedError, StoreUnavailableError)):
+            session(hsm).sign(key, b"m")
+        assert session(hsm).sign("other", b"m").signature
+
+
+def test_a_revocation_that_is_taken_back(database: str, tmp_path: Path) -> None:
+    """
+    An older state of a key that a recovery accepts is in the audit log.
+    """
+    with node(database, tmp_path) as hsm:
+        key = session(hsm).create_key("ed25519").key_id
+        keep(database)
+        session(hsm).revoke(key)
+    sql(database, WAYS["a key"][0])
+    with node(database, tmp_path) as hsm:
+        recover(hsm, key)
+
+        assert session(hsm).sign(key, b"m").signature
+        (accepted,) = events(hsm, lambda e: e.kind == "system.key-accepted")
+        assert key == accepted.key_id
+
+
+def test_a_purged_version(database: str, tmp_path: Path) -> None:
+    """
+    A version that was purged is destroyed again where an older database is accepted.
+    """
+    ripe(database, tmp_path, "box")
+    keep(database)
+    clock = MovedClock()
+    with opened(database, tmp_path, "a", clock) as hsm:
+        sweep(hsm, clock)
+        assert GONE == states(hsm, "box")
+    sql(database, WAYS["everything"][0])
+    with opened(database, tmp_path, "a", clock) as hsm:
+        recover(hsm, "box")
+
+        assert GONE == states(hsm, "box")
