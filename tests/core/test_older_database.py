@@ -493,6 +493,27 @@ def test_a_counter_that_is_older(database: str, tmp_path: Path) -> None:
         assert session(hsm).encrypt("first", b"m")
 
 
+def test_a_counter_that_another_node_went_on_with(
+    database: str, tmp_path: Path
+) -> None:
+    """
+    A node notices an older counter by its own uses, though another has written since.
+    """
+    with node(database, tmp_path) as hsm:
+        key_id = session(hsm).create_key("aes", name="first").key_id
+        ((older,),) = sql(database, "SELECT value FROM uses")
+        session(hsm).encrypt("first", b"m")
+        sql(database, "UPDATE uses SET value = %s", older)
+        with node(database, tmp_path, "b") as other:
+            session(other).encrypt("first", b"m")
+        hsm.act_as(caller()).execute(UpdateKey(key_id=key_id, owner="other"))
+
+        with pytest.raises(KeyTamperedError, match=r"counter .* rotate"):
+            session(hsm).encrypt("first", b"m")
+        session(hsm).rotate("first")
+        assert session(hsm).encrypt("first", b"m")
+
+
 def epoch_of(hsm: OpenHSM) -> int:
     """Return the epoch of a node."""
     node: Any = hsm._cluster  # noqa: SLF001 (nobody shows it)

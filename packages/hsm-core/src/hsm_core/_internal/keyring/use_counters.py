@@ -212,18 +212,21 @@ class UseAccount:
             self._is_own = self._is_own and stored == self.stored
             self._settle(value, stored)
 
-    def is_older(self, stored: bytes) -> bool:
+    def is_older(self, value: UseValue, stored: bytes) -> bool:
         """
         Return whether a stored form is older than one that was read or written here.
 
-        The newest may be lost with a fail-over, if it was written here: its block is
-        then added again.
+        One that lacks this node's block follows an older one. The newest may be lost
+        with a fail-over, if it was written here: its block is then added again.
         """
         with self._lock:
             known, found = serial_of(self.stored), serial_of(stored)
             if self._is_own and self._may_be_lost:
                 return found < known - 1
-            return found < known or (0 < found == known and stored != self.stored)
+            block = self._stored.uses - self._first
+            lacks_it = value.uses < block and not self._may_be_lost
+            is_other = 0 < found == known and stored != self.stored
+            return found < known or is_other or lacks_it
 
     def doubt(self) -> None:
         """Allow no more uses before the block is added again to what is stored."""
@@ -718,7 +721,7 @@ class UseAccounts:
             return UseValue(), None, Integrity.OK
         value = decode_value(material_id, stored, self._mac_of)
         account = self._accounts.get(material_id)
-        if value is None or (account is not None and account.is_older(stored)):
+        if value is None or (account is not None and account.is_older(value, stored)):
             return None, stored, Integrity.TAMPERED
         return value, stored, Integrity.OK
 
