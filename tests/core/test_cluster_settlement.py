@@ -217,6 +217,7 @@ def rotate_and_die(url: str, folder: Path, point: str) -> None:
     hsm = open_node(url, folder, "a")
     session(hsm).create_key("ed25519", name="other")
     key_id = session(hsm).create_key("ed25519", name="key").key_id
+    sql(url, "CREATE TABLE old AS SELECT * FROM keys")
     die_at(point, lambda: session(hsm).rotate(key_id))
 
 
@@ -295,6 +296,32 @@ def test_a_change_that_its_key_has_forgotten(
             ends = events(again, lambda e: e.phase is Phase.OUTCOME)
             codes = [event.code for event in ends if event.kind == "RotateKey"]
             assert 2 * expected == codes
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        "INSERT INTO keys OVERRIDING SYSTEM VALUE SELECT * FROM old WHERE name = 'key'",
+        "DELETE FROM operations",
+    ],
+    ids=["older", "gone"],
+)
+def test_a_change_whose_key_was_put_back(
+    database: str, tmp_path: Path, held: HeldSettlement, attack: str
+) -> None:
+    """
+    A change that the feed has is not recorded as aborted for what the key says now.
+    """
+    work = partial(rotate_and_die, database, tmp_path, "mutation.after_store")
+    assert was_killed(work)
+    with node(database, tmp_path, "b") as other:
+        sql(database, f"DELETE FROM keys WHERE name = 'key'; {attack}")  # noqa: S608
+        held.begin()
+        eventually(lambda: held.rounds >= 1)
+
+        assert [] == settled_by_another(other)
+        with pytest.raises((KeyNotFoundError, KeyTamperedError)):
+            session(other).sign("key", b"m")
 
 
 POLICY = """

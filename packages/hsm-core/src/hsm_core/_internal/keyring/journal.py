@@ -436,18 +436,26 @@ class KeyJournal(Journal):
 
     def _is_in_feed(self, intent: AuditDraft) -> bool | None:
         """
-        Return whether the feed has a change that its key may have forgotten.
+        Return whether the feed has a change that its key does not tell of.
 
-        None if the key has changed since, and the feed does not say how.
+        The key may have forgotten it. None if the key is gone, or has changed since and
+        the feed does not say how.
+
+        Raises:
+            KeyTamperedError: The key is not as the feed left it.
         """
         inventory, key_id = self._inventory, KeyId(intent.key_id)
-        with suppress(KeyNotFoundError):
-            document = inventory.decode(inventory.store.get(key_id))
-            if inventory.feed is not None and document.generation > intent.generation:
-                inventory.feed.catch_up()
-                revision, made = inventory.feed.find(key_id, intent.generation + 1)
-                return made == intent.document_after if revision else None
-        return False
+        if inventory.feed is None:
+            return False
+        inventory.feed.catch_up()
+        revision, made = inventory.feed.find(key_id, intent.generation + 1)
+        try:
+            document = inventory.reread(key_id).document
+        except KeyNotFoundError:
+            return None if revision else False
+        if revision:
+            return bool(made) and made == intent.document_after
+        return None if document.generation > intent.generation else False
 
     def forbid(self, intent: AuditDraft) -> bool:
         """Mark the operation as aborted in the store."""
