@@ -37,6 +37,8 @@ WAYS = {
 }
 """What is put back before a recovery, and after it."""
 
+ALTER = "UPDATE changes SET before = repeat('0', 64) WHERE revision = 1"
+
 
 def keep(url: str) -> None:
     """Keep a copy of keys and changes, to be put back later."""
@@ -79,21 +81,28 @@ def test_a_destroyed_key(database: str, tmp_path: Path, way: str) -> None:
         assert session(hsm).sign("other", b"m").signature
 
 
-def test_a_revocation_that_is_taken_back(database: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("also", ["", ALTER], ids=["known", "with an altered feed"])
+def test_a_revocation_that_is_taken_back(
+    database: str, tmp_path: Path, also: str
+) -> None:
     """
     An older state of a key that a recovery accepts is in the audit log.
     """
     with node(database, tmp_path) as hsm:
+        other = session(hsm).create_key("ed25519").key_id
         key = session(hsm).create_key("ed25519").key_id
         keep(database)
         session(hsm).revoke(key)
-    sql(database, WAYS["a key"][0])
+    sql(database, f"{WAYS['a key'][0]}; {also}")
     with node(database, tmp_path) as hsm:
         recover(hsm, key)
 
         assert session(hsm).sign(key, b"m").signature
-        (accepted,) = events(hsm, lambda e: e.kind == "system.key-accepted")
-        assert key == accepted.key_id
+        assert session(hsm).sign(other, b"m").signature
+        accepted = events(hsm, lambda e: e.kind == "system.key-accepted")
+        # Where the feed does not tell, each key is recorded.
+        expected = {key, other} if also else {key}
+        assert expected == {each.key_id for each in accepted}
 
 
 def test_a_purged_version(database: str, tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ class StoreRecovery:
             left.clear()
             for stored in self._inventory.store.scan():
                 found = self._sound(stored, walk.destroyed, purged)
-                if found is None or (known and known.get(stored.key_id) != found):
+                if found is None or known.get(stored.key_id) != found:
                     left.append(stored.key_id)
                 else:
                     counted[stored.key_id] = found

@@ -315,7 +315,7 @@ class FollowedFeed(Protocol):
 
         Args:
             count: Returns these keys, as they are stored, given the last state of each
-                key by the feed, or none if the feed does not tell. It may be called
+                key by the feed; of none if the feed was altered. It may be called
                 again.
 
         Raises:
