@@ -46,11 +46,17 @@ def keep(url: str) -> None:
         sql(url, f"CREATE TABLE old_{name} AS SELECT * FROM {name}")  # noqa: S608
 
 
-def recover(hsm: OpenHSM, key: str) -> None:
+def recover(hsm: OpenHSM, key: str) -> ops.Recovered:
     """Recover a store that is locked."""
     with pytest.raises(HSMLockedError):
         session(hsm).sign(key, b"m")
-    hsm.act_as(caller()).execute(ops.RecoverStore(reason="restored"))
+    return hsm.act_as(caller()).execute(ops.RecoverStore(reason="restored"))
+
+
+def findings(hsm: OpenHSM) -> list[str]:
+    """Return the keys that differ."""
+    found = hsm.act_as(caller()).execute(ops.VerifyStore()).findings
+    return [each.key_id for each in found]
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -73,8 +79,7 @@ def test_a_destroyed_key(database: str, tmp_path: Path, way: str) -> None:
         with pytest.raises((KeyTamperedError, StoreUnavailableError)):
             session(hsm).sign(key, b"m")
         assert session(hsm).sign("other", b"m").signature
-        found = hsm.act_as(caller()).execute(ops.VerifyStore()).findings
-        assert [key] == [each.key_id for each in found]
+        assert [key] == findings(hsm)
     with node(database, tmp_path) as hsm:
         with pytest.raises((KeyTamperedError, StoreUnavailableError)):
             session(hsm).sign(key, b"m")
@@ -103,6 +108,27 @@ def test_a_revocation_that_is_taken_back(
         # Where the feed does not tell, each key is recorded.
         expected = {key, other} if also else {key}
         assert expected == {each.key_id for each in accepted}
+
+
+def test_a_key_that_is_gone(database: str, tmp_path: Path) -> None:
+    """
+    A key without a row is forgotten by a recovery, which the audit log says.
+    """
+    with node(database, tmp_path) as hsm:
+        session(hsm).create_key("ed25519", name="other")
+        key = session(hsm).create_key("ed25519").key_id
+    sql(database, "DELETE FROM keys WHERE key_id = %s", key)
+    sql(database, DAMAGE)
+    with node(database, tmp_path) as hsm:
+        done = recover(hsm, key)
+
+        assert (key,) == done.forgotten
+        (gone,) = events(hsm, lambda e: e.kind == "system.key-accepted")
+        assert (key, "") == (gone.key_id, gone.document_after)
+        assert not findings(hsm)
+    with node(database, tmp_path) as hsm:
+        assert session(hsm).sign("other", b"m").signature
+        assert not findings(hsm)
 
 
 def test_a_purged_version(database: str, tmp_path: Path) -> None:

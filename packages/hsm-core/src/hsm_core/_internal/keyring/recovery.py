@@ -146,21 +146,27 @@ class StoreRecovery:
         """Count the keys of a cluster, and disable those that are to be decided on."""
         purged = self._ledger.purged(walk.purged)
         left: list[KeyId] = []
+        missing: dict[KeyId, KnownKey] = {}
 
         def count(known: Mapping[KeyId, KnownKey]) -> Mapping[KeyId, KnownKey]:
             counted = {}
             left.clear()
+            missing.clear()
+            missing.update(known)
             for stored in self._inventory.store.scan():
+                missing.pop(stored.key_id, None)
                 found = self._sound(stored, walk.destroyed, purged)
                 if found is None or known.get(stored.key_id) != found:
                     left.append(stored.key_id)
                 else:
                     counted[stored.key_id] = found
-            return counted
+            return counted | missing
 
         feed.recover(count)
         for key_id in left:
             condemn(self._inventory, key_id, "foreign", None, _DIFFERS)
+        for key_id, known in missing.items():
+            condemn(self._inventory, key_id, "missing", known, _DIFFERS)
 
     def _sound(
         self,
