@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from hsm_core import operations as ops
+from hsm_core._internal.stores.postgresql.records import ClusterKeyStore
 from hsm_core.errors import HSMLockedError, KeyTamperedError, StoreUnavailableError
 from hsm_core.factory import OpenHSM
+from hsm_core.protocols import StoredKey
 from hsm_core.testing import caller
 from tests.core.cluster_nodes import events, node, session, sql
 from tests.core.ripe_material import MovedClock
@@ -129,6 +132,31 @@ def test_a_key_that_is_gone(database: str, tmp_path: Path) -> None:
     with node(database, tmp_path) as hsm:
         assert session(hsm).sign("other", b"m").signature
         assert not findings(hsm)
+
+
+def test_a_change_meanwhile(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    While all keys are read, other nodes change them; what they changed is read again.
+    """
+    with node(database, tmp_path, "b") as other:
+        key = session(other).create_key("ed25519").key_id
+        sql(database, DAMAGE)
+        with node(database, tmp_path) as hsm:
+            scan = ClusterKeyStore.scan
+
+            def slow(store: ClusterKeyStore) -> Iterator[StoredKey]:
+                monkeypatch.undo()
+                yield from scan(store)
+                session(other).suspend(key)
+
+            monkeypatch.setattr(ClusterKeyStore, "scan", slow)
+            recover(hsm, key)
+
+            assert "suspended" == session(hsm).describe(key).state
+            assert not findings(hsm)
+            assert not events(hsm, lambda e: e.kind == "system.key-accepted")
 
 
 def test_a_purged_version(database: str, tmp_path: Path) -> None:

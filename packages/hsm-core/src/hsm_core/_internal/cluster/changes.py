@@ -16,10 +16,10 @@ from __future__ import annotations
 import hmac
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
@@ -35,6 +35,7 @@ from hsm_core._internal.lib import silence
 from hsm_core._internal.stores.postgresql.connection import (
     TransactionConflictError,
     no_statements,
+    run,
 )
 from hsm_core._internal.stores.postgresql.database import ClusterDatabase
 from hsm_core._internal.stores.postgresql.feed import (
@@ -79,8 +80,11 @@ _DIGEST_BYTES: Final = 32
 _FRESH_SECONDS: Final = 2.0
 _LEAP: Final = 2**20
 """Revisions that a recovery skips, because other nodes may have seen newer ones."""
+_HEARD_AFTER: Final = 2000
 _TRUST_LABEL: Final = b"trust"
 """Prefix of what is no `FeedState.payload`, which begins with another byte."""
+
+T = TypeVar("T")
 
 
 class Changes(ChangeFeed, FollowedFeed):
@@ -584,12 +588,17 @@ class Changes(ChangeFeed, FollowedFeed):
     ) -> None:
         """Accept the database as it is; see `FollowedFeed.recover`."""
         census, store = self._inventory.census, self._inventory.store
+        walk = FeedWalk(self._database)
+        with self._database.transaction() as connection:
+            end = lock_feed(connection).position
+        _known_at(walk, end)  # What takes long keeps no node from changing keys.
 
         def work(connection: ServerConnection) -> None:
             self.begin(connection)
             state = lock_feed(connection)
-            counted = count(self._known_at(state.position))
-            census.adopt(census.sums(counted.values()), verified=False)
+            counted = count(_known_at(walk, state.position))
+            keys = _audibly(connection, counted.values())
+            census.adopt(census.sums(keys), verified=False)
             store.write_account(census.account())
             newest = max(state.position.revision, self.newest_seen())
             changes = [Change(RECOVERY, generation=newest + _LEAP)]
@@ -600,7 +609,7 @@ class Changes(ChangeFeed, FollowedFeed):
                 set_digest=bytes.fromhex(census.set_digest),
                 trust_digest=self._accept_trust(connection),
             )
-            for change in changes:
+            for change in _audibly(connection, changes):
                 position = next_position(state.position, change)
                 before, state = state, self._sealed(replace(after, position=position))
                 write_change(connection, before, state, change)
@@ -609,12 +618,6 @@ class Changes(ChangeFeed, FollowedFeed):
         problem = self.start()
         if problem:
             raise IntegrityError(problem)
-
-    def _known_at(self, end: Position) -> Mapping[KeyId, KnownKey]:
-        """Return the last state of each key by the feed; none if it leads elsewhere."""
-        with suppress(IntegrityError):
-            return FeedWalk(self._database).up_to(end)
-        return {}
 
     def find_recovery(self, after: int) -> int:
         """
@@ -743,6 +746,21 @@ class _Mine(threading.local):
         self.state: FeedState | None = None
         self.committed: FeedState | None = None
         self.appended: list[StoredChange] = []
+
+
+def _known_at(walk: FeedWalk, end: Position) -> Mapping[KeyId, KnownKey]:
+    """Return the last state of each key by the feed; none if it leads elsewhere."""
+    with suppress(IntegrityError):
+        return walk.up_to(end)
+    return {}
+
+
+def _audibly(connection: ServerConnection, items: Iterable[T]) -> Iterator[T]:
+    """Yield items; the server ends a transaction of which it hears nothing for long."""
+    for number, item in enumerate(items):
+        if number % _HEARD_AFTER == 0:
+            run(connection, "SELECT")
+        yield item
 
 
 def _bytes(total: int) -> bytes:

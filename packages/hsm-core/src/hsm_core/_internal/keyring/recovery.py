@@ -32,7 +32,7 @@ from hsm_core._internal.keyring.documents import (
 from hsm_core._internal.keyring.journal import KeyJournal
 from hsm_core._internal.keyring.repository import destroyed_by
 from hsm_core._internal.keyring.rollback_check import RollbackCheck, condemn
-from hsm_core._internal.keyring.stored_keys import FollowedFeed
+from hsm_core._internal.keyring.stored_keys import AuthenticatedReader, FollowedFeed
 from hsm_core._internal.keyring.use_counters import UseAccounts
 from hsm_core._internal.keyring.versions import destroy_material, living
 from hsm_core._internal.lib.failpoints import failpoint
@@ -93,6 +93,69 @@ class _Decision(msgspec.Struct, frozen=True):
         return self.document.operations[-1].id
 
 
+class _Count:
+    """
+    Count of all keys of a cluster. They are read before any node has to wait for it.
+
+    Attributes:
+        left: Keys that are to be decided on.
+        missing: Keys that are gone, and counted nevertheless until that is recorded.
+    """
+
+    def __init__(
+        self,
+        inventory: AuthenticatedReader,
+        destroyed: Collection[KeyId],
+        purged: Mapping[KeyId, set[str]],
+    ) -> None:
+        self._inventory = inventory
+        self._destroyed = destroyed
+        self._purged = purged
+        self.left: Collection[KeyId] = ()
+        self.missing: Mapping[KeyId, KnownKey] = {}
+        store = inventory.store
+        self._listed = {key.key_id: key for key in store.digests()}
+        self._found = {key.key_id: self._sound(key) for key in store.scan()}
+
+    def __call__(self, known: Mapping[KeyId, KnownKey]) -> Mapping[KeyId, KnownKey]:
+        """Return the keys to be counted; those that have changed are read again."""
+        before = self._listed
+        self._listed = {key.key_id: key for key in self._inventory.store.digests()}
+        for key_id in before.keys() | self._listed.keys():
+            if before.get(key_id) != self._listed.get(key_id):
+                self._read_again(key_id)
+        counted = {
+            key_id: found
+            for key_id, found in self._found.items()
+            if found is not None and known.get(key_id) == found
+        }
+        self.left = self._found.keys() - counted.keys()
+        self.missing = {k: known[k] for k in known.keys() - self._found.keys()}
+        return counted | self.missing
+
+    def _read_again(self, key_id: KeyId) -> None:
+        self._found[key_id] = None
+        try:
+            self._found[key_id] = self._sound(self._inventory.store.get(key_id))
+        except KeyNotFoundError:
+            del self._found[key_id]
+        except KeyTamperedError:
+            pass
+
+    def _sound(self, stored: StoredKey) -> KnownKey | None:
+        """Return an authentic key as it is stored, if nothing in it was destroyed."""
+        key_id = stored.key_id
+        try:
+            document = self._inventory.decode(stored)
+        except KeyTamperedError:
+            return None
+        is_back = key_id in self._destroyed and not document.is_destroyed
+        if is_back or living(document) & self._purged.get(key_id, set()):
+            return None
+        digest = document_digest(stored.document)
+        return KnownKey(key_id, document.generation, digest)
+
+
 class StoreRecovery:
     """
     Recovery of keys that differ from the audit log.
@@ -145,45 +208,12 @@ class StoreRecovery:
     def _count_anew(self, feed: FollowedFeed, walk: AuditWalk) -> None:
         """Count the keys of a cluster, and disable those that are to be decided on."""
         purged = self._ledger.purged(walk.purged)
-        left: list[KeyId] = []
-        missing: dict[KeyId, KnownKey] = {}
-
-        def count(known: Mapping[KeyId, KnownKey]) -> Mapping[KeyId, KnownKey]:
-            counted = {}
-            left.clear()
-            missing.clear()
-            missing.update(known)
-            for stored in self._inventory.store.scan():
-                missing.pop(stored.key_id, None)
-                found = self._sound(stored, walk.destroyed, purged)
-                if found is None or known.get(stored.key_id) != found:
-                    left.append(stored.key_id)
-                else:
-                    counted[stored.key_id] = found
-            return counted | missing
-
+        count = _Count(self._inventory, walk.destroyed, purged)
         feed.recover(count)
-        for key_id in left:
+        for key_id in count.left:
             condemn(self._inventory, key_id, "foreign", None, _DIFFERS)
-        for key_id, known in missing.items():
+        for key_id, known in count.missing.items():
             condemn(self._inventory, key_id, "missing", known, _DIFFERS)
-
-    def _sound(
-        self,
-        stored: StoredKey,
-        destroyed: Collection[KeyId],
-        purged: Mapping[KeyId, set[str]],
-    ) -> KnownKey | None:
-        """Return an authentic key as it is stored, if nothing in it was destroyed."""
-        try:
-            document = self._inventory.decode(stored)
-        except KeyTamperedError:
-            return None
-        is_back = stored.key_id in destroyed and not document.is_destroyed
-        if is_back or living(document) & purged.get(stored.key_id, set()):
-            return None
-        digest = document_digest(stored.document)
-        return KnownKey(stored.key_id, document.generation, digest)
 
     def recover_key(self, reference: str, reason: str) -> ops.Recovered:
         """
