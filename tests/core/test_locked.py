@@ -12,6 +12,7 @@ import pytest
 
 from hsm_core import errors
 from hsm_core import operations as ops
+from hsm_core._internal.keyring import recovery
 from hsm_core.factory import OpenHSM
 from hsm_core.model import ApprovalState
 from hsm_core.operations import OPERATIONS, Operation
@@ -128,3 +129,15 @@ def test_recovery_opens_it_once(locked: tuple[OpenHSM, str]) -> None:
         assert "operational" == session.status().state
     assert ops.Recovered() == hsm.execute(ops.RecoverKey(key_id=key, reason="fine"))
     session.sign("old", b"m")
+
+
+def test_recovery_without_findings_reads_no_log(
+    locked: tuple[OpenHSM, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no key is to be decided on, as for approvals, no log is read for it."""
+    gateway, _ = locked
+    monkeypatch.delattr(recovery, "AuditWalk")
+
+    done = gateway.act_as(caller()).execute(ops.RecoverStore(reason="fine"))
+
+    assert ops.Recovered() == done

@@ -193,7 +193,8 @@ class StoreRecovery:
                 until then is accepted at the next try.
         """
         lock, feed = self._inventory.lock, self._inventory.feed
-        walk = self._walk() if lock.reason or self._wanted() else None
+        counts_anew = feed is not None and bool(lock.reason)
+        walk = self._walk() if counts_anew or self._wanted() else None
         with self._inventory.committing:
             is_locked = bool(lock.reason)
             if is_locked and feed is not None:
