@@ -10,7 +10,12 @@ import pytest
 
 from hsm_core import operations as ops
 from hsm_core._internal.stores.postgresql.records import ClusterKeyStore
-from hsm_core.errors import HSMLockedError, KeyTamperedError, StoreUnavailableError
+from hsm_core.errors import (
+    AuditTamperedError,
+    HSMLockedError,
+    KeyTamperedError,
+    StoreUnavailableError,
+)
 from hsm_core.factory import OpenHSM
 from hsm_core.protocols import StoredKey
 from hsm_core.testing import caller
@@ -157,6 +162,30 @@ def test_a_change_meanwhile(
             assert "suspended" == session(hsm).describe(key).state
             assert not findings(hsm)
             assert not events(hsm, lambda e: e.kind == "system.key-accepted")
+
+
+def test_a_damaged_log(database: str, tmp_path: Path) -> None:
+    """
+    A damaged log of any node, which the error names, is put right before a recovery.
+    """
+    with node(database, tmp_path, "b") as other:
+        key = session(other).create_key("ed25519").key_id
+    ((log_id,),) = sql(database, "SELECT log_id FROM logs WHERE node = 'b'")
+    sql(database, "CREATE TABLE old_records AS SELECT * FROM records")
+    sql(database, "UPDATE records SET line = set_byte(line, 40, 0) WHERE seq = 1")
+    sql(database, DAMAGE)
+    with node(database, tmp_path) as hsm:
+        with pytest.raises(AuditTamperedError, match=f"the log {log_id}") as caught:
+            recover(hsm, key)
+
+        assert log_id == caught.value.facts["log_id"]
+        sql(
+            database,
+            "UPDATE records AS r SET line = o.line FROM old_records AS o "
+            "WHERE (r.log_id, r.seq) = (o.log_id, o.seq)",
+        )
+        recover(hsm, key)
+        assert session(hsm).sign(key, b"m").signature
 
 
 def test_a_purged_version(database: str, tmp_path: Path) -> None:

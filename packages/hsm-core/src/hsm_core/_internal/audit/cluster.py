@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing
 from typing import Final, NamedTuple, Protocol
 
 import msgspec
@@ -21,7 +21,7 @@ import msgspec
 from hsm_core._internal.audit.baseline import KnownKeys
 from hsm_core._internal.audit.facts import FactsTrack, facts_line_of, named_by, parse
 from hsm_core._internal.audit.heads import HEADS
-from hsm_core._internal.audit.reasons import Reason, tampered
+from hsm_core._internal.audit.reasons import Reason, faults_of, tampered
 from hsm_core._internal.audit.record import (
     MEMBERS,
     TIME,
@@ -31,7 +31,6 @@ from hsm_core._internal.audit.record import (
 )
 from hsm_core._internal.audit.uses import Line
 from hsm_core._internal.audit.verify import OfflineVerification, StoredLog, verify_log
-from hsm_core.errors import AuditTamperedError
 from hsm_core.model import AuditEvent, HeadsDetail, LogHead, Phase
 from hsm_core.operations import OPERATIONS, Effect
 
@@ -200,19 +199,9 @@ def verify_logs(
     return found
 
 
-@contextmanager
-def _about(log: NamedLog) -> Iterator[None]:
+def _about(log: NamedLog) -> AbstractContextManager[None]:
     """Name a log in the faults that are found in it."""
-    try:
-        yield
-    except AuditTamperedError as error:
-        if "log_id" in error.facts:
-            raise
-        raise AuditTamperedError(
-            f"{error} It is the log {log.log_id} of node {log.node}.",
-            **error.facts,
-            log_id=log.log_id,
-        ) from None
+    return faults_of(log.log_id, f" of node {log.node}")
 
 
 def _check_intents(logs: Sequence[NamedLog], summaries: Mapping[str, _Summary]) -> None:

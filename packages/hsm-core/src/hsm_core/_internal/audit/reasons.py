@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from typing import Final
 
@@ -77,6 +79,19 @@ def tampered(reason: Reason, seq: int) -> AuditTamperedError:
         seq=seq,
         reason=reason.value,
     )
+
+
+@contextmanager
+def faults_of(log_id: str, owner: str = "") -> Iterator[None]:
+    """Name a log in the faults that are found in it."""
+    try:
+        yield
+    except AuditTamperedError as error:
+        if "log_id" in error.facts:
+            raise
+        raise AuditTamperedError(
+            f"{error} It is the log {log_id}{owner}.", **error.facts, log_id=log_id
+        ) from None
 
 
 def damaged_ledger(error: AuditTamperedError) -> str:

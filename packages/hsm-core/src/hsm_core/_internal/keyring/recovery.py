@@ -21,6 +21,7 @@ from msgspec.structs import replace
 from hsm_core import operations as ops
 from hsm_core._internal.audit.baseline import ACCEPTED
 from hsm_core._internal.audit.reading import AuditWalk
+from hsm_core._internal.audit.reasons import faults_of
 from hsm_core._internal.keyring.dependencies import Dependencies
 from hsm_core._internal.keyring.documents import (
     KeyDocument,
@@ -253,7 +254,8 @@ class StoreRecovery:
         """Read the audit log, which may take long, while others go on changing keys."""
         walk = AuditWalk(self._audit, self._ground.verify)
         for log in self._ground.other_logs():
-            walk.include(AuditWalk(log, log.verify))
+            with faults_of(log.log_id):
+                walk.include(AuditWalk(log, log.verify))
         return walk
 
     def _accept(
