@@ -177,7 +177,7 @@ def coverage(session: nox.Session) -> None:
     It takes more than half as long again as `tests`, and so is not part of CI. After
     ``--`` may stand which tests to run.
     """
-    _install(session, "test", "lint")
+    _install(session, "test", "lint", "build")
     session.run("coverage", "erase")
     # The plugin measures what pytest-xdist's processes run, too, and adds it up.
     _run_tests(session, "--cov", "--cov-append", "--cov-report=")
