@@ -25,7 +25,7 @@ from hsm_core.errors import AuditUnavailableError
 from hsm_core.testing import FakeClock
 from tests.core.audit_faults import Faults, until
 from tests.core.audit_prune_support import DAY, age, ago, open_aged, roots_of
-from tests.core.audit_support import KEY, draft, intent, outcome, verified
+from tests.core.audit_support import KEY, draft, intent, outcome, verified, verifier_of
 
 STEPS = 25
 PRUNE_POINTS = (
@@ -200,7 +200,11 @@ class History:
 
     def _examine(self) -> None:
         log: FileAuditLog = self._log
-        verified(self._path)
+        verifier_of(self._path, KEY).verify()
+        # The second reader can't read while a segment is being closed.
+        copy = self._copy()
+        verified(copy)
+        shutil.rmtree(copy.parent)
         verify_range(log, KEY, 0, 100_000)
         first = log.first_seq
         for seq, line in enumerate(log.lines(first, 100_000), first):
