@@ -19,6 +19,7 @@ from hsm_core.errors import (
     UnavailableError,
 )
 from hsm_core.factory import OpenHSM
+from hsm_core.protocols.keys import bucket_of
 from hsm_core.session import Session
 from hsm_core.settings import Settings
 from hsm_core.testing import caller
@@ -102,6 +103,39 @@ def test_every_class_is_named(hsm: OpenHSM, execute: Execute) -> None:
 
     named = {attacked.get(each.key_id, each.key_id) for each in found}
     assert set(ATTACKS) == named
+
+
+@pytest.mark.parametrize("of_second", ["state-altered", "digest-altered"])
+@pytest.mark.parametrize(
+    "of_first", [["generation-altered"], ["document-altered", "digest-altered"]]
+)
+def test_rows_of_one_bucket(
+    hsm: OpenHSM, execute: Execute, of_first: list[str], of_second: str
+) -> None:
+    """
+    A false row is a finding though it is made again for the sake of another key.
+    """
+    session = Session(hsm.act_as(caller()))
+    first, second = _of_one_bucket(session)
+    for attack in of_first:
+        execute(f"{ATTACKS[attack]} WHERE key_id = $1", (first,))
+    execute(f"{ATTACKS[of_second]} WHERE key_id = $1", (second,))
+
+    found = hsm.act_as(caller()).execute(ops.VerifyStore()).findings
+
+    named = {each.key_id: each.problem for each in found}
+    assert {first, second} == named.keys()
+    assert "index" == named[second]
+
+
+def _of_one_bucket(session: Session) -> tuple[str, str]:
+    """Create keys until two are in one bucket; return these, the older one first."""
+    ids: dict[int, str] = {}
+    while True:
+        key_id = session.create_key("aes").key_id
+        other = ids.setdefault(bucket_of(key_id), key_id)
+        if other != key_id:
+            return other, key_id
 
 
 def test_a_key_is_gone(hsm: OpenHSM, execute: Execute) -> None:

@@ -404,7 +404,7 @@ class KeyJournal(Journal):
         if inventory.lock.reason or inventory.integrity(key_id) is not Integrity.OK:
             return None
         if key_id:
-            inventory.store.refresh(key_id)
+            inventory.refresh(key_id)
         try:
             return self._changed(intent) is not None or self._is_in_feed(intent)
         except KeyTamperedError as error:

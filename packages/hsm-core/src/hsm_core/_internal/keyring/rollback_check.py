@@ -188,7 +188,7 @@ def _unreadable_problems(
 
 def _look_again(inventory: KeyRepository, key_id: KeyId) -> Present | None:
     """Look for a key that no list has; the list of a remote store may be old."""
-    entry = inventory.store.refresh(key_id)
+    entry = inventory.refresh(key_id)
     if entry is None:
         return None
     try:
@@ -318,5 +318,6 @@ def _judge_buckets(
             condemn(inventory, key_id, problem, counted, reason)
         else:
             inventory.note_corrected(key_id)
+    inventory.note_rewritten(there.keys())
     inventory.census.unverified -= buckets
     inventory.doubtful -= buckets

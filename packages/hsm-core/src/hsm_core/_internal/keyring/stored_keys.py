@@ -11,7 +11,7 @@ was found is kept until the key is recovered.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
 from itertools import islice
@@ -369,6 +369,7 @@ class AuthenticatedReader:
         self.names = KeyNames(self._documents_of_all, self._look_up)
         self.doubtful: set[int] = set()
         self._on_correction = on_correction
+        self._rewritten: set[KeyId] = set()
         self._documents = KnownDocuments()
         # By name, as met last in the database of a cluster: for guesses of speed alone.
         self._met: BoundedCache[str, KeyId] = BoundedCache(_MET)
@@ -707,21 +708,45 @@ class AuthenticatedReader:
             The keys, each in its recorded state; None if the bucket is doubtful. Those
             that are pinned are as the index has them.
         """
-        counted, false = self._agreed(bucket), []
+        counted = self._agreed(bucket)
         if counted is None:
             for key in list(self.store.digests(bucket)):
-                true = self.store.refresh(key.key_id)
-                if true and not _is_same(true, key):
-                    false.append(key.key_id)
+                true = self.refresh(key.key_id)
+                if true is not None and not _is_same(true, key):
+                    self._rewritten.add(key.key_id)
             counted = self._agreed(bucket)
         if counted is None:
             self.census.unverified.add(bucket)
             self.doubtful.add(bucket)
             return None
-        for key_id in false:
-            self.note_corrected(key_id)
+        self.note_rewritten(counted)
         self.census.unverified.discard(bucket)
         return counted
+
+    def refresh(self, key_id: KeyId) -> IndexEntry | None:
+        """
+        Make a key's index row from its document again; a false row is a finding.
+
+        One of another document is none yet: which of the two is right, the sum of the
+        bucket says.
+        """
+        try:
+            before, is_false = self.store.entry(key_id), False
+        except KeyTamperedError:
+            before, is_false = None, True
+        true = self.store.refresh(key_id)
+        if before is not None and true is not None and _is_same(true, before):
+            is_false = true != before
+        if true is not None and is_false:
+            self.note_corrected(key_id)
+        return true
+
+    def note_rewritten(self, key_ids: Collection[KeyId]) -> None:
+        """Register as findings rows that were false while their bucket was doubtful."""
+        for key_id in sorted(self._rewritten.intersection(key_ids)):
+            if not self.census.is_pinned(key_id):
+                self.note_corrected(key_id)
+        self._rewritten.difference_update(key_ids)
 
     def _agreed(self, bucket: int) -> Mapping[KeyId, KnownKey] | None:
         """Return the keys of a bucket by the index, if they agree with its sum."""
@@ -772,5 +797,5 @@ def _facts(entry: IndexEntry) -> tuple[object, ...]:
     )
 
 
-def _is_same(entry: IndexEntry, counted: KeyDigest) -> bool:
+def _is_same(entry: IndexEntry, counted: KeyDigest | IndexEntry) -> bool:
     return (entry.generation, entry.digest) == (counted.generation, counted.digest)
