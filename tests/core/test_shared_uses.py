@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from hsm_core._internal.keyring.use_counters import UseAccounts, UseRules
 from hsm_core._internal.stores.memory.records import MemoryUseCounters
 from hsm_core.errors import KeyTamperedError, StoreUnavailableError, UseLimitError
+from hsm_core.model import Integrity
 from hsm_core.testing import FakeClock, Faults, faulty_use_counters
 from tests.core.uses_support import KEY, MATERIAL, SMALL, accounts_over, stored, use
 
@@ -166,6 +167,23 @@ def test_uses_given_back_serve_another_node() -> None:
     assert 50 == stored(counters).uses
 
 
+def test_what_is_given_back_is_no_older_value() -> None:
+    """
+    A key that is described while its node stops was not tampered with.
+    """
+    accounts = accounts_over(SharedCounters())
+    accounts.open(KEY, KEY.versions)
+    accounts.take(use(3))
+    accounts.take(use(1))
+
+    accounts.close(10)
+    shown, integrity = accounts.info(KEY, VERSION)
+
+    assert integrity is Integrity.OK
+    assert shown is not None
+    assert shown.uses == 4
+
+
 def test_the_warning_of_one_node_serves_all() -> None:
     """
     Nodes that use a key in turn warn once, and show the count of all of them.
@@ -255,6 +273,24 @@ def test_a_lost_counter_without_a_limit() -> None:
     accounts.take(use(2))
 
     assert 4 == stored(counters).uses
+
+
+def test_an_older_counter_without_a_limit_that_was_accepted() -> None:
+    """
+    What an operator accepts is counted on from, not compared with what was known.
+    """
+    counters = SharedCounters()
+    rules = msgspec.structs.replace(SMALL, limit_of=lambda _: 0)
+    accounts = accounts_over(counters, rules=rules)
+    accounts.take(use(1))
+    older = counters.get(MATERIAL)
+    accounts.take(use(9))
+    counters.put(MATERIAL, older or b"")
+
+    accounts.forfeit(KEY)
+    accounts.take(use(1))
+
+    assert accounts.info(KEY, VERSION)[1] is Integrity.OK
 
 
 def test_a_counter_removed_behind_an_open_block() -> None:

@@ -471,11 +471,11 @@ class UseAccounts:
         Raises:
             StoreUnavailableError: One can't be.
         """
-        if not self.has_limit(key.algorithm):
-            return
         for version in key.versions:
+            # What is stored now counts, whatever was known.
             self._drop(key.key_id, version.material_id)
-            self._counters.discard(version.material_id)
+            if self.has_limit(key.algorithm):
+                self._counters.discard(version.material_id)
 
     def _drop(self, key_id: str, material_id: str) -> None:
         account = self._accounts.pop(material_id, None)
@@ -735,7 +735,8 @@ class UseAccounts:
                 if known is None:
                     return
                 exact = known._replace(last_used_at=exact.last_used_at)
-            if self._replace(material_id, before, exact) is not None:
+            if (after := self._replace(material_id, before, exact)) is not None:
+                account.load(exact, after)
                 return
             known, stored, _ = self._judge(material_id, account.limit)
             if known is None or stored is None or account.is_doubtful:
