@@ -64,8 +64,12 @@ class Growth:
     @property
     def is_noise(self) -> bool:
         """Whether it is less than 10 % and 20 MiB, and 6 threads and files."""
+        return self.is_within(_RSS_SHARE)
+
+    def is_within(self, share: float) -> bool:
+        """Return the same with another share of memory than 10 %."""
         return (
-            _steady(self.rss) < min(self.rss[0] * _RSS_SHARE, _RSS_BYTES)
+            _steady(self.rss) < min(self.rss[0] * share, _RSS_BYTES)
             and _steady(self.threads) < _COUNT
             and _steady(self.descriptors) < _COUNT
         )

@@ -88,7 +88,7 @@ class Changed:
     @property
     def is_bare(self) -> bool:
         """Whether its answer has no body, whatever the head says."""
-        return self.data.startswith(b"HEAD ")
+        return self.data.lstrip(b"\r\n").startswith(b"HEAD ")
 
     @property
     def is_recorded(self) -> bool:

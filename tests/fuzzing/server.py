@@ -33,6 +33,8 @@ from tests.support import REPOSITORY
 _EVERY_SECONDS: Final = 2.0
 _MIB: Final = 1024 * 1024
 _GROWTH_BYTES: Final = 20 * _MIB
+_WARMING: Final = 0.25
+"""Share of its memory that a process may grow by while malformed requests are sent."""
 
 
 class Watch:
@@ -281,8 +283,10 @@ def mangle(
     findings.expect(
         tally.slowest <= _LONGEST_SECONDS, f"the slowest took {tally.slowest:.1f} s"
     )
-    for growth in measure(watch.samples[before:]):
-        findings.expect(growth.is_noise, f"memory does not grow: {growth}")
+    # Within its first minute a front end goes on to take what it then keeps.
+    samples = watch.samples[before:]
+    for growth in measure(samples[len(samples) // 3 :]):
+        findings.expect(growth.is_within(_WARMING), f"memory does not grow: {growth}")
     recorded = {
         event.get("request_id", "")
         for event in read_events(site.audit_log)
