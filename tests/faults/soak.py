@@ -276,9 +276,12 @@ def main() -> int:
     parser.add_argument("--period", type=float, default=PERIOD_SECONDS)
     parser.add_argument("--only", default="", help="part of the names of faults")
     given = parser.parse_args()
+    kinds = [given.kind] if given.kind else ["filesystem", "sqlite"]
+    for kind in kinds:
+        if not any(given.only in f.name for f in faults(kind, has_disk=True)):
+            parser.error(f"--only: no fault over {kind} has {given.only!r} in its name")
     heed_signals()
     sys.stdout.write(f"seed {given.seed}\n")
-    kinds = [given.kind] if given.kind else ["filesystem", "sqlite"]
     passed = failed = 0
     for kind in kinds:
         sys.stdout.write(f"over {kind}\n")
