@@ -119,11 +119,13 @@ class FeedWalk:
 
     Args:
         database: Of the cluster.
+
+        start: Where to begin, with nothing known.
     """
 
-    def __init__(self, database: ClusterDatabase) -> None:
+    def __init__(self, database: ClusterDatabase, start: Position = BEGINNING) -> None:
         self._database = database
-        self._position = BEGINNING
+        self._position = start
         self._known: dict[KeyId, KnownKey] = {}
 
     def up_to(self, end: Position) -> Mapping[KeyId, KnownKey]:
