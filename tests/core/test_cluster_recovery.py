@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,8 @@ from hsm_core.errors import (
 from hsm_core.factory import OpenHSM
 from hsm_core.protocols import StoredKey
 from hsm_core.testing import caller
-from tests.core.cluster_nodes import events, node, session, sql
+from tests.core.cluster_nodes import die_at, events, node, open_node, session, sql
+from tests.core.forked import was_killed
 from tests.core.ripe_material import MovedClock
 from tests.core.test_cluster_retention import GONE, opened, ripe, states, sweep
 
@@ -186,6 +188,60 @@ def test_a_damaged_log(database: str, tmp_path: Path) -> None:
         )
         recover(hsm, key)
         assert session(hsm).sign(key, b"m").signature
+
+
+def first_and_die(url: str, folder: Path) -> None:
+    """Create two keys, and die when the second is stored and not yet recorded."""
+    hsm = open_node(url, folder)
+    session(hsm).create_key("ed25519", name="first")
+    keep(url)
+    die_at("mutation.after_store", lambda: session(hsm).create_key("ed25519"))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [DAMAGE, f"{DAMAGE}; {ALTER}", FEED],
+    ids=["known", "with an altered feed", "with an older feed"],
+)
+def test_a_creation_that_was_interrupted(
+    database: str, tmp_path: Path, damage: str
+) -> None:
+    """
+    A key that is accepted while its creation is undecided serves, and goes on to.
+    """
+    assert was_killed(partial(first_and_die, database, tmp_path))
+    (key,) = [k for (k,) in sql(database, "SELECT key_id FROM keys WHERE name = ''")]
+    sql(database, damage)
+    with node(database, tmp_path) as hsm:
+        recover(hsm, key)
+        assert not findings(hsm)
+    for _ in range(2):
+        with node(database, tmp_path) as hsm:
+            assert session(hsm).sign(key, b"m").signature
+            assert session(hsm).sign("first", b"m").signature
+            assert not findings(hsm)
+
+
+def test_a_key_that_goes_missing_after_an_altered_feed(
+    database: str, tmp_path: Path
+) -> None:
+    """
+    What changes after a recovery is noticed, though the changes before it are altered.
+    """
+    with node(database, tmp_path) as hsm:
+        key = session(hsm).create_key("ed25519").key_id
+        session(hsm).create_key("ed25519", name="other")
+    sql(database, f"{DAMAGE}; {ALTER}")
+    with node(database, tmp_path) as hsm:
+        recover(hsm, key)
+        session(hsm).rotate("other")
+    sql(database, "DELETE FROM keys WHERE key_id = %s", key)
+    with node(database, tmp_path) as hsm:
+        assert [key] == findings(hsm)
+        accepted = ops.RecoverKey(key_id=key, reason="it is gone")
+        assert (key,) == hsm.act_as(caller()).execute(accepted).forgotten
+        assert not findings(hsm)
+        assert session(hsm).sign("other", b"m").signature
 
 
 def test_a_purged_version(database: str, tmp_path: Path) -> None:

@@ -336,7 +336,7 @@ class StoreRecovery:
         gone = living(document) & purged
         if gone:
             return self._buried(before, document, gone)
-        if self._follows(before, document):
+        if self._inventory.feed is None and self._follows(before, document):
             # It is an open intent that was stored; settling that one counts it.
             return _Decision(key_id, after, after, document)
         return _Decision(key_id, before, after, document)
