@@ -7,6 +7,7 @@ import json
 import shutil
 import uuid
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from hsm_core.settings import Settings
 from hsm_core.testing import caller
 from tests.contract.hsm_ways import disk_session, filesystem_hsm
 from tests.core.changed_stores import SqliteData, session_on
+from tests.core.cluster_nodes import die_at
+from tests.core.forked import was_killed
 from tests.core.sqlite_support import edited
 from tests.self_tests import open_tested
 
@@ -183,6 +186,24 @@ def test_a_name_whose_row_makes_no_sense(tmp_path: Path) -> None:
         with closing(data.open()) as gateway:
             assert getattr(session_on(gateway), use)("name")
             assert {key_id: "index"} == problems(gateway)
+
+
+def _rotate_and_die(folder: Path) -> None:
+    session = session_on(SqliteData(folder).open())
+    session.create_key("ed25519", name="key")
+    die_at("mutation.after_store", lambda: session.rotate("key"))
+
+
+def test_a_false_row_of_a_key_whose_change_was_interrupted(tmp_path: Path) -> None:
+    """
+    A row is a finding though the start makes it again, to decide on the change.
+    """
+    assert was_killed(partial(_rotate_and_die, tmp_path))
+    edited(tmp_path / "keys.sqlite", "UPDATE keys SET state = 'destroyed'")
+
+    with closing(SqliteData(tmp_path).open()) as gateway:
+        assert ["index"] == list(problems(gateway).values())
+        assert session_on(gateway).sign("key", b"m").version == 2
 
 
 class TestForgedDocuments:

@@ -128,7 +128,7 @@ def _is_recorded(
     census = inventory.census
     census.adopt(counted, verified=verified)
     for intent in audit.open_intents():
-        entry = inventory.store.refresh(KeyId(intent.key_id)) if intent.key_id else None
+        entry = inventory.refresh(KeyId(intent.key_id)) if intent.key_id else None
         if entry is not None and entry.operations[-1:] == (intent.operation_id,):
             after = KeyDigest(entry.key_id, entry.generation, entry.digest)
             census.replace(after, state_before(intent))
