@@ -22,7 +22,7 @@ from hsm_core._internal.approvals.maintenance import DualControl, prune_approval
 from hsm_core._internal.cluster import approvals
 from hsm_core._internal.lib.failpoints import install
 from hsm_core._internal.stores.postgresql.feed import KEY, Change
-from hsm_core.model import ApprovalDemand, ApprovalState, KeyInfo
+from hsm_core.model import ApprovalDemand, ApprovalState, AuditEvent, KeyInfo
 from tests.core.dual_support import (
     TWO_PEOPLE,
     DemandingPolicy,
@@ -349,3 +349,53 @@ def test_states_that_could_not_be_loaded(
 
     assert ApprovalState.GRANTED is person(one.hsm, "ada").execute(show).state
     assert 0 == dual_of(one).care.status.findings
+
+
+def test_a_row_whose_generation_was_altered(nodes: list[Node]) -> None:
+    """
+    An approval that can't be settled for its row keeps no other from being settled.
+    """
+    one, two = nodes
+    key_id = ed25519(one.hsm)
+    ada, ben = person(one.hsm, "ada"), person(two.hsm, "ben")
+    asked = [ask(ada, sign(key_id, text)) for text in (b"one", b"two")]
+    for each in asked:
+        approve(ben, each)
+
+    def alter(number: int) -> None:
+        database: Any = one.inventory.store
+        with database.database.transaction() as connection:
+            connection.execute(
+                b"UPDATE approvals SET generation = generation + $1 "
+                b"WHERE approval_id = $2",
+                (number, asked[0].approval_id),
+            )
+
+    def is_of_it(event: AuditEvent) -> bool:
+        return event.approval_id == asked[0].approval_id
+
+    def state_of(request: ops.ApprovalInfo) -> ApprovalState:
+        return ada.execute(ops.GetApproval(approval_id=request.approval_id)).state
+
+    def strike(name: str) -> None:
+        if name == "approval.before_settling":
+            raise errors.StoreUnavailableError
+
+    with install(strike):
+        for text in (b"one", b"two"):
+            ada.execute(sign(key_id, text))
+    alter(5)
+    care = dual_of(one).care
+    care.heal()
+    told = events_of(one.hsm, is_of_it)
+    for _ in range(3):
+        care.heal()
+
+    assert told == events_of(one.hsm, is_of_it)
+    assert ApprovalState.CONSUMED is state_of(asked[1])
+    with pytest.raises(errors.ApprovalTamperedError):
+        state_of(asked[0])
+    alter(-5)
+    care.compare()
+    care.heal()
+    assert ApprovalState.CONSUMED is state_of(asked[0])

@@ -57,6 +57,8 @@ _LOOKS: Final = 4
 """How often an approval is read while other nodes change it."""
 _EXAMINED: Final = 10
 _REQUEST_BYTES: Final = 32 * 1024
+_LIE_MICROSECONDS: Final = 60_000_000
+"""How long an approval with a false index entry is not changed again."""
 _GRANT_BYTES: Final = 48 * 1024
 _DENIAL_BYTES: Final = 56 * 1024
 """Size limits that leave space for the later steps of an approval."""
@@ -116,6 +118,7 @@ class ApprovalRegister:
         self._mac_of = mac_of
         self._locks = Locks()
         self._tampered: set[str] = set()
+        self._lying_until: dict[str, int] = {}
         for entry in store.find(ApprovalQuery(limit=_NEWEST)):
             self.believed(entry.approval_id)
         self.opened_at = self.time.now()
@@ -206,6 +209,7 @@ class ApprovalRegister:
             StoreUnavailableError: The store can't be read.
         """
         self._tampered.clear()
+        self._lying_until.clear()
         doubtful = self._disagreeing()
         if doubtful:
             # What is being changed agrees in a moment, and is then not what it was.
@@ -404,12 +408,16 @@ class ApprovalRegister:
         step: AuditDraft | None = None,
     ) -> Approval:
         found = self.read(approval_id)
+        if self.time.now() < self._lying_until.get(approval_id, 0):
+            raise self._lying(approval_id)
         for _ in range(_ATTEMPTS):
             wanted = self._step(found, rule, limit, step)
             if wanted is not None:
                 return wanted
             refused, found = found, self.read(approval_id)
             if found.generation == refused.generation:
+                # Each try leaves an intent in the audit log.
+                self._lying_until[approval_id] = self.time.now() + _LIE_MICROSECONDS
                 raise self._lying(approval_id)
         raise GenerationConflictError(
             "The approval is being changed by others. Try again."

@@ -35,6 +35,7 @@ from hsm_core.errors import (
     AccessDeniedError,
     ApprovalNotFoundError,
     ApprovalRequiredError,
+    ApprovalTamperedError,
     ConflictError,
     HSMError,
     KeyTamperedError,
@@ -375,8 +376,12 @@ class ApprovalWorkflow:
                 found = was_done(hold) if done is None else done
                 if found is None:
                     continue
-                with suppress(ConflictError):
+                try:
                     self._settle(hold, done=found)
+                except ApprovalTamperedError:
+                    continue  # It must not keep others from being settled.
+                except ConflictError:
+                    pass
                 self._unsettled.pop(operation_id, None)
 
     def _settle(self, hold: ApprovalReservation, *, done: bool) -> None:
