@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from types import FrameType
 
 from hsm_core.errors import ConfigurationError
 from hsm_server.app import create_app, create_metrics_app
@@ -184,25 +185,32 @@ class _InlineServer:
             tracing.close()
             # Another signal must not keep the trail from being closed in order.
             for number in signals:
-                loop.remove_signal_handler(number)
                 signal.signal(number, signal.SIG_IGN)
         if self._outdated:
             raise ConfigurationError(self._outdated)
 
     def _heed_signals(
         self, loop: asyncio.AbstractEventLoop, stop: asyncio.Event
-    ) -> list[signal.Signals]:
+    ) -> list[int]:
         """Stop or reload by signals from now on; return which."""
-        signals = [signal.SIGTERM, signal.SIGINT]
-        for number in signals:
-            loop.add_signal_handler(number, stop.set)
-        signals.append(signal.SIGUSR1)
-        loop.add_signal_handler(signal.SIGUSR1, self._services.reset_clock)
+        calls: dict[int, Callable[[], object]] = {
+            signal.SIGTERM: stop.set,
+            signal.SIGINT: stop.set,
+            signal.SIGUSR1: self._services.reset_clock,
+        }
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             # Under nohup a hang-up is to be ignored, and is.
-            signals.append(signal.SIGHUP)
-            loop.add_signal_handler(signal.SIGHUP, self._ask_reload)
-        return signals
+            calls[signal.SIGHUP] = self._ask_reload
+
+        def call(number: int, frame: FrameType | None) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(calls[number])
+
+        # Who takes a handler from the loop gets the default action first, which ends
+        # the process.
+        for number in calls:
+            signal.signal(number, call)
+        return list(calls)
 
     def _note_alarm(self, source: str, is_active: bool) -> None:
         """Report degraded health while an alarm lasts."""
