@@ -203,7 +203,7 @@ def test_an_hsm_opens_on_a_disk_that_is_slow_for_a_while(
         install(handler),
         open_hsm(settings, master_key=bytes(32), hmac_key=bytes(32)) as gateway,
     ):
-        assert not list(slow)
+        assert len(list(slow)) < 2
         until(lambda: session_of(gateway).status().audit.state == "ok")
 
 
