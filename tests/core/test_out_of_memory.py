@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 
 from hsm_core import operations as ops
+from hsm_core._internal.audit.medium import Ticket
 from hsm_core._internal.lib.concurrency import Locks
 from hsm_core.algorithms import KeyUsage
 from hsm_core.errors import KeyStateError
@@ -99,6 +101,28 @@ def test_no_memory_while_the_lock_of_a_key_is_asked_for() -> None:
         other.start()
         other.join(60)
         assert not other.is_alive(), begin
+
+
+def test_no_memory_while_a_ticket_is_completed() -> None:
+    """
+    Who waits is told when it is tried again.
+    """
+    testcapi = pytest.importorskip("_testcapi")
+    for begin in range(10):
+        ticket = Ticket(60.0)
+        waiting = threading.Thread(target=ticket.wait, daemon=True)
+        waiting.start()
+        time.sleep(0.01)
+        with suppress(MemoryError):
+            testcapi.set_nomemory(begin, begin + 1)
+            try:
+                ticket.complete()
+            finally:
+                testcapi.remove_mem_hooks()
+        ticket.complete()
+
+        waiting.join(30)
+        assert not waiting.is_alive(), begin
 
 
 def _hold(locks: Locks) -> None:

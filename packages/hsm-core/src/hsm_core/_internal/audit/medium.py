@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from enum import StrEnum
@@ -368,8 +369,8 @@ class Ticket:
         self._guard = threading.Lock()
         self._done = False
         self._error: BaseException | None = None
-        self._waiters: list[threading.Lock] = []
-        self._callbacks: list[Callable[[BaseException | None], None]] = []
+        self._waiters = deque[threading.Lock]()
+        self._callbacks = deque[Callable[[BaseException | None], None]]()
 
     @classmethod
     def failed(cls, error: BaseException) -> Ticket:
@@ -414,20 +415,21 @@ class Ticket:
         callback(self._error)
 
     def complete(self, error: BaseException | None = None) -> None:
-        """Mark the records as durable, or as lost; only the first time counts."""
+        """
+        Mark the records as durable, or as lost; only the first time counts.
+
+        Where memory was out midway, the next time tells those who still wait.
+        """
         with self._guard:
-            if self._done:
-                return
-            self._error = error
-            self._done = True
-        for waiter in self._waiters:
-            waiter.release()
-        for callback in self._callbacks:
+            if not self._done:
+                self._error = error
+                self._done = True
+        while self._waiters:
+            self._waiters.popleft().release()
+        while self._callbacks:
             # The writing thread must outlive a callback that breaks its promise.
             with suppress(Exception):
-                callback(error)
-        self._waiters.clear()
-        self._callbacks.clear()
+                self._callbacks.popleft()(self._error)
 
 
 class DoneTicket:
