@@ -67,7 +67,7 @@ class Growth:
         return self.is_within(_RSS_SHARE)
 
     def is_within(self, share: float) -> bool:
-        """Return the same with another share of memory than 10 %."""
+        """Return the same for another share of memory than 10 %."""
         return (
             _steady(self.rss) < min(self.rss[0] * share, _RSS_BYTES)
             and _steady(self.threads) < _COUNT

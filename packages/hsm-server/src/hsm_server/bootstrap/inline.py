@@ -206,8 +206,8 @@ class _InlineServer:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(calls[number])
 
-        # Who takes a handler from the loop gets the default action first, which ends
-        # the process.
+        # To remove a handler of the loop's own would restore the default action for a
+        # moment, and a signal would then end the process.
         for number in calls:
             signal.signal(number, call)
         return list(calls)

@@ -362,6 +362,8 @@ class ApprovalWorkflow:
         """
         Settle the reservations that could not be settled before.
 
+        An approval that was altered is left as it is, and the others are settled.
+
         Args:
             was_done: Finds out whether an operation was done.
 

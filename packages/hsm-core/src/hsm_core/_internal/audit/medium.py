@@ -418,7 +418,7 @@ class Ticket:
         """
         Mark the records as durable, or as lost; only the first time counts.
 
-        Where memory was out midway, the next time tells those who still wait.
+        If memory ran out midway, the next call tells those who still wait.
         """
         with self._guard:
             if not self._done:

@@ -727,8 +727,8 @@ class AuthenticatedReader:
         """
         Make a key's index row from its document again; a false row is a finding.
 
-        One of another document is none yet: which of the two is right, the sum of the
-        bucket says.
+        A row that names another document is not one yet: only the sum of the bucket
+        tells which of the two is right.
         """
         try:
             before, is_false = self.store.entry(key_id), False
