@@ -4,7 +4,7 @@
 import contextlib
 import os
 import statistics
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,6 +15,8 @@ from tests.e2e.family import PROGRAMS, members
 from tests.faults.expectation import check
 
 _LEAST_SAMPLES: Final = 12
+_FIRST_SAMPLES: Final = 6
+"""The soak takes them in a minute, in which threads start and caches fill."""
 _RSS_SHARE: Final = 0.10
 _RSS_BYTES: Final = 20 * 1024 * 1024
 _COUNT: Final = 6
@@ -117,6 +119,18 @@ def _sample(kind: str, pid: int, versions: int) -> Sample:
         len(list((place / "task").iterdir())),
         len(list((place / "fd").iterdir())),
     )
+
+
+def without_first(samples: Sequence[Sample]) -> list[Sample]:
+    """Return samples without those of the first minute of each process."""
+    seen: Counter[tuple[str, int]] = Counter()
+    found = []
+    for sample in samples:
+        process = sample.kind, sample.pid
+        seen[process] += 1
+        if seen[process] > _FIRST_SAMPLES:
+            found.append(sample)
+    return found
 
 
 def measure(samples: Sequence[Sample]) -> list[Growth]:

@@ -27,7 +27,7 @@ from typing import Final
 
 from tests.faults.crew import CLIENTS, Crew
 from tests.faults.expectation import Violation, check
-from tests.faults.growth import Sample, check_growth, look, measure
+from tests.faults.growth import Sample, check_growth, look, measure, without_first
 from tests.faults.kill_loop import Tally
 from tests.faults.rounds import finale
 from tests.faults.sinks import small_disk
@@ -242,7 +242,7 @@ def run(
         finally:
             soak.close()
         tally.run("in the end", lambda: finale(crew))
-        growth = measure(soak.samples)
+        growth = measure(without_first(soak.samples))
         for one in growth:
             tally.say(str(one))
         tally.run("growth", lambda: check_growth(growth))

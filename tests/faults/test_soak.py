@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.expectation import Violation
-from tests.faults.growth import Sample, check_growth, measure
+from tests.faults.growth import Sample, check_growth, measure, without_first
 from tests.faults.soak import run
 from tests.faults.watch import Evidence, Sight
 
@@ -81,6 +81,19 @@ def test_ups_and_downs_are_noise() -> None:
 
     assert ["every vault", "vault 7"] == [growth.of for growth in found]
     check_growth(found)
+
+
+def test_the_first_minute_is_no_growth() -> None:
+    """
+    A process that takes what it needs, and then no more, does not grow; a leak does.
+    """
+    young = [Sample("vault", 7, (60 + 8 * i) * MIB, 9, 20) for i in range(6)]
+    warm = [Sample("vault", 7, 100 * MIB, 9, 20)] * 12
+    leaking = [Sample("vault", 7, (100 + i) * MIB, 9, 20) for i in range(30)]
+
+    assert warm == without_first([*young, *warm])
+    with pytest.raises(Violation, match="a process grows"):
+        check_growth(measure(without_first([*young, *leaking])))
 
 
 def test_evidence_counts_from_a_moment_on() -> None:
