@@ -18,6 +18,9 @@ from hsm_core._internal.time.clock_guard import (
     decode_look,
     encode_jumps,
     encode_look,
+    jumps_of,
+    merged,
+    seconds_of,
 )
 from hsm_core.session import Session
 from hsm_core.testing import FakeClock, caller, memory_hsm
@@ -191,9 +194,9 @@ class TestStoredForm:
     @pytest.mark.parametrize("stored", [None, b"", b"{}", b'{"leaps":[],"mac":""}'])
     def test_of_nothing(self, stored: bytes | None) -> None:
         """
-        What is absent or damaged is no jump.
+        What is absent or damaged tells nothing.
         """
-        assert () == decode_jumps(stored, RING.jumps_mac)
+        assert None is decode_jumps(stored, RING.jumps_mac)
 
     def test_changed(self) -> None:
         """
@@ -201,7 +204,40 @@ class TestStoredForm:
         """
         stored = encode_jumps((ClockJump(1, 2),), RING.jumps_mac)
 
-        assert () == decode_jumps(stored.replace(b"[1,2]", b"[1,3]"), RING.jumps_mac)
+        assert None is decode_jumps(stored.replace(b"[1,2]", b"[1,3]"), RING.jumps_mac)
+
+
+class TestRecords:
+    def test_as_they_were(self) -> None:
+        """
+        The records of jumps, and of clocks set right, tell of all time left out.
+        """
+        clock, told = FakeClock(), list[tuple[int, int]]()
+        guard = ClockJumpGuard(
+            clock, on_change=lambda jumps: told.append((clock.now(), seconds_of(jumps)))
+        )
+        for days in (10, 90, -95, 30, -500, 7):
+            clock.advance(60)
+            clock.step(days * DAY)
+            known = guard.look()
+
+            found = jumps_of(told)
+            for jump in known:
+                assert any(f.begin <= jump.begin <= jump.end <= f.end for f in found)
+            assert seconds_of(found) <= seconds_of(known) + len(told)
+
+    def test_of_several_logs(self) -> None:
+        """
+        Where one log tells of more than another, all of it is left out.
+        """
+        one = (ClockJump(5, 9), ClockJump(20, 30))
+        other = (ClockJump(6, 7), ClockJump(25, 40), ClockJump(50, 60))
+
+        assert (
+            ClockJump(5, 9),
+            ClockJump(20, 40),
+            ClockJump(50, 60),
+        ) == merged([one, other])
 
 
 @settings(max_examples=60, deadline=None)

@@ -280,3 +280,29 @@ class TestLeapingClock:
             session = Session(gateway.act_as(caller()))
             gateway.schedulers.destruction.run()
             assert DESTROYED is session.describe(key).state
+
+    @pytest.mark.parametrize("stored", [None, b"", b"older"])
+    def test_after_a_loss_of_its_history(
+        self, tmp_path: Path, stored: bytes | None
+    ) -> None:
+        """
+        Nothing becomes due because the file of clock jumps is gone or was damaged.
+        """
+        clock = FakeClock()
+        with filesystem_hsm(tmp_path, clock) as gateway:
+            session = Session(gateway.act_as(caller()))
+            key = session.create_key("aes").key_id
+            session.destroy(key, waiting_days=20)
+            clock.step(30 * DAY)
+            gateway.schedulers.destruction.run()
+        (history,) = tmp_path.rglob("clock-leaps")
+        if stored is None:
+            history.unlink()
+        else:
+            history.write_bytes(stored)
+
+        for _ in range(2):
+            with filesystem_hsm(tmp_path, clock) as gateway:
+                session = Session(gateway.act_as(caller()))
+                gateway.schedulers.destruction.run()
+                assert SCHEDULED is session.describe(key).state

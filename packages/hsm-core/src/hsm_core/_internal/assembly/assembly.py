@@ -279,8 +279,10 @@ class _Assembly:
         source = "file" if settings.policy_config else settings.policy_profile.value
         engine = RuleEngine(parts.policy or policy_of(settings))
         policy = PolicyHolder(engine, source, parts.clock.now())
+        guards = self._node_guards(ring)
         clock_guard = open_clock_guard(
-            parts.store, ring, audit, parts.clock, policy.policy_hash
+            *(parts.store, ring, audit, parts.clock, policy.policy_hash),
+            other_logs=guards.get("other_logs", tuple),
         )
         self._recorder = SystemRecorder(audit, policy.policy_hash)
         inventory = KeyRepository(
@@ -301,7 +303,7 @@ class _Assembly:
             clock=parts.clock,
             clock_guard=clock_guard,
             entropy=parts.entropy,
-            **self._node_guards(ring),
+            **guards,
         )
 
     def _node_guards(self, ring: KeyRing) -> dict[str, Any]:

@@ -13,7 +13,7 @@ right again, the rest of the span is dropped.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Final, TypeVar
 
@@ -35,6 +35,7 @@ _JUMPS: Final = b"leaps"
 _LOOK: Final = b"look"
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 class ClockJump(
@@ -174,11 +175,7 @@ class ClockJumpGuard:
     def _note(self, wall: int, expected: int, known: int) -> None:
         """Update the state with the wall time, where *known* is the accepted time."""
         if wall < expected:
-            self._jumps = tuple(
-                ClockJump(jump.begin, min(jump.end, wall))
-                for jump in self._jumps
-                if jump.begin < wall
-            )
+            self._jumps = _until(self._jumps, wall)
         elif wall > known:
             self._jumps = _bounded((*self._jumps, ClockJump(known, wall)))
         self._wall = wall
@@ -198,6 +195,52 @@ def _bounded(jumps: tuple[ClockJump, ...]) -> tuple[ClockJump, ...]:
     return tuple(joined)
 
 
+def seconds_of(jumps: Sequence[ClockJump]) -> int:
+    """Return how much time does not count, in seconds."""
+    return sum(jump.end - jump.begin for jump in jumps) // 1_000_000
+
+
+def jumps_of(recorded: Iterable[tuple[int, int]]) -> tuple[ClockJump, ...]:
+    """
+    Return the clock jumps that records tell of.
+
+    Args:
+        recorded: The time of each record of a change of the known jumps, and their
+            `seconds_of` then, in the order of the log.
+
+    Returns:
+        The jumps, each up to a second longer than it was.
+    """
+    jumps: tuple[ClockJump, ...] = ()
+    before = 0
+    for at, seconds in recorded:
+        if seconds > before:
+            begin = at - (seconds - before + 1) * 1_000_000
+            jumps = _bounded((*jumps, ClockJump(begin, at)))
+        else:
+            jumps = _until(jumps, at)
+        before = seconds
+    return jumps
+
+
+def merged(histories: Iterable[Sequence[ClockJump]]) -> tuple[ClockJump, ...]:
+    """Return all jumps of several histories, ascending."""
+    found = sorted((j.begin, j.end) for history in histories for j in history)
+    jumps: tuple[ClockJump, ...] = ()
+    for begin, end in found:
+        latest = jumps[-1].end if jumps else end
+        jumps = _bounded((*jumps, ClockJump(begin, max(end, latest))))
+    return jumps
+
+
+def _until(jumps: Sequence[ClockJump], wall: int) -> tuple[ClockJump, ...]:
+    return tuple(
+        ClockJump(jump.begin, min(jump.end, wall))
+        for jump in jumps
+        if jump.begin < wall
+    )
+
+
 def encode_jumps(jumps: Sequence[ClockJump], mac_of: Callable[[bytes], bytes]) -> bytes:
     """Return the stored form of clock jumps."""
     return _sealed(_JUMPS, tuple(jumps), mac_of)
@@ -205,9 +248,9 @@ def encode_jumps(jumps: Sequence[ClockJump], mac_of: Callable[[bytes], bytes]) -
 
 def decode_jumps(
     stored: bytes | None, mac_of: Callable[[bytes], bytes]
-) -> tuple[ClockJump, ...]:
-    """Return clock jumps from their stored form; none if it is not authentic."""
-    return _opened(_JUMPS, stored, mac_of, tuple[ClockJump, ...], ())
+) -> tuple[ClockJump, ...] | None:
+    """Return clock jumps from their stored form; None if it is not authentic."""
+    return _opened(_JUMPS, stored, mac_of, tuple[ClockJump, ...], None)
 
 
 def encode_look(wall: int, mac_of: Callable[[bytes], bytes]) -> bytes:
@@ -230,8 +273,8 @@ def _opened(
     stored: bytes | None,
     mac_of: Callable[[bytes], bytes],
     kind: type[T],
-    default: T,
-) -> T:
+    default: U,
+) -> T | U:
     try:
         payload = encoding.check(name, stored, mac_of) if stored else None
         if payload is not None:
