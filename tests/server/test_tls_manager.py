@@ -352,6 +352,27 @@ class TestWithdrawnTrust:
         # Lists in force go on counting.
         assert 2 == len(rules.revocation_lists)
 
+    async def test_the_former_file_comes_back(
+        self, world: World, partner: Issuer
+    ) -> None:
+        """A file that lost trust, and is as it was before, gives that trust again."""
+        async with kept(world) as tls_manager:
+            whole = world.ca.read_bytes()
+            world.ca.write_bytes(whole[:250])
+            cut = await tls_manager.reload()
+            lost = world.published[-1].client
+            world.ca.write_bytes(whole)
+            answer = await tls_manager.reload()
+            rules = world.published[-1].client
+
+        assert cut
+        assert lost is not None
+        assert () == lost.authorities
+        assert "" == answer
+        assert rules is not None
+        assert {world.issuer.der, partner.der} == set(rules.authorities)
+        assert 0.0 == world.alarm("clients")
+
     async def test_the_last_ca_is_dropped(self, world: World) -> None:
         """A file that names none lets nobody in; one that is gone says nothing."""
         async with kept(world) as tls_manager:

@@ -187,6 +187,8 @@ class FileSource:
         if digest != self._digest:
             # A long list of revoked certificates takes its time.
             edit, problem = await asyncio.to_thread(self._parse, contents, active.state)
+            # If there is a problem, even the former content would be a change.
+            self._digest = b""
             await active.change(edit)
             if problem:
                 raise ListenError(problem)
