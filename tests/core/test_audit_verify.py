@@ -144,6 +144,38 @@ def test_an_empty_trail_is_intact(tmp_path: Path) -> None:
     assert "" == verified(path, None).log_id
 
 
+@pytest.mark.parametrize(
+    "content", [b"", b"\x00", b"no log", Random(1).randbytes(100_000), None]
+)
+@pytest.mark.parametrize("key", [KEY, None])
+def test_what_is_no_log_is_not_intact(
+    path: Path, tmp_path: Path, content: bytes | None, key: bytes | None
+) -> None:
+    """Without a head mark, a file without a whole record is not taken for a log."""
+    alone = tmp_path / "alone" / "audit.log"
+    alone.parent.mkdir()
+    if content is None:
+        content = b"".join(path.read_bytes().splitlines(keepends=True)[:1])[:-1]
+    alone.write_bytes(content)
+    if key is None and not content:
+        assert 0 == verified(alone, key).records
+        return
+
+    with pytest.raises(AuditTamperedError):
+        verified(alone, key)
+
+
+def test_a_wrong_key_is_noticed_without_a_head_mark(tmp_path: Path) -> None:
+    """A log without its head mark is not intact for whoever has another key."""
+    path = tmp_path / "log" / "audit.log"
+    with opened(path) as log:
+        fill(log, 5)
+    path.with_name("audit.log.head").unlink()
+
+    with pytest.raises(AuditTamperedError):
+        verified(path, KEY[::-1])
+
+
 def test_nothing_is_written_and_no_lock_taken(path: Path) -> None:
     """Verification leaves every file as it is, and works while a writer has it."""
     path.with_name("audit.log.lock").unlink()

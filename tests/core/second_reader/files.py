@@ -73,6 +73,8 @@ def read_files(path: Path, hmac_key: bytes | None) -> Log:
     if mark is None and hmac_key is not None:
         # What else is wrong with the log is of more use.
         raise BadLogError(0, "head_missing")
+    if counted is None and log.torn_bytes and log.head[0] < 0:
+        raise BadLogError(0, "torn")
     return log
 
 

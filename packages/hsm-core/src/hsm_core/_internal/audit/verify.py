@@ -464,8 +464,11 @@ def verify_log(
         if ahead is not None and look is None:
             ahead.follower = PartFollower(follow_part, tell)
     follow(stored, follower, visit)
-    if follower.mark is None and hmac_key is not None and follower.seq >= 0:
+    if follower.mark is None and hmac_key is not None:
         raise tampered(Reason.HEAD_MISSING, 0)
+    if follower.mark is None and follower.seq < 0 and stored.torn_bytes:
+        # Without a mark and a record, a file could be anything.
+        raise tampered(Reason.TORN, 0)
     prefix.finish()
     if progress is not None:
         progress(follower.seq - before)
