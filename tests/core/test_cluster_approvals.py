@@ -7,6 +7,8 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,10 +21,15 @@ from hsm_core._internal.approvals.journal import (
     ApprovalSetDigest,
 )
 from hsm_core._internal.approvals.maintenance import DualControl, prune_approvals
+from hsm_core._internal.approvals.workflow import ApprovalReservation
 from hsm_core._internal.cluster import approvals
+from hsm_core._internal.handlers.signatures import SignHandler
 from hsm_core._internal.lib.failpoints import install
 from hsm_core._internal.stores.postgresql.feed import KEY, Change
+from hsm_core.algorithms import Algorithm
 from hsm_core.model import ApprovalDemand, ApprovalState, AuditEvent, KeyInfo
+from hsm_core.settings import Settings
+from hsm_core.testing import caller
 from tests.core.dual_support import (
     TWO_PEOPLE,
     DemandingPolicy,
@@ -34,6 +41,7 @@ from tests.core.dual_support import (
     sign,
 )
 from tests.core.node_support import PATIENCE, Node, nodes_of
+from tests.self_tests import open_tested
 
 
 @pytest.fixture
@@ -399,3 +407,70 @@ def test_a_row_whose_generation_was_altered(nodes: list[Node]) -> None:
     care.compare()
     care.heal()
     assert ApprovalState.CONSUMED is state_of(asked[0])
+
+
+_REFUSALS = (errors.ApprovalRequiredError, errors.ConflictError)
+
+
+@pytest.fixture
+def hsms(database: str, tmp_path: Path) -> Iterator[list[Any]]:
+    """Give two nodes with their own audit logs, as servers have them."""
+    policy = DemandingPolicy(Sign=TWO_PEOPLE, CreateKey=TWO_PEOPLE)
+    with ExitStack() as stack:
+        opened: list[Any] = []
+        for name in ("one", "two"):
+            mark = tmp_path / name
+            settings = Settings(store=database, node_name=name, node_mark=mark)
+            opened.append(stack.enter_context(open_tested(settings)))
+        key_id = ed25519(opened[0])
+        for hsm in opened:
+            hsm._services.policy.replace(policy, 0)  # noqa: SLF001 (no file says this)
+        yield [*opened, key_id]
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+@pytest.mark.parametrize("makes_key", [True, False])
+def test_one_that_another_node_releases(
+    hsms: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    makes_key: bool,
+    is_known: bool,
+) -> None:
+    """
+    A node that others take for dead does nothing under an approval that they release.
+    """
+    one, two, key_id = hsms
+    operation = (
+        ops.CreateKey(algorithm=Algorithm.AES_256_GCM) if makes_key else sign(key_id)
+    )
+    asked = ask(person(one, "ada"), operation)
+    approve(person(two, "ben"), asked)
+    used: list[object] = []
+
+    def release(name: str = "") -> None:
+        if used or name != ("approval.reserved" if makes_key else ""):
+            return
+        used.append("begun")
+        consents = two._services.consents  # noqa: SLF001 (as a settlement does)
+        found = consents.state_of(asked.approval_id)
+        named = found.approval_id, found.operation_id
+        hold = ApprovalReservation(*named, caller(), found.generation)
+        consents.settle(hold, done=False)
+        used.append(person(two, "ada").execute(operation))
+        if is_known:
+            one._services.inventory.feed.catch_up()  # noqa: SLF001 (as a thread does)
+
+    perform = SignHandler.perform
+
+    def slow(handler: SignHandler, context: Any) -> Any:
+        answer = perform(handler, context)
+        release()
+        return answer
+
+    monkeypatch.setattr(SignHandler, "perform", slow)
+    with install(release), pytest.raises(_REFUSALS):
+        person(one, "ada").execute(operation)
+
+    assert 2 == len(used)
+    keys = person(one, "ada").execute(ops.ListKeys()).items
+    assert (2 if makes_key else 1) == len(keys)

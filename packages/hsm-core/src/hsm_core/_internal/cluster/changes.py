@@ -382,6 +382,7 @@ class Changes(ChangeFeed, FollowedFeed):
             self._inventory.follow(key_id, key_before(change), key_after(change))
         elif change.kind == APPROVAL:
             self._approvals = self._approvals_after(self._approvals, change)
+            self._inventory.tampered.cells.of(change.subject).bump()
         for call in self._hooks.get(change.kind, ()):
             call(change)
         self._reach(position)

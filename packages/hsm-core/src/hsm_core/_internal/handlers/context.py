@@ -65,6 +65,7 @@ class RequestContext(msgspec.Struct, Generic[Op]):
         named_approval: Approval named by the caller, or empty.
         expected_generation: Required generation of the key, or 0.
         hold: Reserved approval, or None.
+        held: Cell of the reserved approval, which a node that releases it bumps.
         waited: Seconds spent waiting for the audit log.
         check_caller: `Request.check`, of a consent step.
     """
@@ -87,6 +88,7 @@ class RequestContext(msgspec.Struct, Generic[Op]):
     named_approval: str = ""
     expected_generation: int = 0
     hold: ApprovalReservation | None = None
+    held: Snapshot | None = None
     waited: float = 0.0
     check_caller: Callable[[], None] | None = None
 
@@ -105,9 +107,10 @@ class RequestContext(msgspec.Struct, Generic[Op]):
 
     @property
     def subjects(self) -> tuple[str, ...]:
-        """Keys and credential; a change of one, elsewhere, meets a use."""
+        """Keys, credential and approval; a change of one, elsewhere, meets a use."""
         named = (self.key_id, *(other.key_id for other in self.others.values()))
-        return tuple(filter(None, (*named, self.caller.credential_id)))
+        approval_id = self.hold.approval_id if self.hold is not None else ""
+        return tuple(filter(None, (*named, self.caller.credential_id, approval_id)))
 
     @property
     def spec(self) -> AlgorithmSpec:

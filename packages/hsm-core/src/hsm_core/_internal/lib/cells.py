@@ -50,14 +50,14 @@ _NEWEST: Final = _Newest()
 
 
 class KeyCells:
-    """Cells of keys; some keys share one, so that their number does not matter."""
+    """Cells of keys and approvals; some share one, so that their number is fixed."""
 
     def __init__(self) -> None:
         self._cells = tuple(Cell() for _ in range(_KEY_CELLS))
 
-    def of(self, key_id: str) -> Cell:
-        """Return the cell of a key."""
-        return self._cells[hash(key_id) % _KEY_CELLS]
+    def of(self, subject: str) -> Cell:
+        """Return the cell of a key or an approval."""
+        return self._cells[hash(subject) % _KEY_CELLS]
 
 
 class Snapshot:

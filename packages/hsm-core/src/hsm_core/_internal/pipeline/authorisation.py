@@ -25,6 +25,7 @@ from hsm_core._internal.policy.facts import CLOCK, joined
 from hsm_core.errors import (
     AccessDeniedError,
     ApprovalRequiredError,
+    ConflictError,
     DeadlineExceededError,
     HSMError,
     InvalidInputError,
@@ -221,6 +222,32 @@ class Admission:
             context.approval_id = str(error.facts["approval_id"])
             raise
         context.hold, context.approval_id = hold, hold.approval_id
+        try:
+            if not self.is_held(context):
+                raise ConflictError(
+                    "The approval is being changed by others. Try again."
+                )
+        except BaseException:
+            self.settle_approval(context, done=False)
+            raise
+
+    def is_held(self, context: RequestContext[Any]) -> bool:
+        """
+        Return whether an operation has the approval that it has reserved.
+
+        A node that takes this one for dead releases it; from here on, ``context.seen``
+        and ``context.held`` tell.
+
+        Raises:
+            StoreUnavailableError: It can't be read.
+        """
+        hold, services = context.hold, self._services
+        if hold is None or services.inventory.feed is None:
+            return True
+        cell = services.inventory.tampered.cells.of(hold.approval_id)
+        context.seen.add(cell)
+        context.held = Snapshot(cell)
+        return services.consents.is_reserved_for(hold.approval_id, hold.operation_id)
 
     def settle_approval(
         self, context: RequestContext[Any], *, done: bool | None

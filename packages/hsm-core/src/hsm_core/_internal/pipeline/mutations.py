@@ -448,7 +448,7 @@ class Mutations:
         Check what other nodes may have changed, while they can't change anything.
 
         Raises:
-            GenerationConflictError: A key of the operation has changed.
+            GenerationConflictError: A key of the operation, or its approval, changed.
             HSMError: The caller's credential no longer counts, or the HSM is locked.
         """
         if not attempt.operation.while_locked:
@@ -456,6 +456,8 @@ class Mutations:
         self._journal.check_again()
         keys = filter(None, (attempt.document, *attempt.others.values()))
         if self._services.inventory.has_newer(keys):
+            raise GenerationConflictError
+        if attempt.held is not None and not attempt.held.holds():
             raise GenerationConflictError
 
     def _with_record(

@@ -299,6 +299,8 @@ class Pipeline:
             return False
         if services.inventory.has_moved(context.others.values()):
             return False
+        if not self._admission.is_held(context):
+            return False
         if document is None:
             return True
         used = [document.version(n) for n in (answer.version, answer.source) if n]
