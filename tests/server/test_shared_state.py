@@ -10,26 +10,34 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count, takewhile
 from pathlib import Path
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import Any, Final, NamedTuple
 
 import psycopg
 import pytest
 
 from hsm_core.errors import AuthenticationError
 from hsm_core.factory import OpenHSM, open_hsm
+from hsm_core.model import Role
 from hsm_core.protocols import SharedState
 from hsm_core.settings import Settings
-from hsm_server.config.settings import ConsoleSettings, RateLimits
+from hsm_server.config.settings import ConsoleSettings, RateLimits, TokenRules
+from hsm_server.identity.id_tokens import IDTokens, Person, provider_name
 from hsm_server.identity.sessions import SessionEndedError, Sessions
+from hsm_server.identity.token_keys import TokenTrust
 from hsm_server.identity.token_verifier import Identity, ReplayCache
 from hsm_server.ipc.remote_vault import RemoteVault
 from hsm_server.limits.buckets import Rate
 from hsm_server.limits.cluster import LimitExchange
 from hsm_server.limits.guard import AddressGuard, ClusterLimits
 from hsm_server.observability.metrics import Metrics
+from hsm_server.vault.access import Visitor
+from hsm_server.vault.gatekeeper import Gatekeeper
 from tests.postgresql import PostgreSQL
 from tests.server.ipc_support import open_bench
-from tests.server.support import until
+from tests.server.support import SECRET, until
+from tests.server.test_id_tokens import settings as provider_settings
+from tests.server.test_id_tokens import verifier
 
 
 class Cluster(NamedTuple):
@@ -241,6 +249,37 @@ def test_no_token_lies_in_the_database(cluster: Cluster) -> None:
     assert 1 == len(rows)
     assert b"bearer-token-7" not in rows[0][1]
     assert secret not in rows[0][0]
+
+
+def keeper_of(shared: SharedState, people: IDTokens | None) -> Gatekeeper:
+    """Return who lets people in on a node, with this provider."""
+    trust = TokenTrust.of_secret(SECRET, TokenRules())
+    gateway: Any = SimpleNamespace(asks_for_single_use=lambda: False)
+    return Gatekeeper(gateway, trust, lambda: None, people=people, shared=shared)
+
+
+NOW_CONFIGURED: Final[dict[str, IDTokens | None]] = {
+    "no provider": None,
+    "another client": verifier(client_id="other"),
+    "another role": verifier(roles={"signers": Role.AUDITOR}),
+}
+
+
+@pytest.mark.parametrize("people", NOW_CONFIGURED.values(), ids=NOW_CONFIGURED.keys())
+def test_a_session_counts_no_more_than_the_provider_now(
+    cluster: Cluster, people: IDTokens | None
+) -> None:
+    """A session outlasts a restart of its node, unless its roles are given no more."""
+    role = frozenset({Role.OPERATOR})
+    olga = Person("olga", role, "id", provider_name(provider_settings()))
+    secret = sessions_of(cluster.first).begin("olga", "", "", olga)
+    visitor = Visitor(session=secret)
+    same = keeper_of(cluster.second, verifier())
+
+    assert role == same.authenticate(visitor).caller.roles
+    for keeper in (keeper_of(cluster.first, people), same):
+        with pytest.raises(AuthenticationError):
+            keeper.authenticate(visitor)
 
 
 def test_a_token_is_spent_once(cluster: Cluster) -> None:

@@ -133,6 +133,18 @@ class IDTokens:
         self._note_use(digest, usable_until)
         return person
 
+    def check(self, person: Person) -> None:
+        """
+        Check a person who signed in before, perhaps on another node or in another run.
+
+        Raises:
+            AuthenticationError: Another provider named them, or the file gives nobody
+                one of their roles now.
+        """
+        is_ours = person.key_name == self._name
+        if not is_ours or not person.roles.issubset(self._settings.roles.values()):
+            raise AuthenticationError
+
     def without_own_audience(self, token: TokenClaims) -> TokenClaims:
         """
         Return claims without the console as an audience.

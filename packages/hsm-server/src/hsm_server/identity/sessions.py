@@ -3,8 +3,9 @@
 Sessions of the web console.
 
 Sessions are in the memory of the vault and end with its process; all nodes of a cluster
-share theirs. Only the hash of a session's secret is stored. The vault verifies the
-credential of the session again at each use: when the credential ends, the session ends.
+share theirs, which outlast restarts. Only the hash of a session's secret is stored. The
+vault verifies the credential of the session again at each use: when the credential
+ends, the session ends.
 """
 
 from __future__ import annotations

@@ -333,9 +333,7 @@ class Gatekeeper:
             return self._identity(visitor)
         session = self._sessions.look(visitor.session, before)
         self._check_certificate(visitor)
-        if session.person is not None:
-            return _identity_of(session.person)
-        return self._identity(_resting_on(visitor, session.credential))
+        return self._identity_in(session, visitor)
 
     def _is_first_use(self, visitor: Visitor, identity: Identity) -> bool:
         if not self._gateway.asks_for_single_use():
@@ -490,10 +488,8 @@ class Gatekeeper:
     def _identity_by(self, visitor: Visitor, session: Session | None) -> Identity:
         self._check_certificate(visitor)
         if session is not None:
-            if session.person is not None:
-                return _identity_of(session.person)
             try:
-                return self._identity(_resting_on(visitor, session.credential))
+                return self._identity_in(session, visitor)
             except AuthenticationError:
                 self._sessions.end(visitor.session)
                 raise SessionEndedError from None
@@ -507,6 +503,15 @@ class Gatekeeper:
                 certificate_sha256=fingerprint(visitor.certificate),
             )
         )
+
+    def _identity_in(self, session: Session, visitor: Visitor) -> Identity:
+        """Return the identity on which a session rests, as far as it still counts."""
+        if session.person is None:
+            return self._identity(_resting_on(visitor, session.credential))
+        if self._people is None:
+            raise AuthenticationError
+        self._people.check(session.person)
+        return _identity_of(session.person)
 
     def _named(self, identity: Identity) -> Identity:
         """Return an identity with principal and roles, by the current policy."""
