@@ -13,6 +13,7 @@ import pytest
 
 from hsm_core._internal.cluster import fence
 from hsm_core._internal.cluster.jobs import RETRY_SECONDS, JobLeases
+from hsm_core._internal.cluster.node_rows import enter
 from hsm_core._internal.stores.postgresql.connection import read_location
 from hsm_core._internal.stores.postgresql.database import ClusterDatabase
 from tests.core.cluster_nodes import node, session
@@ -34,6 +35,7 @@ class Member:
         with self._database.transaction() as connection:
             before = fence.read_standing(connection, self.node).epoch
             epoch = fence.take(connection, self.node, "i" * 8, before)
+            enter(connection, self.node, 1)
         assert epoch is not None
         self.epoch = epoch
         return JobLeases(self._database, self)
@@ -84,6 +86,28 @@ def test_jobs_move_when_nodes_die(opened: ClusterDatabase) -> None:
     assert all(theirs.holds(job) for job in JOBS)
     again = former.join()
     assert not any(again.holds(job) for job in JOBS)
+
+
+def test_a_holder_that_is_not_listed_as_a_node(
+    opened: ClusterDatabase, database: str, tmp_path: Path
+) -> None:
+    """
+    The jobs of a node that nobody watches are taken, and so are run.
+    """
+    with opened.transaction() as connection:
+        connection.execute("INSERT INTO fence VALUES ('ghost', 5, 'deadbeef')")
+        connection.execute("INSERT INTO leases VALUES ('rotation', 'ghost', 5)")
+    with node(database, tmp_path) as one:
+        keys = session(one)
+        keys.create_key("ed25519", name="due")
+        keys.set_rotation("due", max_uses=1)
+        keys.sign("due", b"m")
+
+        def look() -> bool:
+            one.schedulers._worker.hurry()  # noqa: SLF001 (it is an hour till then)
+            return keys.describe("due").versions > 1
+
+        eventually(look)
 
 
 def test_a_locked_node_gives_back_its_jobs(opened: ClusterDatabase) -> None:

@@ -3,7 +3,8 @@
 Leases of background jobs: each job runs on one node of a cluster at a time.
 
 A free lease is given to the node that asks first, which keeps it until it leaves, is
-fenced, or gives it back because its HSM is locked. A fenced node can't commit anything,
+fenced, or gives it back because its HSM is locked. A lease of what is not listed as a
+node is free: nobody would notice that it died. A fenced node can't commit anything,
 so a job that it still runs changes nothing.
 """
 
@@ -26,8 +27,8 @@ _TAKE: Final = (
     "INSERT INTO leases (name, node, epoch) VALUES ($1, $2, $3) "
     "ON CONFLICT (name) DO UPDATE SET node = $2, epoch = $3 "
     "WHERE leases.node = $2 OR NOT EXISTS (SELECT 1 FROM fence "
-    "WHERE fence.node = leases.node AND fence.epoch = leases.epoch "
-    "AND fence.instance IS NOT NULL)"
+    "JOIN nodes USING (node) WHERE fence.node = leases.node "
+    "AND fence.epoch = leases.epoch AND fence.instance IS NOT NULL)"
 )
 _GIVE_BACK: Final = "DELETE FROM leases WHERE name = $1 AND node = $2 AND epoch = $3"
 
