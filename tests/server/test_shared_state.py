@@ -36,8 +36,9 @@ from hsm_server.vault.gatekeeper import Gatekeeper
 from tests.postgresql import PostgreSQL
 from tests.server.ipc_support import open_bench
 from tests.server.support import SECRET, until
+from tests.server.test_id_tokens import NONCE, verifier
 from tests.server.test_id_tokens import settings as provider_settings
-from tests.server.test_id_tokens import verifier
+from tests.server.test_id_tokens import token as id_token
 
 
 class Cluster(NamedTuple):
@@ -71,7 +72,7 @@ def cluster(
 
 @pytest.fixture(autouse=True)
 def _empty(cluster: Cluster) -> None:
-    for kind in ("session", "spent token", "kind"):
+    for kind in ("session", "spent token", "spent ID token", "kind"):
         cluster.first.remove(kind)
     with psycopg.connect(cluster.url, autocommit=True) as connection:
         connection.execute("DELETE FROM failures")
@@ -303,6 +304,18 @@ def test_a_token_is_spent_once(cluster: Cluster) -> None:
 
     assert [True, False] == [node.spend(identity, 0) for node in nodes]
     assert not nodes[0].spend(identity, 0)
+
+
+def test_an_id_token_is_redeemed_once(cluster: Cluster) -> None:
+    """One token begins no session on each node; the event loop waits for no answer."""
+    first, second = (keeper_of(shared, verifier()) for shared in cluster[1:])
+    visitor = Visitor(credential=id_token(), nonce=NONCE)
+
+    assert "olga" == first.authenticate(visitor).caller.principal
+    for keeper in (second, first, keeper_of(cluster.first, verifier())):
+        assert keeper.asks_database(visitor)
+        with pytest.raises(AuthenticationError):
+            keeper.authenticate(visitor)
 
 
 def failures_of(shared: SharedState, **counts: int) -> dict[str, int]:

@@ -19,6 +19,7 @@ import msgspec
 from hsm_core import wire
 from hsm_core.errors import AuthenticationError, HSMError
 from hsm_core.model import Role, TokenClaims
+from hsm_core.protocols import SharedState
 from hsm_server.config.settings import MAX_TOKEN_BYTES, OIDCSettings, TokenRules
 from hsm_server.identity.clock import FlooredClock
 from hsm_server.identity.token_keys import Algorithm, TokenKey, TokenTrust
@@ -93,7 +94,9 @@ class IDTokens:
         public = tuple(key for key in keys if key.algorithm is not Algorithm.HS256)
         self._trust = TokenTrust(public, TokenRules())
 
-    def redeem(self, token: str, nonce: str) -> Person:
+    def redeem(
+        self, token: str, nonce: str, shared: SharedState | None = None
+    ) -> Person:
         """
         Return the person in a valid ID token that was not redeemed before.
 
@@ -102,8 +105,11 @@ class IDTokens:
 
             nonce: Nonce of the authorization request.
 
+            shared: State of a cluster, in which a token is redeemed once for all nodes.
+
         Raises:
             AuthenticationError: It is not valid, for any reason.
+            StoreUnavailableError: The nodes' common database does not answer.
         """
         if len(token) > MAX_TOKEN_BYTES or not _NONCE.match(nonce):
             raise AuthenticationError
@@ -130,7 +136,10 @@ class IDTokens:
             credential_id=f"sha256:{digest.hex()[:16]}",
             key_name=self._name,
         )
-        self._note_use(digest, usable_until)
+        if shared is None:
+            self._note_use(digest, usable_until)
+        elif not shared.add("spent ID token", digest.hex(), b"", usable_until):
+            raise AuthenticationError
         return person
 
     def check(self, person: Person) -> None:

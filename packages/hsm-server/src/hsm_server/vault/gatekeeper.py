@@ -122,6 +122,7 @@ class Gatekeeper:
         self._sessions = Sessions(
             console or ConsoleSettings(), clock.now, shared=shared
         )
+        self._shared = shared
         self._spent = ReplayCache(clock.now, shared=shared)
         self._trust = trust
         self._issuers = {other.issuer: other for other in issuers}
@@ -224,9 +225,9 @@ class Gatekeeper:
         """Return whether `authenticate` may wait for the database of a cluster."""
         if self._threads is None:
             return False
-        if visitor.session or visitor.nonce or not spends:
-            return bool(visitor.session)
-        return self._gateway.asks_for_single_use()
+        if visitor.session or visitor.nonce:
+            return True
+        return spends and self._gateway.asks_for_single_use()
 
     async def authenticated(
         self, visitor: Visitor, *, spends: bool = False
@@ -533,7 +534,7 @@ class Gatekeeper:
     def _redeemed(self, visitor: Visitor) -> Person:
         if self._people is None:
             raise AuthenticationError
-        return self._people.redeem(visitor.credential, visitor.nonce)
+        return self._people.redeem(visitor.credential, visitor.nonce, self._shared)
 
     def certificate_identity(self, visitor: Visitor) -> Identity:
         """
