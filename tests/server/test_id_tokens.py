@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import time
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +15,8 @@ from hsm_core.model import Role
 from hsm_server.config.settings import OIDCSettings
 from hsm_server.identity.id_tokens import IDTokens, Person, provider_name
 from hsm_server.identity.token_keys import Algorithm, key_from_pem, key_from_secret
-from tests.server.support import SetClock
+from tests.core.test_sound_keys import ORDERS
+from tests.server.support import SetClock, b64url
 from tests.server.token_kit import signer
 
 ISSUER: Final = "https://id.example.com/realms/hsm"
@@ -257,6 +259,21 @@ def test_good_once() -> None:
     with pytest.raises(AuthenticationError):
         checks.redeem(made, NONCE)
     assert "olga" == checks.redeem(token(jti="2"), NONCE).principal
+
+
+def test_other_signature() -> None:
+    """
+    A token with another valid signature, which needs no key, is the same token.
+    """
+    checks, made = verifier(), token()
+    signed, _, signature = made.rpartition(".")
+    found = base64.urlsafe_b64decode(f"{signature}==")
+    s = ORDERS["secp256r1"] - int.from_bytes(found[32:])
+    other = b64url(found[:32] + s.to_bytes(32))
+    checks.redeem(made, NONCE)
+
+    with pytest.raises(AuthenticationError):
+        checks.redeem(f"{signed}.{other}", NONCE)
 
 
 @pytest.mark.parametrize("nonce", ["", "short", "n" * 44, "n" * 42 + "\n"])

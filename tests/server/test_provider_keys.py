@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, cast
@@ -153,9 +154,9 @@ def test_who_has_a_file_fetches_nothing() -> None:
 
 
 def redeems(provider_trust: ProviderTrust) -> bool:
-    """Return whether a good token is taken now."""
+    """Return whether a good new token is taken now."""
     try:
-        provider_trust.tokens.redeem(token(), NONCE)
+        provider_trust.tokens.redeem(token(jti=secrets.token_hex()), NONCE)
     except AuthenticationError:
         return False
     return True

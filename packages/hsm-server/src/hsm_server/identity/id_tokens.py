@@ -136,10 +136,9 @@ class IDTokens:
             credential_id=f"sha256:{digest.hex()[:16]}",
             key_name=self._name,
         )
-        if shared is None:
-            self._note_use(digest, usable_until)
-        elif not shared.add("spent ID token", digest.hex(), b"", usable_until):
-            raise AuthenticationError
+        # Anyone can make a second valid ECDSA signature from the first.
+        signed, _, _ = token.rpartition(".")
+        self._note_use(hashlib.sha256(signed.encode()).digest(), usable_until, shared)
         return person
 
     def check(self, person: Person) -> None:
@@ -196,7 +195,13 @@ class IDTokens:
             raise AuthenticationError
         return frozenset(roles)
 
-    def _note_use(self, digest: bytes, until: float) -> None:
+    def _note_use(
+        self, digest: bytes, until: float, shared: SharedState | None
+    ) -> None:
+        if shared is not None:
+            if not shared.add("spent ID token", digest.hex(), b"", until):
+                raise AuthenticationError
+            return
         if len(self._used) >= _MOST_REMEMBERED:
             now = self._now()
             self._used = {key: end for key, end in self._used.items() if end > now}
