@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from tests.pki import self_signed_root
 from tests.server.family import counter, create, wait_until
-from tests.server.pem_files import serve_by, write_pair
+from tests.server.pem_files import pem, serve_by, write_pair
 from tests.server.process import MASTER, Site, client_context, connect, request
 from tests.server.support import Authority, b64, b64url, claims, mint
 
@@ -257,6 +257,25 @@ def test_an_address_that_is_not_ours_is_told(site: Site, host: str) -> None:
 
     assert 9 == code
     assert host in message
+
+
+@both
+@pytest.mark.parametrize("option", ["--client-ca", "--client-crl"])
+@pytest.mark.parametrize("mode", [0o666, 0o620])
+def test_no_server_trusts_clients_by_a_file_that_others_write(
+    site: Site, option: str, mode: int
+) -> None:
+    """Who may write it could let in themselves, or somebody who was locked out."""
+    issuer = self_signed_root("clients")
+    ca, crl = site.folder / "clients.pem", site.folder / "clients.crl"
+    ca.write_bytes(pem(issuer.certificate))
+    crl.write_bytes(issuer.revocation_list())
+    path = {"--client-ca": ca, "--client-crl": crl}[option]
+    path.chmod(mode)
+    code, message = site.fails("--client-ca", str(ca), "--client-crl", str(crl))
+
+    assert 9 == code
+    assert f"{path} is writable by other users." in message
 
 
 def _flip_byte(path: Path, position: int) -> None:

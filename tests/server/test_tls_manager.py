@@ -245,6 +245,25 @@ class TestWhatCanNotBeUsed:
         assert 1 == len(lists)
         assert (0.0, 1.0) == (world.alarm("certificate"), world.alarm("clients"))
 
+    @pytest.mark.parametrize("which", ["ca", "crl"])
+    async def test_a_file_that_others_may_write_says_nothing_of_clients(
+        self, world: World, which: str
+    ) -> None:
+        """Neither new authorities nor a new list come from it; it is told."""
+        other = self_signed_root("Another")
+        async with kept(world) as tls_manager:
+            world.ca.write_bytes(world.ca.read_bytes() + pem(other.certificate))
+            world.put_list(end=2 * DAY)
+            getattr(world, which).chmod(0o666)
+            answer = await tls_manager.reload()
+            rules = world.published[-1].client
+
+        assert f"{getattr(world, which)} is writable by other users." in answer
+        assert world.published[0].client.authorities == rules.authorities
+        is_same = world.published[0].client.revocation_lists == rules.revocation_lists
+        assert is_same == (which == "crl")
+        assert 1.0 == world.alarm("clients")
+
     async def test_what_nobody_can_serve_with_is_tried_again(
         self, world: World
     ) -> None:

@@ -24,7 +24,7 @@ import re
 import stat
 from typing import Final
 
-from hsm_core._files import is_open_to_others
+from hsm_core._files import is_open_to_others, others_may_change
 from hsm_core.errors import ConfigurationError, UnsafeFileModeError
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "fingerprint",
     "is_literal_secret",
     "is_open_to_others",
+    "others_may_change",
     "read_secret",
     "read_secret_text",
     "split_password",

@@ -17,7 +17,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
 from hsm_core.errors import HSMError, UnsafeFileModeError
-from hsm_core.secret_input import is_open_to_others
+from hsm_core.secret_input import is_open_to_others, others_may_change
 from hsm_server.certificates import UNREADABLE, comparable_name, extension_of
 from hsm_server.config.exit_codes import ListenError
 from hsm_server.config.tls import ClientSettings, PairFiles
@@ -89,7 +89,7 @@ def read_client_files(settings: ClientSettings) -> Contents:
 
 def _read_or_say(path: Path, what: str, most: int) -> bytes | str:
     try:
-        return _read(path, what, most=most)
+        return _read(path, what, _check_writers, most)
     except ListenError as error:
         return str(error)
 
@@ -316,6 +316,14 @@ def _check_key_file(descriptor: int, path: Path) -> None:
             f"The private key {path} belongs to user {status.st_uid}. It must "
             "belong to the user of the server or to root.",
             field="key",
+        )
+
+
+def _check_writers(descriptor: int, path: Path) -> None:
+    if others_may_change(descriptor):
+        raise ListenError(
+            f"{path} is writable by other users. It must be owned by root or this user "
+            "and writable by its owner only."
         )
 
 
