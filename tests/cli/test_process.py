@@ -190,6 +190,25 @@ class TestStreams:
         assert 1 == done.returncode
         assert b"No space left on device. [output]" in done.stderr
 
+    @pytest.mark.parametrize("args", ["--version", "sign --help"])
+    @pytest.mark.parametrize(
+        ("output", "words"),
+        [(">/dev/full", b"No space left on device."), (">&-", b"output is closed.")],
+    )
+    def test_help_and_version_that_can_not_be_written(
+        self, environment: dict[str, str], args: str, output: str, words: bytes
+    ) -> None:
+        """They are results like any other."""
+        done = subprocess.run(
+            ["sh", "-c", f'"$@" {args} {output}', "sh", *PROGRAM],
+            check=False,
+            capture_output=True,
+            env=environment,
+        )
+
+        assert 1 == done.returncode
+        assert words + b" [output]" in done.stderr
+
     @pytest.mark.parametrize(
         ("closed", "code"),
         [("0<&-", 0), ("2>&-", 0), ("1>&-", 1), ("0<&- 1>&- 2>&-", 1)],

@@ -6,6 +6,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
 import tomllib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -119,6 +121,37 @@ def desk(request: pytest.FixtureRequest, tmp_path: Path, certificate: bytes) -> 
 def files(tmp_path: Path, certificate: bytes) -> Desk:
     """Give an operator of a store in files."""
     return Desk(tmp_path, KeyStoreKind.FILESYSTEM, certificate)
+
+
+@pytest.mark.parametrize("output", [">/dev/full", ">&-"])
+@pytest.mark.parametrize(
+    "words", ["--version", "--help", "check", "config", "init new --yes"]
+)
+def test_output_that_can_not_be_written(
+    tmp_path: Path, words: str, output: str
+) -> None:
+    """It is an error, told in one line; nothing is left behind."""
+    done = subprocess.run(
+        [
+            "sh",
+            "-c",
+            f'"$@" {words} {output}',
+            "sh",
+            sys.executable,
+            "-m",
+            "hsm_server",
+        ],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={name: text for name, text in os.environ.items() if "PYTHON" not in name},
+    )
+
+    reason = "No space left on device." if "full" in output else "Bad file descriptor."
+    assert 1 == done.returncode
+    assert reason in done.stderr
+    assert 1 == len(done.stderr.splitlines())
+    assert [] == list(tmp_path.iterdir())
 
 
 class TestCheck:

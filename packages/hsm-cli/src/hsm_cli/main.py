@@ -7,6 +7,7 @@ No error ends in a traceback.
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import sys
@@ -66,6 +67,8 @@ def run(args: Sequence[str], *, hsm: object = None) -> int:
             with cli.make_context("hsm-cli", words, obj=hsm) as context:
                 cli.invoke(context)
         except Done as done:
+            if sys.stdout is None and done.exit_code == _OK:
+                raise OSError(errno.EBADF, "standard output is closed") from None
             return done.exit_code
         return _OK
     except KeyboardInterrupt:
@@ -104,6 +107,9 @@ def _report(error: Exception, *, as_json: bool) -> int:
             case click.ClickException():
                 _print_error(_usage_error(error), as_json=as_json, hint=_hint(error))
                 return _USAGE
+            case OSError(filename=None):
+                _print_error(_write_error(error), as_json=as_json)
+                return _OTHER
             case _:
                 print_note(f"unexpected error: {type(error).__name__}")
                 return _OTHER
@@ -190,6 +196,12 @@ def _usage_error(error: click.ClickException) -> HSMError:
     from hsm_core.errors import InvalidInputError
 
     return InvalidInputError(error.format_message())
+
+
+def _write_error(error: OSError) -> HSMError:
+    from hsm_cli.io.output import OutputError
+
+    return OutputError(f"Can't write the result: {error.strerror}.")
 
 
 def _hint(error: click.ClickException) -> str:

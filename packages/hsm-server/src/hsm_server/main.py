@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
 import click
 
 from hsm_server.__about__ import __version__
+from hsm_server.config.exit_codes import ExitCode
 from hsm_server.config.options import refuse_repeated
+from hsm_server.system.standard_streams import drop_unwritable, open_closed_output, say
 
 _HELP = """
 FerroHSM server: an HSM as an HTTPS service.
@@ -73,6 +76,17 @@ class ServerGroup(click.Group):
         if not ctx.resilient_parsing:
             refuse_repeated(self, ctx, args)
         return super().parse_args(ctx, args)
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Run a command, and tell in one line if its output can't be written."""
+        open_closed_output()
+        try:
+            return super().main(*args, **options)
+        except OSError as error:
+            say(f"error: Can't write the result: {error.strerror}.")
+            raise SystemExit(ExitCode.FAILED) from None
+        finally:
+            drop_unwritable(sys.stdout)
 
 
 main = ServerGroup(

@@ -18,6 +18,14 @@ def plug_standard_streams() -> None:
     os.close(descriptor)
 
 
+def open_closed_output() -> None:
+    """Have every write to a closed standard output fail, where Python drops it."""
+    if sys.stdout is None:
+        descriptor = os.open(os.devnull, os.O_RDONLY)
+        os.set_inheritable(descriptor, True)
+        sys.stdout = open(descriptor, "w")
+
+
 def say(message: str, *, err: bool = True) -> None:
     """Write a line; ignores a closed stream."""
     stream: TextIO | None = sys.stderr if err else sys.stdout
