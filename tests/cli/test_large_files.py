@@ -174,6 +174,19 @@ def test_whole_payload_is_needed(shell: Shell, tmp_path: Path, algorithm: str) -
     assert "does not sign digests" in digest.err
 
 
+def test_payload_that_is_too_long_to_encrypt(shell: Shell, tmp_path: Path) -> None:
+    """The limit is named, and the size of a file; that of a pipe is not known."""
+    shell.ok("create", "aes", "--name", "k")
+    long = sparse(tmp_path / "long", 2 << 30)
+    refused = shell("encrypt", "k", str(long))
+    piped = shell("encrypt", "k", "-", stdin=bytes(130 * MiB))
+
+    assert (2, 2) == (refused.code, piped.code)
+    limit = "plaintext must be at most 67112960 bytes, got "
+    assert f"{limit}{2 << 30}. [payload_too_large]" in refused.err
+    assert f"{limit}more than 67112960. [payload_too_large]" in piped.err
+
+
 @pytest.mark.parametrize("algorithm", ["aes", "ML-KEM-768"])
 def test_key_that_does_not_sign(shell: Shell, tmp_path: Path, algorithm: str) -> None:
     """A key that can't sign is named before a long payload is read or measured."""

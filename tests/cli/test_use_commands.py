@@ -81,6 +81,14 @@ class TestOperands:
         assert "--text" in outcome.err
         assert 0 == shell("sign", "k", "--text", name).code
 
+    def test_directory(self, shell: Shell, folder: Path) -> None:
+        """A directory is there, but is no file."""
+        Path("folder").mkdir()
+        outcome = shell("sign", "k", "folder")
+
+        assert (2, b"") == (outcome.code, outcome.out)
+        assert "folder is a directory, not a file." in outcome.err
+
     def test_binary_on_a_terminal(self, shell: Shell, folder: Path) -> None:
         """Bytes are not printed on a terminal; text is."""
         shell.ok("encrypt", "box", "data.bin", "-o", "data.sealed")

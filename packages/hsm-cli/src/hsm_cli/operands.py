@@ -170,6 +170,8 @@ def _payload(
         if _is_file(operand):
             path = operand
         elif not is_text:
+            if os.path.isdir(operand):
+                raise click.UsageError(f"{operand} is a directory, not a file.")
             raise click.UsageError(f"There is no file {operand}. For text, use --text.")
         else:
             text = operand

@@ -161,9 +161,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
                     return
                 total += len(chunk)
                 if limit is not None and total > limit:
-                    raise PayloadTooLargeError(
-                        self.what, actual=total, maximum=_MAX_BYTES
-                    )
+                    raise self._too_long(total)
                 yield chunk
 
     @contextmanager
@@ -179,6 +177,14 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
             raise self._unreadable(error) from None
         with stream:
             yield stream
+
+    def _too_long(self, read: int) -> PayloadTooLargeError:
+        size = self.size
+        return PayloadTooLargeError.from_wire(
+            f"{self.what} must be at most {_MAX_BYTES} bytes, got "
+            f"{size or f'more than {_MAX_BYTES}'}.",
+            {"field": self.what, "actual": size or read, "maximum": _MAX_BYTES},
+        )
 
     def _unreadable(self, error: Exception) -> InvalidInputError:
         why = error.strerror if isinstance(error, OSError) else "not a file name"
