@@ -154,6 +154,28 @@ def test_output_that_can_not_be_written(
     assert [] == list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("command", ["serve", "check", "config"])
+@pytest.mark.parametrize("text", [None, "[no\\u001b]", "['\x1b[31m']\nx=1"])
+def test_no_name_controls_the_terminal(
+    tmp_path: Path, command: str, text: str | None
+) -> None:
+    """An error shows the escape sequence in a name, and does not send it."""
+    path = tmp_path / "red\x1b[31m"
+    if text is None:
+        path.mkdir()
+    else:
+        path.write_text(text)
+    done = subprocess.run(
+        [sys.executable, "-m", "hsm_server", command, "--config", str(path)],
+        capture_output=True,
+        text=True,
+    )
+
+    assert 2 == done.returncode
+    assert "red\\x1b[31m" in done.stderr
+    assert "\x1b" not in done.stderr
+
+
 class TestCheck:
     def test_a_new_hsm(self, desk: Desk) -> None:
         """It says that a start would create one, and creates nothing."""

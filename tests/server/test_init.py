@@ -279,6 +279,16 @@ class TestWithoutATerminal:
 class TestAlone:
     """One person, files, and a root key that is there already."""
 
+    def test_no_name_controls_the_terminal(self, tmp_path: Path) -> None:
+        """Results and errors show an escape sequence, and don't send it."""
+        folder = tmp_path / "red\x1b[31m"
+        made, taken = run(str(folder), "--yes"), run(str(folder), "--yes")
+
+        assert (0, 3) == (made.returncode, taken.returncode)
+        assert f"--config '{tmp_path}/red\\x1b[31m/hsm.toml'" in made.stdout
+        assert "red\\x1b[31m" in taken.stderr
+        assert "\x1b" not in made.stdout + taken.stderr
+
     def test_one_person(self, tmp_path: Path) -> None:
         """It says in one line that dual control is off; the key is not copied."""
         root = tmp_path / "root"

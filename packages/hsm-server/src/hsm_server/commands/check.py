@@ -39,7 +39,7 @@ from hsm_server.config.options import (
 from hsm_server.config.rendering import is_shown, toml_of
 from hsm_server.config.settings import LaunchSettings, ServerSettings
 from hsm_server.system.secret_handover import SECRET_LENGTHS, TOKEN_SECRET
-from hsm_server.system.standard_streams import sentence
+from hsm_server.system.standard_streams import escaped, sentence
 
 _HELP = """
 Check a configuration without starting a server.
@@ -86,7 +86,7 @@ class _Report:
         self._write("note", "", text)
 
     def _write(self, kind: str, part: str, text: str) -> None:
-        click.echo(f"{kind:8}{part and f'{part}: '}{text}")
+        click.echo(f"{kind:8}{part and f'{part}: '}{escaped(text)}")
 
 
 def _run(root_copy: str | None, previous: str | None, **values: Any) -> None:

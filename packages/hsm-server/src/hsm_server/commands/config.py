@@ -17,6 +17,7 @@ from hsm_server.config.file import check_places, config_option, given_file, take
 from hsm_server.config.options import GROUPS, Command, options, table_of
 from hsm_server.config.rendering import is_shown, toml_of
 from hsm_server.config.settings import HTTPLimits
+from hsm_server.system.standard_streams import say
 
 _HELP = """
 Print the effective settings, each with its origin.
@@ -35,7 +36,7 @@ def _run(**values: Any) -> None:
         take_store(values)
         derived = _derived(values)
     except HSMError as error:
-        click.echo(f"hsm-server: error: {error}", err=True)
+        say(f"error: {error}")
         raise SystemExit(exit_code_of(error)) from None
     for line in _lines(context, values | derived):
         click.echo(line)

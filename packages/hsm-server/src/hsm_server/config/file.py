@@ -33,6 +33,7 @@ from hsm_server.config.options import (
     options_in,
     table_of,
 )
+from hsm_server.system.standard_streams import escaped
 
 FILE_FIELD: Final = "--config"
 _MEMO: Final = "hsm_server.config.file"
@@ -104,7 +105,8 @@ class ConfigFileError(click.ClickException):
     def show(self, file: IO[Any] | None = None) -> None:
         """Write a line for each fault."""
         for fault in self._faults:
-            click.echo(f"hsm-server: error: {fault}", file=file, err=file is None)
+            line = f"hsm-server: error: {escaped(fault)}"
+            click.echo(line, file=file, err=file is None)
 
 
 def config_option() -> click.Option:

@@ -15,6 +15,7 @@ from hsm_core.identities import same_person
 from hsm_core.people import check_name
 from hsm_server.config.tls import parse_host
 from hsm_server.init.plan import SETTINGS_FILE, HSMPlan, StoreKind
+from hsm_server.system.standard_streams import escaped
 
 T = TypeVar("T")
 
@@ -107,8 +108,8 @@ def _greet(directory: Path) -> None:
             "options that are not given."
         )
     click.echo(
-        f"New HSM in {directory}. Five questions; Enter takes the default, everything "
-        f"can be\nchanged in {SETTINGS_FILE}.\n"
+        f"New HSM in {escaped(str(directory))}. Five questions; Enter takes the "
+        f"default, everything can be\nchanged in {SETTINGS_FILE}.\n"
     )
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from shlex import quote
 
 import click
@@ -13,6 +14,7 @@ import click
 from hsm_core.people import NewPerson
 from hsm_core.secret_input import fingerprint
 from hsm_server.init.plan import AUDIT_FILE, ROOT_FILE, SETTINGS_FILE, HSMPlan
+from hsm_server.system.standard_streams import escaped
 
 
 def tick(text: str) -> None:
@@ -43,7 +45,7 @@ def show_secrets(
 
         shows_passwords: Whether to print the passwords, on a terminal.
     """
-    held = ROOT_FILE if plan.root is None else str(plan.root)
+    held = ROOT_FILE if plan.root is None else escaped(str(plan.root))
     rows = [
         (
             "Copy to a safe place",
@@ -78,7 +80,9 @@ def show_secrets(
 
 def show_next_steps(plan: HSMPlan) -> None:
     """Print what the policy asks, and the commands that come next."""
-    directory = plan.directory
+    # A line break does no harm, and the commands need it.
+    lines = str(plan.directory).split("\n")
+    directory = Path("\n".join(map(escaped, lines)))
     if plan.second:
         click.echo(
             f"Destroying, exporting and revoking keys require both {plan.admin} and "

@@ -26,13 +26,27 @@ def open_closed_output() -> None:
         sys.stdout = open(descriptor, "w")
 
 
+def escaped(text: str) -> str:
+    r"""
+    Return text with all characters escaped that could control a terminal.
+
+    Example:
+        >>> escaped("red\x1b[31m")
+        'red\\x1b[31m'
+    """
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
+
+
 def say(message: str, *, err: bool = True) -> None:
     """Write a line; ignores a closed stream."""
     stream: TextIO | None = sys.stderr if err else sys.stdout
     if stream is None:
         return
     try:
-        stream.write(f"hsm-server: {message}\n")
+        stream.write(f"hsm-server: {escaped(message)}\n")
         stream.flush()
     except (OSError, ValueError):
         drop_unwritable(stream)
