@@ -186,6 +186,33 @@ async def test_a_bad_query_is_refused(small: API, case: str) -> None:
     assert got[1] in {"invalid_input", "malformed", "unknown_algorithm"}
 
 
+async def test_a_number_that_is_too_large_is_told_its_limit(small: API) -> None:
+    """However long it is, it is an integer."""
+    answer = await small.send("GET", "/keys", query=f"page={'9' * 20}")
+
+    assert ("page", "page: Expected `int` <= 10000000.") == (
+        answer.json["facts"]["field"],
+        answer.json["detail"],
+    )
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "1:",
+        "1:d9428888-122b-11e1-b85c",
+        f"{2**63}:d9428888-122b-41e1-b85c-61cd3cbb3210",
+    ],
+)
+async def test_a_bad_cursor_is_named(small: API, place: str) -> None:
+    """The field is the one that was sent, also if only the place in it is wrong."""
+    cursor = base64.urlsafe_b64encode(place.encode()).decode().rstrip("=")
+    answer = await small.send("GET", "/keys", query=f"cursor={cursor}")
+
+    assert (422, "cursor") == (answer.status, answer.json["facts"]["field"])
+    assert "cursor must be the next_cursor value" in answer.json["detail"]
+
+
 @pytest.mark.parametrize(
     "key_id",
     [

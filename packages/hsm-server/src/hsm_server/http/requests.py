@@ -199,7 +199,7 @@ _OF_PAGES: Final = frozenset({"limit", "ascending", "follow"})
 
 _EVENT_ID: Final = re.compile(r"(0|[1-9][0-9]{0,15})\Z")
 _CURSOR: Final = re.compile(r"[0-9a-f,]{33,4096}\Z")
-_INTEGER: Final = re.compile(r"-?(0|[1-9][0-9]{0,18})\Z")
+_INTEGER: Final = re.compile(r"-?(0|[1-9][0-9]{0,999})\Z")
 _BOOLEANS: Final = {"true": True, "false": False}
 
 

@@ -24,6 +24,7 @@ from hsm_core._internal.handlers.context import RequestContext
 from hsm_core._internal.keyring.documents import (
     KeyDocument,
     VersionDocument,
+    is_key_id,
     key_facts,
     key_info,
     tampered_info,
@@ -320,10 +321,12 @@ def _read_cursor(cursor: str) -> tuple[int, str]:
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
         text = base64.b64decode(padded, altchars=b"-_", validate=True).decode()
-        created_at, _, key_id = text.partition(":")
-        found = int(created_at[:20]), key_id
+        number, _, key_id = text.partition(":")
+        created_at = int(number[:20])
+        if not is_key_id(key_id) or not abs(created_at) < 2**63:
+            raise ValueError
     except (binascii.Error, UnicodeDecodeError, ValueError):
         raise InvalidInputError(
             "cursor must be the next_cursor value of an earlier page.", field="cursor"
         ) from None
-    return found
+    return created_at, key_id
