@@ -256,11 +256,13 @@ class TestWhatCanNotBeUsed:
             world.put_list(end=2 * DAY)
             getattr(world, which).chmod(0o666)
             answer = await tls_manager.reload()
-            rules = world.published[-1].client
+            former, rules = (world.published[n].client for n in (0, -1))
 
         assert f"{getattr(world, which)} is writable by other users." in answer
-        assert world.published[0].client.authorities == rules.authorities
-        is_same = world.published[0].client.revocation_lists == rules.revocation_lists
+        assert former is not None
+        assert rules is not None
+        assert former.authorities == rules.authorities
+        is_same = former.revocation_lists == rules.revocation_lists
         assert is_same == (which == "crl")
         assert 1.0 == world.alarm("clients")
 

@@ -83,6 +83,8 @@ class ServerGroup(click.Group):
         try:
             return super().main(*args, **options)
         except OSError as error:
+            if error.filename is not None:
+                raise
             say(f"error: Can't write the result: {error.strerror}.")
             raise SystemExit(ExitCode.FAILED) from None
         finally:
