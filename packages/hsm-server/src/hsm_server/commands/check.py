@@ -39,7 +39,8 @@ from hsm_server.config.options import (
 from hsm_server.config.rendering import is_shown, toml_of
 from hsm_server.config.settings import LaunchSettings, ServerSettings
 from hsm_server.system.secret_handover import SECRET_LENGTHS, TOKEN_SECRET
-from hsm_server.system.standard_streams import escaped, sentence
+from hsm_server.system.standard_streams import sentence
+from hsm_server.text import escaped
 
 _HELP = """
 Check a configuration without starting a server.

@@ -33,7 +33,7 @@ from hsm_server.config.options import (
     options_in,
     table_of,
 )
-from hsm_server.system.standard_streams import escaped
+from hsm_server.text import escaped
 
 FILE_FIELD: Final = "--config"
 _MEMO: Final = "hsm_server.config.file"

@@ -15,7 +15,7 @@ from hsm_core.identities import same_person
 from hsm_core.people import check_name
 from hsm_server.config.tls import parse_host
 from hsm_server.init.plan import SETTINGS_FILE, HSMPlan, StoreKind
-from hsm_server.system.standard_streams import escaped
+from hsm_server.text import escaped
 
 T = TypeVar("T")
 

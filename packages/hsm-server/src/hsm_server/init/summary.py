@@ -14,7 +14,7 @@ import click
 from hsm_core.people import NewPerson
 from hsm_core.secret_input import fingerprint
 from hsm_server.init.plan import AUDIT_FILE, ROOT_FILE, SETTINGS_FILE, HSMPlan
-from hsm_server.system.standard_streams import escaped
+from hsm_server.text import escaped
 
 
 def tick(text: str) -> None:

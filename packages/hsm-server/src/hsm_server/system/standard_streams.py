@@ -9,6 +9,7 @@ import sys
 from typing import TextIO
 
 from hsm_core.errors import HSMError, IntegrityError, UnavailableError
+from hsm_server.text import escaped
 
 
 def plug_standard_streams() -> None:
@@ -24,20 +25,6 @@ def open_closed_output() -> None:
         descriptor = os.open(os.devnull, os.O_RDONLY)
         os.set_inheritable(descriptor, True)
         sys.stdout = open(descriptor, "w")
-
-
-def escaped(text: str) -> str:
-    r"""
-    Return text with all characters escaped that could control a terminal.
-
-    Example:
-        >>> escaped("red\x1b[31m")
-        'red\\x1b[31m'
-    """
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
-        for letter in text
-    )
 
 
 def say(message: str, *, err: bool = True) -> None:
