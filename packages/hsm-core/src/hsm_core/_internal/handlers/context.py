@@ -65,7 +65,7 @@ class RequestContext(msgspec.Struct, Generic[Op]):
         named_approval: Approval named by the caller, or empty.
         expected_generation: Required generation of the key, or 0.
         hold: Reserved approval, or None.
-        held: Cell of the reserved approval, which a node that releases it bumps.
+        held: Snapshot that ends if another node changes the reserved approval.
         waited: Seconds spent waiting for the audit log.
         check_caller: `Request.check`, of a consent step.
     """
