@@ -48,6 +48,15 @@ def overriding(words: Sequence[str]) -> list[str]:
     return [word for group in groups.values() for word in group]
 
 
+def open_files(path: Path) -> list[str]:
+    """Return what this process has open of a path and of all below it."""
+    names = []
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed since, by whatever thread
+            names.append(os.readlink(link))
+    return [name for name in names if Path(name).is_relative_to(path)]
+
+
 def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
     """Return a port for a server that begins soon: nobody has it at present."""
     while True:

@@ -190,13 +190,6 @@ def seen(store: KeyStore) -> Seen:
     return found
 
 
-def open_files(directory: Path) -> list[str]:
-    """Return the paths below a directory that this process has open."""
-    links = [path for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
-    names = [os.readlink(path) for path in links]
-    return [name for name in names if name.startswith(f"{directory}/")]
-
-
 def leftovers(directory: Path) -> list[Path]:
     """Return the temporary files and directories below a store."""
     return list(directory.rglob(".tmp-*"))

@@ -20,7 +20,6 @@ from tests.core.filesystem_support import (
     copy,
     each_call,
     leftovers,
-    open_files,
     patched,
     prepare_small,
     seen,
@@ -34,6 +33,7 @@ from tests.core.filesystem_sweeps import (
     reopened,
 )
 from tests.core.key_support import key_id_of
+from tests.support import open_files
 
 COMMON = ("EIO", "ENOSPC", "EMFILE")
 

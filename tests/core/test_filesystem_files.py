@@ -32,6 +32,7 @@ from hsm_core._internal.stores.filesystem.opening import (
 from hsm_core._internal.stores.records import UnsettledError
 from hsm_core.errors import IntegrityError, StoreUnavailableError, UnsafeFileModeError
 from tests.core.filesystem_support import FaultyOS, leftovers, patched, struck
+from tests.support import open_files
 
 pytestmark = pytest.mark.usefixtures("private_umask")
 
@@ -39,11 +40,6 @@ pytestmark = pytest.mark.usefixtures("private_umask")
 def mode_of(path: Path) -> int:
     """Return the permission bits of a file."""
     return path.stat().st_mode & 0o7777
-
-
-def open_descriptors() -> set[str]:
-    """Return what this process has open."""
-    return set(os.listdir("/proc/self/fd"))
 
 
 @contextmanager
@@ -114,7 +110,6 @@ class TestAtomicWrite:
         """
         Whatever call fails, every descriptor is closed again.
         """
-        before = open_descriptors()
         for nth in range(1, 12):
             with patched(struck(errno.EIO, nth, sticky=False)):
                 try:
@@ -124,7 +119,7 @@ class TestAtomicWrite:
                 except StoreUnavailableError:
                     pass
 
-        assert before == open_descriptors()
+        assert [] == open_files(tmp_path)
 
     def test_message_tells_no_path(self, tmp_path: Path) -> None:
         """
@@ -345,12 +340,11 @@ class TestLockFile:
             raise OSError(errno.ENOLCK, "No locks available")
 
         monkeypatch.setattr(fcntl, "flock", refuse)
-        before = open_descriptors()
 
         with pytest.raises(StoreUnavailableError):
             lock_file(tmp_path / "lock")
 
-        assert before == open_descriptors()
+        assert [] == open_files(tmp_path)
 
 
 class TestNames:

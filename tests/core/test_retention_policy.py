@@ -24,7 +24,7 @@ from hsm_core.retention_policy import (
 from hsm_core.testing import FakeClock
 from tests.core.key_support import document_of, key_id_of
 from tests.core.retention_support import World
-from tests.support import REPOSITORY
+from tests.support import REPOSITORY, open_files
 
 _BOMB = b"tags: &a {x: 1}\noverrides: [*a, *a, *a]\n"
 
@@ -253,11 +253,10 @@ class TestFile:
         path = tmp_path / "retention.yaml"
         path.mkdir()
         file, clock = self.watched(path)
-        before = len(os.listdir("/proc/self/fd"))
         self.look(file, clock)
 
         assert "not a regular file" in file.problem
-        assert before == len(os.listdir("/proc/self/fd"))
+        assert [] == open_files(path)
 
     def test_a_pipe_does_not_hold_anybody_up(self, tmp_path: Path) -> None:
         """What is no regular file is refused at once."""

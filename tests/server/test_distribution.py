@@ -13,6 +13,7 @@ import pytest
 from hsm_server.processes import distribution
 from hsm_server.processes.child_process import Roles
 from tests.server.supervised import ErrorOutput, supervise
+from tests.support import open_files
 
 _BEGIN = """
 import os, signal, socket, sys, time
@@ -143,12 +144,7 @@ class Scene:
             if Counter(ends) <= Counter(self._output.lines):
                 break
         await asyncio.sleep(0.3)
-        links = [
-            os.readlink(path)
-            for path in Path("/proc/self/fd").iterdir()
-            if path.is_symlink()
-        ]
-        self.states = sum("memfd:state" in link for link in links)
+        self.states = sum("memfd:state" in name for name in open_files(Path("/")))
         os.kill(os.getpid(), signal.SIGTERM)
 
 

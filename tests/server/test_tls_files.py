@@ -23,7 +23,7 @@ from hsm_server.tls.sources import first_state
 from hsm_server.tls.state import TLSState
 from tests.pki import CLIENT, Issued, Issuer, self_signed_root
 from tests.server.pem_files import pem, serve_by, write_pair
-from tests.support import require_program, require_service
+from tests.support import open_files, require_program, require_service
 
 DER = serialization.Encoding.DER
 DAY = timedelta(days=1)
@@ -287,10 +287,9 @@ class TestFiles:
         path = getattr(folder.files, which)
         path.unlink()
         path.mkdir()
-        before = len(os.listdir("/proc/self/fd"))
 
         assert "is not a regular file" in folder.refusal()
-        assert before == len(os.listdir("/proc/self/fd"))
+        assert [] == open_files(path)
 
     def test_an_endless_file_is_not_read_to_its_end(self, folder: Folder) -> None:
         """There is a limit, and the message says it."""
