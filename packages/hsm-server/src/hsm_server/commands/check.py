@@ -51,6 +51,7 @@ what a start would do. It creates and changes nothing, so it is safe while a ser
 runs.
 
 The exit code is 0, or the one that 'hsm-server serve' would return for the first error.
+Keys and audit logs are not read: only a start finds damage in them.
 """
 
 _ROOT: Final = "master-key"
