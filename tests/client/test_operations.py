@@ -188,22 +188,22 @@ class TestChecks:
         assert stub.received == []
 
     @pytest.mark.parametrize(
-        "operation",
+        ("operation", "field"),
         [
-            ops.GenerateRandom(length=0),
-            ops.Rollback(key_id="a", version=0),
-            ops.CreateKey(algorithm="aes", tags=("a,b",)),
-            ops.CreateKey(algorithm="aes", description="\udcff"),
-            ops.ListAuditEvents(principal="\ud800"),
-            ops.ListKeys(per_page=100_000),
+            (ops.GenerateRandom(length=0), "length"),
+            (ops.Rollback(key_id="a", version=0), "version"),
+            (ops.CreateKey(algorithm="aes", tags=("a,b",)), "tags"),
+            (ops.CreateKey(algorithm="aes", description="\udcff"), "description"),
+            (ops.ListAuditEvents(principal="\ud800"), "principal"),
+            (ops.ListKeys(per_page=100_000), "per_page"),
         ],
-        ids=lambda operation: type(operation).__name__,
+        ids=lambda value: value if isinstance(value, str) else type(value).__name__,
     )
     def test_bad_operation(
-        self, hsm: Way, stub: Stub, operation: ops.Operation[Any]
+        self, hsm: Way, stub: Stub, operation: ops.Operation[Any], field: str
     ) -> None:
-        """An operation with fields of a wrong type is refused before any request."""
-        with pytest.raises(InvalidInputError):
+        """A field that is not valid is named before anything is sent."""
+        with pytest.raises(InvalidInputError, match=field):
             hsm.execute(operation)
 
         assert stub.received == []

@@ -327,15 +327,22 @@ def error_of(answer: Answer, /) -> HSMError:
 def _checked_fields(operation: Operation[Any]) -> dict[str, Any]:
     """Validate all fields, and return those that differ from their default."""
     cls = type(operation)
-    try:
-        tree = msgspec.to_builtins(operation, builtin_types=(bytes,))
-        wire.convert(tree, cls)
-        wire.encode_json({k: v for k, v in tree.items() if not isinstance(v, bytes)})
-    except UnicodeEncodeError:
-        raise InvalidInputError("Text in a request must be Unicode.") from None
+    tree = msgspec.to_builtins(operation, builtin_types=(bytes,))
+    for name, value in tree.items():
+        _check_text(name, value)
+    wire.convert(tree, cls)
     tree.pop("type", None)
     fields: dict[str, Any] = tree
     return fields
+
+
+def _check_text(name: str, value: object) -> None:
+    if isinstance(value, bytes):
+        return
+    try:
+        wire.encode_json(value)
+    except UnicodeEncodeError:
+        raise InvalidInputError(f"{name} must be Unicode text.", field=name) from None
 
 
 def _with_query(path: str, fields: dict[str, Any]) -> str:
