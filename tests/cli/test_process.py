@@ -248,14 +248,14 @@ class TestSignals:
         )
         self.wait_for_socket(process.pid)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=60)
 
         assert (130, b"", b"hsm-cli: interrupted\n") == (process.returncode, out, err)
 
     @staticmethod
     def wait_for_socket(pid: int) -> None:
         """Wait until a process has an open socket, that is, until it connects."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             targets = []
             for entry in Path(f"/proc/{pid}/fd").iterdir():

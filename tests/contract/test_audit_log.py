@@ -270,7 +270,7 @@ def test_a_callback_is_called_once(log: AuditLog, durable: bool) -> None:
 
     ticket = log.append([_draft()], durable=durable)
     ticket.add_done_callback(callback)
-    assert called.wait(20)
+    assert called.wait(60)
     ticket.wait()
     ticket.add_done_callback(told.append)
 
@@ -288,7 +288,7 @@ def test_a_callback_that_breaks_does_not_break_the_log(log: AuditLog) -> None:
     ticket = log.append([_draft()])
     with suppress(RuntimeError):
         ticket.add_done_callback(callback)
-    assert seen.wait(20)
+    assert seen.wait(60)
     log.append([_draft()]).wait()
 
     assert 2 == log.head().seq

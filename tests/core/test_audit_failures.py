@@ -170,7 +170,7 @@ def test_bounded_records_are_synced_soon(path: Path) -> None:
     with install(handler):
         log.append([draft(0)]).wait()
 
-        assert synced.wait(20)
+        assert synced.wait(60)
     log.close()
 
 
@@ -323,7 +323,7 @@ def test_the_head_mark_is_synced_without_being_asked(path: Path) -> None:
             synced.set()
 
     with install(handler):
-        assert synced.wait(20)
+        assert synced.wait(60)
     log.close()
 
 

@@ -91,7 +91,7 @@ def faulty(program: str, seconds: float, waiting: int = 64) -> WorkerPool:
     )
 
 
-def has_ended(pid: int, seconds: float = 5) -> bool:
+def has_ended(pid: int, seconds: float = 60) -> bool:
     """Wait for the end of a process that is no child of this one."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

@@ -64,8 +64,8 @@ def hsm(path: Path) -> Iterator[OpenHSM]:
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    """Wait until something holds, for ten seconds at most."""
-    end = time.monotonic() + 10
+    """Wait until something holds, for a minute at most."""
+    end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end, "it did not come about"
         time.sleep(0.01)

@@ -262,7 +262,7 @@ class TestLedgerFaults:
                 world.sweep()
             except StoreUnavailableError:
                 time.sleep(0.1)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while world.states_or_none(key) is None and time.monotonic() < deadline:
             time.sleep(0.1)
         world.close()

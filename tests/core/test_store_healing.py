@@ -43,7 +43,7 @@ def outcomes(gateway: OpenHSM) -> list[str]:
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    """Wait until something is so, up to five seconds."""
+    """Wait until something is so, for a minute at most."""
     deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline

@@ -123,7 +123,7 @@ def test_two_processes_over_files(tmp_path: Path, key_store: str, place: str) ->
     with sweeping(tmp_path, key_store) as third:
         assert ["open", "swept"] == [third.told(), third.told()]
         third.go_on()
-        third.process.wait(20)
+        third.process.wait(60)
 
     assert "locked" == refused
     found = verified(tmp_path)
@@ -165,7 +165,7 @@ class TestVault:
             one.go_on()
             swept = one.told()
             one.go_on()
-            one.process.wait(20)
+            one.process.wait(60)
 
         assert ("locked", "swept") == (refused, swept)
         assert (1, 0) == (verified(first).purges, verified(first).unfinished)
@@ -185,7 +185,7 @@ class TestVault:
                 sleeper.go_on()
                 sleeper.told()
                 other.go_on()
-                other.process.wait(20)
+                other.process.wait(60)
 
         overtaken = verified(first)
         assert 0 == overtaken.purges

@@ -164,7 +164,7 @@ class ServerProcess:
         """Ask it to end, and do not wait."""
         self._process.send_signal(signal.SIGTERM)
 
-    def wait(self, timeout_seconds: float = 30.0) -> int:
+    def wait(self, timeout_seconds: float = 90.0) -> int:
         """
         Wait for its end and return its exit status.
 

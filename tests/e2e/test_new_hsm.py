@@ -125,7 +125,7 @@ def server(hsm: NewHSM) -> Iterator[ServerProcess]:
 def served(port: int, context: ssl.SSLContext) -> x509.Certificate:
     """Return the server's certificate."""
     with (
-        socket.create_connection(("127.0.0.1", port), 20) as bare,
+        socket.create_connection(("127.0.0.1", port), 60) as bare,
         context.wrap_socket(bare, server_hostname="localhost") as tls,
     ):
         der = tls.getpeercert(binary_form=True)

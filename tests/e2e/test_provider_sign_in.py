@@ -133,10 +133,10 @@ class Browser:
             urllib.request.HTTPSHandler(context=context), stop
         )
         with pytest.raises(urllib.error.HTTPError):
-            opener.open(f"{url}&login_hint={self.user}", timeout=20)
+            opener.open(f"{url}&login_hint={self.user}", timeout=60)
         for there in (self.change(stop.location), stop.location):
             try:
-                with opener.open(there, timeout=20) as page:
+                with opener.open(there, timeout=60) as page:
                     self.pages.append(page.read().decode())
                     return
             except urllib.error.HTTPError as refused:

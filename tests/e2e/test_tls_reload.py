@@ -144,7 +144,7 @@ class Load:
     async def _take(
         self, kind: str, reader: asyncio.StreamReader, expected: bytes
     ) -> None:
-        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)
         (length,) = [
             int(line.split(b":")[1])
             for line in head.lower().splitlines()

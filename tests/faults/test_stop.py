@@ -8,7 +8,7 @@ from hsm_core.factory import open_verifier
 from tests.faults.crew import Crew
 
 PERIODS = (0.2, 0.6, 1.0)
-DRAIN_SECONDS = 15.0
+DRAIN_SECONDS = 60.0
 
 
 def test_stop_under_load_loses_nothing(tmp_path: Path) -> None:

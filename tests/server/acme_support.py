@@ -102,7 +102,7 @@ class ACMESite(Site):
         """Return the certificate that a new connection is shown."""
         address = ("127.0.0.1", self.port)
         with (
-            socket.create_connection(address, timeout=20) as plain,
+            socket.create_connection(address, timeout=60) as plain,
             self.context().wrap_socket(plain, server_hostname=NAME) as tls,
         ):
             der = tls.getpeercert(binary_form=True)
@@ -251,7 +251,7 @@ class Visitors:
     def _call(self) -> None:
         address = ("127.0.0.1", self._site.port)
         with (
-            socket.create_connection(address, timeout=20) as plain,
+            socket.create_connection(address, timeout=60) as plain,
             self._context.wrap_socket(plain, server_hostname=NAME) as tls,
         ):
             tls.sendall(b"GET /livez HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from tests.pki import SERVER, self_signed_root
 from tests.support import free_port, require_program
 
-_SECONDS = 20.0
+_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Names:
     def _tell(self, what: str, body: dict[str, Any]) -> None:
         url = f"http://127.0.0.1:{self.management}/{what}"
         data = json.dumps(body).encode()
-        with urllib.request.urlopen(url, data, timeout=20) as answer:
+        with urllib.request.urlopen(url, data, timeout=_SECONDS) as answer:
             answer.read()
 
 
@@ -170,7 +170,7 @@ class Pebble:
         """Return a page of its management, such as ``/roots/0``."""
         context = ssl.create_default_context(cafile=str(self.bundle))
         url = f"https://localhost:{self._management}{path}"
-        with urllib.request.urlopen(url, context=context, timeout=20) as answer:
+        with urllib.request.urlopen(url, context=context, timeout=_SECONDS) as answer:
             body: Any = answer.read()
         assert isinstance(body, bytes)
         return body

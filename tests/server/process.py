@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from tests.server.support import SECRET, Answer, Authority, b64, mint
+from tests.server.support import PATIENCE, SECRET, Answer, Authority, b64, mint
 from tests.support import overriding
 
 MASTER = b64(b"\7" * 32)
@@ -176,7 +176,7 @@ class Running:
     def stop(self) -> int:
         """Send SIGTERM and return the exit code."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(20)
+        return self.process.wait(PATIENCE)
 
 
 def client_context(
@@ -199,7 +199,9 @@ def request(
     token: str | None = None,
 ) -> Answer:
     """Send one request and read its answer."""
-    connection = http.client.HTTPSConnection(*address, context=context, timeout=20)
+    connection = http.client.HTTPSConnection(
+        *address, context=context, timeout=PATIENCE
+    )
     headers = {"Authorization": f"Bearer {token or mint()}"}
     data = None
     if body is not None:
@@ -212,7 +214,7 @@ def request(
 
 def connect(address: tuple[str, int], context: ssl.SSLContext) -> ssl.SSLSocket:
     """Open a TLS connection."""
-    plain = socket.create_connection(address, timeout=20)
+    plain = socket.create_connection(address, timeout=PATIENCE)
     try:
         return context.wrap_socket(plain, server_hostname="localhost")
     except BaseException:

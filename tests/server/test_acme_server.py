@@ -376,7 +376,7 @@ def test_all_in_one_process(tmp_path: Path, names: Names) -> None:
         more = ("--acme-http-bind", f"127.0.0.1:{site.http_port}")
         with site.serve(*more) as running:
             wait_until(site.has_issued)
-            plain = http.client.HTTPConnection("127.0.0.1", site.http_port, timeout=20)
+            plain = http.client.HTTPConnection("127.0.0.1", site.http_port, timeout=60)
             with contextlib.closing(plain):
                 plain.request("GET", "/.well-known/acme-challenge/x")
                 status = plain.getresponse().status

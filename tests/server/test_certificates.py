@@ -395,7 +395,7 @@ def ask(site: Site, server: Running, pair: tuple[Path, Path], token: str) -> int
     context = client_context(site.authority, pair)
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     with closing(
-        http.client.HTTPSConnection(*server.address, context=context, timeout=20)
+        http.client.HTTPSConnection(*server.address, context=context, timeout=60)
     ) as connection:
         connection.request("GET", "/api/v1/keys", None, headers)
         return connection.getresponse().status

@@ -130,7 +130,7 @@ def test_a_killed_node_is_settled_and_retired(
     with site.serve(*site.node("d")) as killed:
         key_id = new_key(kept, "after-a-kill")
         os.kill(killed.process.pid, signal.SIGKILL)
-        killed.process.wait(20)
+        killed.process.wait(PATIENCE)
 
         assert 200 == signs(kept, key_id)
         ends, answer = time.monotonic() + PATIENCE, None

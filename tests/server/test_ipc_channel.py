@@ -66,7 +66,7 @@ async def drained(end: socket.socket, size: int) -> bytes:
     """Read this many bytes from an end."""
     end.setblocking(False)
     loop, data = asyncio.get_running_loop(), bytearray()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while len(data) < size:
             data += await loop.sock_recv(end, 2**18)
     return bytes(data)
@@ -192,7 +192,7 @@ class TestWriting:
         assert not waiting.done()
         await drained(end, 4 * len(frame))
 
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await waiting
 
     async def test_the_end_makes_room(self, other: Other) -> None:
@@ -204,7 +204,7 @@ class TestWriting:
 
         end.close()
 
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await waiting
         assert ["gone"] == other.lost
 

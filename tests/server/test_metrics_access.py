@@ -172,7 +172,7 @@ def test_a_server_with_a_listener_of_metrics(tmp_path: Path, isolation: str) -> 
 
 
 def _ask(port: int, headers: dict[str, str]) -> Answer:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.request("GET", "/metrics", headers=headers)
         answer = connection.getresponse()

@@ -61,7 +61,7 @@ def test_it_serves_drains_and_starts_again(site: Site) -> None:
         counted = server.send("GET", "/metrics").body.decode()
         assert 'requests_total{code="ok",operation="DescribeKey"} 1.0' in counted
         server.process.send_signal(signal.SIGINT)
-        assert 0 == server.process.wait(20)
+        assert 0 == server.process.wait(60)
 
     log = site.log()
     assert "stopped" == log[-1]["event"]
@@ -204,7 +204,7 @@ def test_requests_in_flight_are_finished(site: Site) -> None:
         tls.sendall(body[5:])
         answer = tls.recv(4096)
         assert answer.startswith(b"HTTP/1.1 201")
-        assert 0 == server.process.wait(20)
+        assert 0 == server.process.wait(60)
         tls.close()
     with site.serve() as server:
         assert 200 == server.send("GET", "/api/v1/keys/last").status

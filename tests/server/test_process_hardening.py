@@ -270,7 +270,7 @@ def test_no_process_runs_foreign_code(site: Site, tmp_path: Path) -> None:
         assert process.stdout is not None
         assert "listening" in process.stdout.readline()
         process.terminate()
-        assert 0 == process.wait(20)
+        assert 0 == process.wait(60)
     (line,) = marker.read_text().splitlines()
 
     assert command in line

@@ -90,7 +90,7 @@ def test_a_signal_at_the_start_ends_it_in_order(site: Site, delay: float) -> Non
         time.sleep(delay)
         # As a terminal or a service manager does it: to all at one time.
         os.killpg(process.pid, signal.SIGTERM)
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=60)
 
     assert process.returncode in {0, -signal.SIGTERM}
     assert "error" not in err

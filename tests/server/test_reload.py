@@ -96,7 +96,7 @@ def fingerprint(server: Running, site: Site) -> bytes | None:
 def test_a_new_certificate_is_used(server: Running, site: Site) -> None:
     """New connections see it; one that is open stays."""
     connection = http.client.HTTPSConnection(
-        *server.address, context=client_context(site.authority), timeout=20
+        *server.address, context=client_context(site.authority), timeout=60
     )
     connection.connect()
     connection.auto_open = False

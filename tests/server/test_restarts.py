@@ -57,7 +57,7 @@ def keep_alive(server: Running, site: Site) -> http.client.HTTPSConnection:
     """Open a connection that serves many requests."""
     context = client_context(site.authority)
     connection = http.client.HTTPSConnection(
-        *server.address, context=context, timeout=20
+        *server.address, context=context, timeout=60
     )
     connection.connect()
     return connection
@@ -73,7 +73,7 @@ def ask(connection: http.client.HTTPSConnection, path: str = _KEY) -> int:
 
 def first_refusal(server: Running) -> Answer:
     """Return the first answer with 503."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while (answer := server.send("GET", _KEY)).status != 503:
         assert time.monotonic() < end, "It is never refused."
     return answer
@@ -301,7 +301,7 @@ def test_nothing_outlives_a_killed_supervisor(tmp_path: Path) -> None:
         everybody = Family(server).everybody
         folders = set(Path("/dev/shm").glob(f"ferrohsm-metrics-{server.process.pid}-*"))
         server.process.kill()
-        server.process.wait(20)
+        server.process.wait(60)
         port = server.address[1]
         with site.serve("--bind", f"127.0.0.1:{port}") as again:
             assert 200 == again.send("GET", _KEY).status

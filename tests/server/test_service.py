@@ -278,7 +278,7 @@ async def test_head_is_get_without_a_body(api: API, page: str) -> None:
 async def test_head_of_a_live_view_ends(api: API) -> None:
     """Its header fields are all there is."""
     headers = {"Accept": "text/event-stream"}
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         head = await api.send("HEAD", "/audit/events", headers=headers)
 
     assert (200, b"") == (head.status, head.body)

@@ -64,7 +64,7 @@ def notes(address: str) -> Iterator[socket.socket]:
     """Listen where a server tells how it is."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(f"\0{address[1:]}" if address.startswith("@") else address)
-        listener.settimeout(20)
+        listener.settimeout(60)
         yield listener
 
 
@@ -113,7 +113,7 @@ def test_a_life_is_told(site: Site, is_abstract: bool) -> None:
         reloading, again = heard(listener), heard(listener)
         server.process.terminate()
         stopping = heard(listener)
-        assert 0 == server.process.wait(20)
+        assert 0 == server.process.wait(60)
 
     assert {"READY": "1"} == ready == again
     assert "1" == reloading["RELOADING"]
@@ -133,7 +133,7 @@ def test_the_watchdog_is_fed(site: Site) -> None:
         with contextlib.suppress(BlockingIOError):
             while listener.recv(4096):
                 pass
-        listener.settimeout(20)
+        listener.settimeout(60)
         notes_after = [listener.recv(4096) for _ in range(5)]
         assert 200 == retrying(server, "/healthz").status
         assert 0 == server.stop()

@@ -103,7 +103,7 @@ def test_finished_handshakes_are_not_kept(people: People, server: Server) -> Non
 
 def ends_in_order(tls: ssl.SSLSocket) -> bool:
     """Return whether the server closes, and says so by close_notify."""
-    tls.settimeout(10)
+    tls.settimeout(60)
     try:
         return tls.recv(1) == b""
     except ssl.SSLEOFError:
@@ -323,7 +323,7 @@ def ask_much(tls: ssl.SSLSocket, times: int, *, ends: bool = False) -> None:
 
 def take(tls: ssl.SSLSocket, *, pause: float = 0.0) -> Iterator[int]:
     """Give how many bytes of answers have come, until the connection ends."""
-    tls.settimeout(10)
+    tls.settimeout(60)
     with contextlib.suppress(ssl.SSLError, ConnectionError):
         while data := tls.recv(65536):
             yield data.count(b"\xa5")
@@ -348,7 +348,7 @@ def test_who_takes_nothing_is_cut_off(
     with reached(people, kind) as (server, tls):
         ask_much(tls, 8)
         open_ = server.listener._connections  # noqa: SLF001 (no other view of them)
-        end = time.monotonic() + 10
+        end = time.monotonic() + 60
         while server.call(len, open_) and time.monotonic() < end:
             time.sleep(0.05)
 
@@ -489,7 +489,7 @@ def test_a_view_without_end_is_ended(
         tls.sendall(request + b"\r\n\r\n")
         assert tls.recv(65536).startswith(b"HTTP/1.1 200")
         strict.use(state_of(people.pair, client=people.rules_without(people.alice)))
-        tls.settimeout(10)
+        tls.settimeout(60)
         while tls.recv(65536):
             pass
 

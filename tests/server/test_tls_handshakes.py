@@ -110,7 +110,7 @@ def session_with_early_data(root: Issuer, folder: Path) -> Path:
                 [*(program, "s_client", "-ign_eof", "-connect", address), *keeping],
                 input=REQUEST,
                 capture_output=True,
-                timeout=20,
+                timeout=60,
                 check=False,
             )
         finally:
@@ -208,7 +208,7 @@ def test_what_is_no_tls_is_counted(server: Server) -> None:
     before = server.handshakes("refused_other")
     with socket.create_connection(("127.0.0.1", server.port), timeout=60) as plain:
         plain.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        plain.settimeout(10)
+        plain.settimeout(60)
         try:
             assert not plain.recv(100).startswith(b"HTTP")
         except ConnectionResetError:

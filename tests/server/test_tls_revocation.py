@@ -55,7 +55,7 @@ def test_a_revoked_client_is_let_in_no_more(
     (_, known), (lost, files) = (clients.issue(name) for name in ("known", "lost"))
     contexts = [client_context(site.authority, pair) for pair in (known, files)]
     before = [is_let_in(server, context) for context in contexts]
-    kept = http.client.HTTPSConnection(*server.address, context=contexts[1], timeout=20)
+    kept = http.client.HTTPSConnection(*server.address, context=contexts[1], timeout=60)
     kept.connect()
     kept.auto_open = 0
     with contextlib.closing(kept):
