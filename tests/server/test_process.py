@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from tests.server.family import counter, create, wait_until
 from tests.server.pem_files import pem, serve_by, write_pair
 from tests.server.process import MASTER, Site, client_context, connect, request
 from tests.server.support import Authority, b64, b64url, claims, mint
+from tests.support import free_port
 
 both = pytest.mark.parametrize("site", ["process", "inline"], indirect=True)
 """Runs a test with keys in a process of their own, and with everything in one."""
@@ -121,8 +123,7 @@ def test_a_clock_reset_ends_no_start() -> None:
 @pytest.mark.parametrize("streams", ["0<&- 1>&- 2>&-", ">/dev/full 2>&1", "| true"])
 def test_missing_streams_stop_nothing(site: Site, streams: str) -> None:
     """Without standard streams it serves, and nothing is written into its files."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = free.getsockname()
+    address = ("127.0.0.1", free_port())
     command = shlex.join(site.command("--bind", f"127.0.0.1:{address[1]}"))
     script = f"{{ {command}; echo $? > code; }} {streams}"
     with subprocess.Popen(
@@ -141,11 +142,7 @@ def test_missing_streams_stop_nothing(site: Site, streams: str) -> None:
             with contextlib.suppress(OSError):
                 status = request(address, context, "POST", "/api/v1/keys", body).status
             time.sleep(0.1)
-        (server,) = [
-            int(path.parent.name)
-            for path in Path("/proc").glob("[0-9]*/cmdline")
-            if f"127.0.0.1:{address[1]}".encode() in path.read_bytes().split(b"\0")
-        ]
+        (server,) = _processes_with(f"127.0.0.1:{address[1]}")
         os.kill(server, signal.SIGTERM)
         shell.wait(120)
 
@@ -153,6 +150,17 @@ def test_missing_streams_stop_nothing(site: Site, streams: str) -> None:
     assert "0" == (site.folder / "code").read_text().strip()
     with site.serve() as again:
         assert 200 == again.send("GET", "/api/v1/keys/signer").status
+
+
+def _processes_with(argument: str) -> list[int]:
+    """Return the processes that were started with an argument."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        # Others, which are none of ours, end meanwhile.
+        with contextlib.suppress(OSError):
+            if argument.encode() in path.read_bytes().split(b"\0"):
+                found.append(int(path.parent.name))
+    return found
 
 
 @both
@@ -193,14 +201,14 @@ def test_requests_in_flight_are_finished(site: Site) -> None:
             b"POST /api/v1/keys HTTP/1.1\r\nHost: localhost\r\n"
             b"Content-Type: application/json\r\n"
             + f"Authorization: Bearer {mint()}\r\n".encode()
-            + f"Content-Length: {len(body)}\r\n\r\n".encode()
-            + body[:5]
+            + f"Content-Length: {len(body)}\r\n".encode()
+            + b"Expect: 100-continue\r\n\r\n"
         )
-        time.sleep(0.3)
+        # It is in flight when the server asks for its body.
+        assert tls.recv(4096).startswith(b"HTTP/1.1 100")
+        tls.sendall(body[:5])
         server.process.send_signal(signal.SIGTERM)
-        time.sleep(0.5)
-        with pytest.raises(OSError, match="refused"):
-            connect(server.address, client_context(site.authority))
+        wait_until(partial(_is_refused, server.address))
         tls.sendall(body[5:])
         answer = tls.recv(4096)
         assert answer.startswith(b"HTTP/1.1 201")
@@ -208,6 +216,17 @@ def test_requests_in_flight_are_finished(site: Site) -> None:
         tls.close()
     with site.serve() as server:
         assert 200 == server.send("GET", "/api/v1/keys/last").status
+
+
+def _is_refused(address: tuple[str, int]) -> bool:
+    """Return whether nobody accepts connections there."""
+    try:
+        socket.create_connection(address, timeout=60).close()
+    except ConnectionRefusedError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 @both
