@@ -144,8 +144,8 @@ class Site:
                     process.kill()
 
     def log(self) -> list[dict[str, Any]]:
-        """Return every line of the servers' logs."""
-        lines = (self.folder / "log").read_text().splitlines()
+        """Return every line of the servers' logs that is there to its end."""
+        lines = (self.folder / "log").read_text().rpartition("\n")[0].splitlines()
         return [json.loads(line) for line in lines if line.startswith("{")]
 
 
