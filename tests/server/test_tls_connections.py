@@ -220,15 +220,14 @@ def test_a_handshake_that_does_not_come_ends(
     people: People, kind: str, sent: int
 ) -> None:
     """Who begins it and goes no further holds no connection."""
-    state = state_of(people.pair)
-    with (
-        serving(state, kind, handshake_timeout_seconds=0.4) as server,
-        Bare(server, client_context(people.root)) as client,
-    ):
+    state, context = state_of(people.pair), client_context(people.root)
+    with serving(state, kind, handshake_timeout_seconds=0.4) as server:
+        # The server's time begins when it accepts.
         began = time.monotonic()
-        client.socket.sendall(client.hello()[:sent])
-        with contextlib.suppress(ConnectionError):
-            assert b"" == client.socket.recv(100)
+        with Bare(server, context) as client:
+            client.socket.sendall(client.hello()[:sent])
+            with contextlib.suppress(ConnectionError):
+                assert b"" == client.socket.recv(100)
 
         assert 0.3 < time.monotonic() - began < 60
         assert server.has_counted(1, "timeout")
@@ -256,14 +255,14 @@ def test_a_request_that_does_not_come_ends_in_order(
     people: People, kind: str, sent: bytes
 ) -> None:
     """The head has a time of its own, after which there is a farewell."""
-    with (
-        serving(state_of(people.pair), kind, head_timeout_seconds=0.4) as server,
-        connected(server, client_context(people.root)) as tls,
-    ):
+    state, context = state_of(people.pair), client_context(people.root)
+    with serving(state, kind, head_timeout_seconds=0.4) as server:
+        # The server's time begins when it has shaken hands.
         began = time.monotonic()
-        tls.sendall(sent)
+        with connected(server, context) as tls:
+            tls.sendall(sent)
 
-        assert ends_in_order(tls)
+            assert ends_in_order(tls)
         assert 0.3 < time.monotonic() - began < 60
 
 
@@ -281,8 +280,9 @@ def test_who_is_refused_and_stays_is_closed(strict: Server, people: People) -> N
     """There is time to read the alert, and not much more."""
     with Bare(strict, client_context(people.root)) as client:
         client.socket.sendall(client.hello())
-        client.socket.sendall(client.shake())
+        rest = client.shake()
         began = time.monotonic()
+        client.socket.sendall(rest)
         with contextlib.suppress(ConnectionError):
             while client.socket.recv(65536):
                 pass
@@ -462,12 +462,17 @@ def test_a_body_on_its_way_arrives_before(
 ) -> None:
     """An upload that has begun goes on."""
     context = client_context(people.root, people.alice, tmp_path)
-    head = b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n"
+    head = (
+        b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n"
+        b"Expect: 100-continue\r\n\r\n"
+    )
     with connected(strict, context) as tls:
         tls.sendall(ASK)
         answer(tls)
-        tls.sendall(head + b"12345")
-        time.sleep(0.2)
+        tls.sendall(head)
+        # It has begun when the server asks for its body.
+        assert tls.recv(65536).startswith(b"HTTP/1.1 100")
+        tls.sendall(b"12345")
         strict.use(state_of(people.pair, client=people.rules_without(people.alice)))
         time.sleep(0.1)
         tls.sendall(b"67890")
