@@ -110,8 +110,10 @@ async def kept(world: World, *tasks: Task) -> AsyncIterator[TLSManager]:
     tls_manager = world.tls_manager(*tasks)
     await tls_manager.begin()
     running = asyncio.create_task(tls_manager.run())
-    # Its first look, which finds nothing new.
-    await asyncio.sleep(0.1)
+    # Its first look, which finds nothing new, is over when it knows what is there.
+    found = tls_manager._tasks  # noqa: SLF001 (to wait for them)
+    sources = [task for task in found if isinstance(task, FileSource)]
+    await until(lambda: all(source._digest for source in sources))  # noqa: SLF001 (so)
     try:
         yield tls_manager
     finally:
@@ -161,6 +163,7 @@ class TestReload:
 
         tasks: list[Task] = [*file_sources(world.settings, world.alarms), Stapler()]
         async with kept(world, *tasks) as tls_manager:
+            await until(lambda: len(world.published) == 2)
             world.put_list(end=2 * DAY)
             await tls_manager.reload()
             kept_staple = world.published[-1].pairs[0].staple
