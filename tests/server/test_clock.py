@@ -3,11 +3,14 @@
 
 import asyncio
 import json
+import threading
 import time
 from io import StringIO
+from typing import Any
 
 import pytest
 
+from hsm_core._internal.crypto.registry import CryptoRegistry, GeneratedKey
 from hsm_core.errors import AuthenticationError
 from hsm_core.model import Role
 from hsm_core.operations import ListKeys
@@ -20,7 +23,7 @@ from hsm_server.observability.metrics import Metrics
 from hsm_server.vault.access import Visitor
 from hsm_server.vault.gatekeeper import Gatekeeper
 from hsm_server.vault.local_vault import LocalVault
-from tests.server.support import claims, mint, open_api
+from tests.server.support import PATIENCE, claims, mint, open_api, until
 
 
 class Times:
@@ -114,31 +117,31 @@ async def test_a_clock_that_was_days_ahead() -> None:
     assert all(" 172800 s behind" in line["reason"] for line in lines[:2])
 
 
-async def test_a_token_that_expires_meanwhile() -> None:
+async def test_a_token_that_expires_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
     """A change whose token expires before its intent is recorded is not made."""
     times, begin = Times(), float(int(time.time()))
     times.wall = begin
-    asked = asyncio.Event()
+    is_under_way, goes_on = threading.Event(), threading.Event()
+    generate = CryptoRegistry.generate
 
-    def wall() -> float:
-        asked.set()
-        return times.wall
+    def late(registry: CryptoRegistry, *given: Any, **named: Any) -> GeneratedKey:
+        is_under_way.set()
+        assert goes_on.wait(PATIENCE)
+        return generate(registry, *given, **named)
 
+    monkeypatch.setattr(CryptoRegistry, "generate", late)
+    clock = FlooredClock(lambda: times.wall, lambda: times.monotonic)
     token = mint(claims(iat=int(begin), exp=int(begin) + 300))
 
-    async with open_api(clock=FlooredClock(wall, lambda: times.monotonic)) as api:
-        asked.clear()
-        body = {"algorithm": "RSA-4096"}
+    async with open_api(clock=clock) as api:
+        body = {"algorithm": "RSA-2048"}
         making = asyncio.create_task(api.send("POST", "/keys", token=token, body=body))
-        await asked.wait()
-        # Who asks may be looked at twice, before and after the body has come.
-        await asyncio.sleep(0.03)
-        is_under_way = not making.done()
+        await until(is_under_way.is_set)
         times.wall += 4000
+        goes_on.set()
         made = await making
         after = await api.send("GET", "/algorithms", token=token)
         keys = api.hsm.act_as(caller(Role.AUDITOR)).execute(ListKeys())
 
-    assert is_under_way
     assert (401, 401) == (made.status, after.status)
     assert () == keys.items
