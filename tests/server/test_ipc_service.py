@@ -360,10 +360,12 @@ class TestBounds:
         assert ["reads nothing"] == bench.violations
         assert done <= 8 * 2 + 2
         stub.futures.clear()
-        await asyncio.sleep(0.05)
-        gc.collect()
-        kept = [o for o in gc.get_objects() if isinstance(o, Answer)]
-        assert [] == kept
+
+        def is_freed() -> bool:
+            gc.collect()
+            return not any(isinstance(found, Answer) for found in gc.get_objects())
+
+        await until(is_freed)
 
     async def test_unread_short_answers(
         self, bench: Bench, monkeypatch: pytest.MonkeyPatch
