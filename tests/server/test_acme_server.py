@@ -393,7 +393,7 @@ def test_all_in_one_process(tmp_path: Path, names: Names) -> None:
 
     assert 404 == status
     assert 0 == exit_code
-    assert 5 > seconds
+    assert 9 > seconds  # A call that hangs is given up after 10.
 
 
 def fill(path: Path) -> None:
