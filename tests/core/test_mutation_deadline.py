@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from hsm_core import errors
+from hsm_core._internal.audit.medium import Ticket
 from hsm_core._internal.lib.failpoints import install
 from hsm_core._internal.stores.memory.audit import MemoryAuditLog
 from hsm_core.factory import open_hsm
@@ -22,18 +23,51 @@ from hsm_core.testing import Faults
 from tests.core.audit_faults import until
 from tests.core.hsm_support import memory_session, session_of
 
-LIMIT = 0.6
+LIMIT, INTENT_SECONDS = 2.0, 0.5
+
+
+class SlowTrail:
+    """
+    A disk whose syncs are slow once the test says so.
+
+    Attributes:
+        is_slow: The record of an intent takes its time, and that of an outcome hangs.
+        release: Lets what hangs go on.
+        limits: How long this thread waits for each record at most, in seconds.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.is_slow, self.release = threading.Event(), threading.Event()
+        self._is_stored = threading.Event()
+        self.limits: list[float | None] = []
+        whole, mine = Ticket.wait, threading.current_thread()
+
+        def wait(ticket: Ticket, timeout: float | None = None) -> None:
+            if self.is_slow.is_set() and threading.current_thread() is mine:
+                self.limits.append(timeout)
+            whole(ticket, timeout)
+
+        monkeypatch.setattr(Ticket, "wait", wait)
+
+    def reach(self, name: str) -> None:
+        """Handle a failpoint."""
+        if not self.is_slow.is_set():
+            return
+        if name == "mutation.after_store":
+            self._is_stored.set()
+        elif name == "audit.before_sync":
+            if self._is_stored.is_set():
+                self.release.wait(60)
+            else:
+                time.sleep(INTENT_SECONDS)
 
 
 @contextmanager
-def slow_trail(folder: Path, each: float) -> Iterator[tuple[Session, list[float]]]:
-    """Give a session on a disk whose syncs take so long, once the list says so."""
-    delays: list[float] = []
-
-    def handler(reached: str) -> None:
-        if reached == "audit.before_sync" and delays:
-            time.sleep(each)
-
+def slow_trail(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Session, SlowTrail]]:
+    """Give a session on such a disk."""
+    slow = SlowTrail(monkeypatch)
     settings = Settings(
         key_dir=folder / "keys",
         audit_log=folder / "log" / "audit.log",
@@ -41,12 +75,12 @@ def slow_trail(folder: Path, each: float) -> Iterator[tuple[Session, list[float]
     )
     with (
         open_hsm(settings, master_key=bytes(32), hmac_key=bytes(32)) as gateway,
-        install(handler),
+        install(slow.reach),
     ):
         try:
-            yield session_of(gateway), delays
+            yield session_of(gateway), slow
         finally:
-            delays.clear()
+            slow.release.set()
 
 
 def phases(session: Session, operation_id: object) -> list[tuple[str, str]]:
@@ -61,25 +95,29 @@ def phases(session: Session, operation_id: object) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("change", ["create", "rotate", "destroy"])
 def test_a_change_waits_no_longer_than_one_answer_may(
-    tmp_path: Path, change: str
+    tmp_path: Path, change: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where intent and outcome take two thirds of the limit each, it is told so."""
-    with slow_trail(tmp_path, LIMIT * 2 / 3) as (session, delays):
+    """What the record of the intent took, that of the outcome does not get."""
+    with slow_trail(tmp_path, monkeypatch) as (session, slow):
         key = session.create_key("AES-256-GCM").key_id
         changes: dict[str, Callable[[], object]] = {
             "create": lambda: session.create_key("AES-256-GCM", name="k"),
             "rotate": lambda: session.rotate(key),
             "destroy": lambda: session.destroy(key),
         }
-        delays.append(1.0)
+        slow.is_slow.set()
         began = time.monotonic()
         with pytest.raises(errors.OutcomeUnknownError) as refused:
             changes[change]()
         took = time.monotonic() - began
-        delays.clear()
+        slow.release.set()
         until(lambda: session.status().audit.state == "ok")
 
-        assert LIMIT * 0.9 < took < LIMIT + 0.3
+        intent, outcome = slow.limits
+        assert LIMIT == intent
+        assert outcome is not None
+        assert outcome < LIMIT
+        assert took > LIMIT * 0.9
         operation_id = refused.value.facts["operation_id"]
         until(lambda: len(phases(session, operation_id)) > 1)
         assert [("intent", "ok"), ("outcome", "ok")] == phases(session, operation_id)
