@@ -576,7 +576,10 @@ class TestBackup:
 @pytest.mark.parametrize("gives_back", [True, False])
 def test_turn_after_a_pause(gives_back: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that was paused finds the time over; who has the turn is not late."""
-    monkeypatch.setattr(f"{ConnectionLock.__module__}._PATIENCE_SECONDS", 0.0)
+    module = ConnectionLock.__module__
+    monkeypatch.setattr(f"{module}._PATIENCE_SECONDS", 0.0)
+    if gives_back:
+        monkeypatch.setattr(f"{module}.MOMENT_SECONDS", 60.0)
     turn, asked = ConnectionLock(), threading.Event()
 
     def hold() -> None:
@@ -602,7 +605,7 @@ def test_turns_after_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who takes the turn after the pause is not late, whoever had it before."""
     module = ConnectionLock.__module__
     monkeypatch.setattr(f"{module}._PATIENCE_SECONDS", 0.5)
-    monkeypatch.setattr(f"{module}.MOMENT_SECONDS", 0.2)
+    monkeypatch.setattr(f"{module}.MOMENT_SECONDS", 1.5)
     turn, held, goes_on = ConnectionLock(), threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -610,7 +613,7 @@ def test_turns_after_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
             held.set()
             goes_on.wait()
         with turn.patiently():
-            time.sleep(0.2)
+            time.sleep(1.7)  # longer than the moment that is waited for the former
 
     holder = threading.Thread(target=hold)
     holder.start()
