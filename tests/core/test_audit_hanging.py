@@ -46,7 +46,7 @@ def test_a_hanging_disk_refuses_at_once_and_resumes(
     path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     """Waiting ends in time, then nobody waits any more; all goes on when it does."""
-    log, writer = begun(path, 1, timeout_seconds=0.3)
+    log, writer = begun(path, 1, timeout_seconds=1.0)
     release = threading.Event()
     whole = getattr(os, call)
 
@@ -83,10 +83,10 @@ def test_a_disk_that_hangs_and_then_fails_heals(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two faults at once are two causes, and one outage after the other."""
-    log, writer = begun(path, 1, timeout_seconds=0.2)
+    log, writer = begun(path, 1, timeout_seconds=1.0)
 
     def hanging(descriptor: int) -> None:
-        time.sleep(0.4)
+        time.sleep(1.2)
         raise OSError(errno.EIO, "I/O error")
 
     with monkeypatch.context() as patch:
@@ -252,7 +252,7 @@ def test_a_start_waits_for_a_record_that_another_thread_still_writes(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What refuses a caller at once does not end a start, which may take longer."""
-    log, writer = begun(path, 1, timeout_seconds=0.3)
+    log, writer = begun(path, 1, timeout_seconds=1.0)
     release = threading.Event()
     whole = os.write
 
