@@ -218,6 +218,7 @@ def test_a_database_that_does_not_come_back_is_told_and_stays_closed(
         path.write_text("not ours")
     with pytest.raises(AuditUnavailableError):
         fill(log, 1)
+    until(lambda: log.health.cause == "moved")
     time.sleep(0.3)
     assert ("failing", "moved") == (log.health.state, log.health.cause)
     assert not log.available
