@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -22,13 +23,21 @@ from hsm_client import RemoteHSM
 from hsm_core.errors import ApprovalRequiredError, InvalidInputError
 from hsm_core.factory import OpenHSM, open_hsm
 from hsm_core.model import ApprovalState, Role
-from hsm_core.operations import ApprovalInfo, CreateKey, DestroyKey
+from hsm_core.operations import (
+    ApprovalInfo,
+    CreateKey,
+    DestroyKey,
+    GetApproval,
+    Operation,
+)
+from hsm_core.protocols import HSM
 from hsm_core.session import Session
 from hsm_core.settings import AuditStoreKind, KeyStoreKind, Settings
 from hsm_core.testing import caller
 from tests.cli.support import Shell
 from tests.client.stub import Stub
 
+R = TypeVar("R")
 BOB = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 HMAC = b"\x02" * 32
 POLICY = """version: 1
@@ -163,13 +172,29 @@ def test_not_oneself(two: Two) -> None:
     assert 11 == two.alice("destroy", "k", "--yes").code
 
 
+class Looking:
+    """An HSM that tells when somebody looks at a request, as who waits for it does."""
+
+    def __init__(self, hsm: HSM | None, looked: threading.Event) -> None:
+        assert hsm is not None
+        self._hsm, self._looked = hsm, looked
+
+    def execute(self, operation: Operation[R], /, **given: Any) -> R:
+        """Execute an operation."""
+        if isinstance(operation, GetApproval):
+            self._looked.set()
+        return self._hsm.execute(operation, **given)
+
+
 def test_denied(two: Two) -> None:
     """A refusal ends the wait with its reason."""
     two.alice.ok("create", "AES-256-GCM", "--name", "k", "--tags", "dual")
     approval_id = two.ask("k")
+    waiting = threading.Event()
+    two.alice.hsm = Looking(two.alice.hsm, waiting)
 
     def deny() -> None:
-        time.sleep(0.2)
+        waiting.wait(60)
         two.bob_himself.deny(approval_id, reason="not before Friday")
 
     thread = threading.Thread(target=deny)
