@@ -123,7 +123,7 @@ def goes_on(
 
     gone = threading.Event()
     with server(certificates, serve) as endpoint:
-        client = remote(endpoint=endpoint, timeout_seconds=1)
+        client = remote(endpoint=endpoint, timeout_seconds=2)
         with pytest.raises(TransportError, match=told):
             client.execute(ops.GenerateRandom(length=8))
         gone.set()
@@ -139,7 +139,7 @@ def test_a_head_that_does_not_end(
     remote: Remote, certificates: Certificates, begin: bytes, line: bytes
 ) -> None:
     """A server that goes on with headers gets no more time than a silent one."""
-    goes_on(remote, certificates, begin, line, "did not respond within 1 seconds")
+    goes_on(remote, certificates, begin, line, "did not respond within 2 seconds")
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_chunks_that_do_not_end(
 ) -> None:
     """A server that goes on with chunks or trailers has no more time than the body."""
     begin = OK + b"Transfer-Encoding: chunked\r\n\r\n" + begin
-    goes_on(remote, certificates, begin, line, "not complete its response within 1")
+    goes_on(remote, certificates, begin, line, "not complete its response within 2")
 
 
 @pytest.mark.parametrize(

@@ -270,7 +270,7 @@ class TestRepetition:
             handler.hang_up()
 
         stub.faults.extend([silence, trickle])
-        client = remote(attempts=1, timeout_seconds=0.3)
+        client = remote(attempts=1, timeout_seconds=1.0)
         reasons = []
         for _ in range(2):
             with pytest.raises(TransportError) as caught:
