@@ -29,7 +29,7 @@ from hsm_core.errors import ConfigurationError, InvalidInputError, StoreLockedEr
 from hsm_core.model import LogHead
 from tests.core.cluster_nodes import node
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 HASTE = Pace(beat=0.1, dead=0.6)
 """For those who watch a node that never beats."""
 

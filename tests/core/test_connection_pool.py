@@ -19,7 +19,7 @@ from hsm_core._internal.stores.postgresql.database import (
 from hsm_core._internal.stores.postgresql.driver import ServerConnection
 from hsm_core.errors import StoreUnavailableError
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 @pytest.fixture

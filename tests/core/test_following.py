@@ -29,7 +29,7 @@ from hsm_core.settings import AuditStoreKind, AuditSync, Settings
 from hsm_core.testing import Faults, caller, memory_hsm
 from tests.core.hsm_support import session_of
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 PAUSE = 0.02
 LONGER_THAN_A_PAUSE = 0.1
 STRANGER = Caller(principal="stranger", roles=frozenset(), request_id="test")

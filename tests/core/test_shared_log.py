@@ -17,7 +17,7 @@ from hsm_core.protocols import AuditDraft, AuditFacts, UseDraft
 from tests.core.audit_support import KEY, draft, intent, outcome
 from tests.core.shared_log_support import FakeDatabase, FakeView, open_shared_log
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 def use(key_id: str, request: str = "r") -> UseDraft:

@@ -19,7 +19,7 @@ _READY: Final = re.compile(
 )
 _READY_SECONDS: Final = 300.0
 _POLL_SECONDS: Final = 0.01
-_GONE_SECONDS: Final = 5.0
+_GONE_SECONDS: Final = 30.0
 
 
 def program(name: str) -> list[str]:

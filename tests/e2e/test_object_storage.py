@@ -6,7 +6,7 @@ import time
 from tests.core.s3_server import object_storage
 from tests.e2e.site import Site
 
-SECONDS = 30.0
+SECONDS = 60.0
 
 
 def test_keys_in_object_storage(site: Site) -> None:

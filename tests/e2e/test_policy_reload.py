@@ -14,7 +14,7 @@ import pytest
 from tests.e2e.people import PeopleSite
 from tests.e2e.processes import ServerProcess
 
-SECONDS = 30.0
+SECONDS = 60.0
 OPEN = "version: 1\nextends: default\n"
 SHUT = (
     OPEN
@@ -92,7 +92,7 @@ def wait_until(is_so: Callable[[], bool], server: ServerProcess) -> None:
     Wait until something is so.
 
     Raises:
-        TimeoutError: It is not, in half a minute.
+        TimeoutError: It is not, in a minute.
     """
     until = time.monotonic() + SECONDS
     while not is_so():

@@ -13,7 +13,7 @@ from tests.faults.kill_loop import run
 from tests.faults.rounds import finale, part_round
 
 DYING_VAULT = Path(__file__).with_name("dying_vault.py")
-POINT_SECONDS = 30.0
+POINT_SECONDS = 90.0
 KILLS, POINTS = 4, 6
 
 

@@ -32,7 +32,7 @@ from tests.core.cluster_nodes import node
 from tests.server.ipc_support import OverSockets
 from tests.server.support import API, EVERYBODY, SECRET, Between, claims, mint, open_api
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 PATH = "/api/v1/audit/events"
 MOST_VIEWS = 16
 
