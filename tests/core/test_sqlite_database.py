@@ -609,11 +609,14 @@ def test_turns_after_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     turn, held, goes_on = ConnectionLock(), threading.Event(), threading.Event()
 
     def hold() -> None:
-        with turn.patiently():
-            held.set()
-            goes_on.wait()
-        with turn.patiently():
-            time.sleep(1.7)  # longer than the moment that is waited for the former
+        turn.begin()
+        held.set()
+        goes_on.wait()
+        with turn.lock:  # so that nobody else comes between the two turns
+            turn.end()
+            turn.begin()
+        time.sleep(1.7)  # longer than the moment that is waited for the former
+        turn.end()
 
     holder = threading.Thread(target=hold)
     holder.start()
