@@ -203,12 +203,13 @@ def test_a_disk_that_never_syncs_does_not_fill_the_trail(
     log, writer = begun(path)
     faults.fail(*calls, code=errno.EIO, times=float("inf"))
     writer.append()
+    began = time.monotonic()
     time.sleep(0.7)
     assert log.available is False
     faults.lift()
     until(lambda: is_well(log))
 
-    assert len(resumes(log)) <= 6
+    assert len(resumes(log)) <= 6 + (time.monotonic() - began)
     assert writer.append()
     close_and_check(log, writer, path)
     assert faults.repeated == []

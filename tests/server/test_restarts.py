@@ -154,7 +154,7 @@ def test_a_busy_vault_is_waited_for(server: Running) -> None:
     try:
         for thread in threads:
             thread.start()
-            time.sleep(0.7)
+            time.sleep(0.3)
         was_early = bool(answers)
     finally:
         family.kill_vault(signal.SIGCONT)
