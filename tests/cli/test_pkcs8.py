@@ -98,7 +98,49 @@ def test_costly_derivation(plain: Path) -> None:
     """A file that asks for too many iterations is refused."""
     data = converted(plain, "-v2", "aes-256-cbc", "-iter", "10000001")
 
-    with pytest.raises(InvalidInputError, match="iterations"):
+    with pytest.raises(InvalidInputError, match=r"iterations .* 10000000, got"):
+        read_private_key(data, lambda: PASSPHRASE)
+
+
+def element(tag: int, *parts: bytes) -> bytes:
+    """Return a short element of DER."""
+    body = b"".join(parts)
+    return bytes((tag, len(body))) + body
+
+
+def integer(number: int) -> bytes:
+    """Return INTEGER in DER."""
+    octets = number.to_bytes(number.bit_length() // 8 + 1, "big", signed=True)
+    return element(0x02, octets)
+
+
+@pytest.mark.parametrize(
+    ("cost", "block_size", "parallelization", "named"),
+    [
+        (2**21, 8, 1, "scrypt cost"),
+        (-16384, -8, 1, "scrypt block size"),
+        (2, 2**22, 1, "scrypt block size"),
+        (16384, 8, 10**6, "scrypt parallelization"),
+        (16384, 8, 2**31, "scrypt parallelization"),
+        (16384, 8, 2**70, "scrypt parallelization"),
+        (16384, 8, -1, "scrypt parallelization"),
+    ],
+)
+def test_costly_scrypt(
+    cost: int, block_size: int, parallelization: int, named: str
+) -> None:
+    """A file that asks scrypt for too much time or memory is refused at once."""
+    pbes2, scrypt, aes = map(
+        bytes.fromhex,
+        ("06092a864886f70d01050d", "06092b06010401da47040b", "060960864801650304012a"),
+    )
+    costs = map(integer, (cost, block_size, parallelization))
+    derivation = element(0x30, scrypt, element(0x30, element(0x04, bytes(8)), *costs))
+    encryption = element(0x30, aes, element(0x04, bytes(16)))
+    algorithm = element(0x30, pbes2, element(0x30, derivation, encryption))
+    data = element(0x30, algorithm, element(0x04, bytes(16)))
+
+    with pytest.raises(InvalidInputError, match=f"{named} must be between 1 and"):
         read_private_key(data, lambda: PASSPHRASE)
 
 

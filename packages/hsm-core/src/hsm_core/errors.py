@@ -181,7 +181,7 @@ class InputSizeError(InvalidInputError):
 
         maximum: Largest length allowed, in *unit*.
 
-        unit: Unit of the limits.
+        unit: Unit of the limits; empty for none.
     """
 
     code: ClassVar[str] = "input_size"
@@ -199,7 +199,7 @@ class InputSizeError(InvalidInputError):
             f"{maximum}" if minimum == maximum else f"between {minimum} and {maximum}"
         )
         super().__init__(
-            f"{field} must be {wanted} {unit}, got {actual}.",
+            f"{field} must be {f'{wanted} {unit}'.rstrip()}, got {actual}.",
             field=field,
             actual=actual,
             minimum=minimum,

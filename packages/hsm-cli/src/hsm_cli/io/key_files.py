@@ -63,6 +63,8 @@ _HMACS: Final[dict[str, hashes.HashAlgorithm]] = {
 }
 _MAX_ITERATIONS: Final = 10_000_000
 _MAX_SCRYPT_BYTES: Final = 1024 * 1024 * 1024
+_MAX_SCRYPT_BLOCK_SIZE: Final = 64
+_MAX_SCRYPT_PARALLELIZATION: Final = 16
 _TRADITIONAL: Final = (b"-----BEGIN RSA PRIVATE", b"-----BEGIN EC PRIVATE")
 
 
@@ -178,18 +180,18 @@ def _derivation(function: _Identifier, size: int) -> Callable[[bytes], bytes]:
             _check("iterations", pbkdf2.iterations, _MAX_ITERATIONS)
             return PBKDF2HMAC(hashed, size, pbkdf2.salt, pbkdf2.iterations).derive
         case name if name == _SCRYPT:
-            scrypt = function.parameters.parse(_ScryptParameters)
-            needed = 128 * scrypt.cost * scrypt.block_size
-            _check("scrypt memory", needed, _MAX_SCRYPT_BYTES)
-            return Scrypt(
-                scrypt.salt,
-                size,
-                scrypt.cost,
-                scrypt.block_size,
-                scrypt.parallelization,
-            ).derive
+            return _scrypt(function.parameters.parse(_ScryptParameters), size)
         case _:
             raise _unsupported("a key derivation other than PBKDF2 and scrypt")
+
+
+def _scrypt(costs: _ScryptParameters, size: int) -> Callable[[bytes], bytes]:
+    _check("scrypt block size", costs.block_size, _MAX_SCRYPT_BLOCK_SIZE)
+    _check("scrypt cost", costs.cost, _MAX_SCRYPT_BYTES // (128 * costs.block_size))
+    _check("scrypt parallelization", costs.parallelization, _MAX_SCRYPT_PARALLELIZATION)
+    return Scrypt(
+        costs.salt, size, costs.cost, costs.block_size, costs.parallelization
+    ).derive
 
 
 def _check(field: str, actual: int, maximum: int) -> None:
