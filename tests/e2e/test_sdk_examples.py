@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from hsm_core.testing import caller, memory_hsm
+from tests.client.certificates import make_certificates
+from tests.client.stub import TOKEN, Stub, answer, serving
 from tests.e2e.people import PeopleSite
 from tests.e2e.processes import ServerProcess
 from tests.support import REPOSITORY, require_program
@@ -144,10 +147,11 @@ def test_python_says_what_is_missing(
     assert "Traceback" not in done.stderr
 
 
-def test_go(site: PeopleSite, server: ServerProcess, tmp_path: Path) -> None:
-    """The Go client does the same, signs a request, and serves TLS by a key there."""
+@pytest.fixture(scope="module")
+def go_tour(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the compiled tour of the Go client."""
     go = require_program("go")
-    program = tmp_path / "tour"
+    program = tmp_path_factory.mktemp("go") / "tour"
     environment = os.environ | {"CGO_ENABLED": "0", "GOFLAGS": "-mod=mod"}
     for command in (["build", "-o", str(program), "./cmd/tour"], ["vet", "./..."]):
         subprocess.run(
@@ -157,8 +161,14 @@ def test_go(site: PeopleSite, server: ServerProcess, tmp_path: Path) -> None:
             check=True,
             timeout=5 * SECONDS,  # the first time, it compiles the standard library
         )
+    return program
 
-    status, told = follow([str(program)], site, server.port, tmp_path)
+
+def test_go(
+    site: PeopleSite, server: ServerProcess, go_tour: Path, tmp_path: Path
+) -> None:
+    """The Go client does the same, signs a request, and serves TLS by a key there."""
+    status, told = follow([str(go_tour)], site, server.port, tmp_path)
 
     assert 0 == status, told
     assert "another message: signature_mismatch" in told
@@ -168,3 +178,50 @@ def test_go(site: PeopleSite, server: ServerProcess, tmp_path: Path) -> None:
     assert "TLS 1.3 served by a key in the HSM: hello" in told
     assert told.endswith("destroyed\n")
     assert ["Sign"] == recorded(site, server.port, told)
+
+
+@pytest.fixture
+def stubs(tmp_path: Path) -> Iterator[tuple[Stub, Stub, Path]]:
+    """Give two servers and the file of the authority that vouches for both."""
+    certificates = make_certificates(tmp_path)
+    with (
+        memory_hsm() as opened,
+        serving(opened.act_as(caller()), certificates) as one,
+        serving(opened.act_as(caller()), certificates) as other,
+    ):
+        yield one, other, certificates.ca
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "told"),
+    [
+        (307, b"", "status 307"),
+        (201, b"", "the answer (status 201) is not one of an HSM"),
+        (201, b"<html>", "the answer (status 201) is not one of an HSM"),
+        (502, b"<html>", "status 502"),
+    ],
+)
+def test_go_trusts_no_other_answer(
+    stubs: tuple[Stub, Stub, Path], go_tour: Path, status: int, body: bytes, told: str
+) -> None:
+    """The Go client takes neither token nor data elsewhere, nor an empty answer."""
+    one, other, authority = stubs
+    one.faults.append(
+        answer(status, "text/html", body, {"Location": f"{other.endpoint}/elsewhere"})
+    )
+
+    done = subprocess.run(
+        [go_tour],
+        env={
+            "FERROHSM_ENDPOINT": one.endpoint,
+            "FERROHSM_CA_BUNDLE": str(authority),
+            "FERROHSM_AUTH_TOKEN": TOKEN,
+        },
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+
+    assert told in done.stderr
+    assert (1, 0) == (len(one.received), len(other.received))

@@ -65,9 +65,12 @@ func New(s Settings) (*Client, error) {
 	return &Client{
 		base:  s.Endpoint + "/api/v1",
 		token: s.Token,
-		http:  &http.Client{Transport: transport, Timeout: timeout},
+		http:  &http.Client{Transport: transport, Timeout: timeout, CheckRedirect: stay},
 	}, nil
 }
+
+// stay follows no redirect, which would carry token and data to another server.
+func stay(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
 // request is something to send, as often as it takes.
 type request struct {
@@ -165,12 +168,15 @@ func read(response *http.Response, result any) (string, error) {
 			return id, err
 		}
 		return id, pending
-	case response.StatusCode >= http.StatusBadRequest:
+	case response.StatusCode >= http.StatusMultipleChoices:
 		problem := &Problem{Status: response.StatusCode, RequestID: id}
 		_ = json.Unmarshal(body, problem) // without JSON the status says enough
 		return id, problem
-	case result == nil || len(body) == 0:
+	case result == nil:
 		return id, nil
 	}
-	return id, json.Unmarshal(body, result)
+	if err := json.Unmarshal(body, result); err != nil {
+		return id, fmt.Errorf("the answer (status %d) is not one of an HSM: %w", response.StatusCode, err)
+	}
+	return id, nil
 }
