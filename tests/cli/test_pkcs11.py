@@ -2,6 +2,7 @@
 """PKCS#11 interface: token, sessions and objects."""
 
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -493,6 +494,60 @@ def test_a_session_key_ends_with_its_session(tmp_path: Path) -> None:
     assert seen == ([key], [])
     assert "pkcs11-session" in before.tags
     assert (gone, after) == ([], ())
+
+
+@contextmanager
+def _served_hsm(
+    folder: Path, *before: str
+) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """Serve the HSM of a folder, by a program that *before* starts."""
+    create(folder)
+    socket = folder / "run" / "pkcs11.sock"
+    with subprocess.Popen(
+        (
+            *(*before, sys.executable, "-m", "hsm_cli", "--roles", ",".join(MANAGER)),
+            *("pkcs11", "serve", "--embedded", folder / "hsm"),
+            *("--root-key", folder / "root.key", "--socket", socket),
+        ),
+        env={**os.environ, "XDG_CONFIG_HOME": str(folder)},
+        stdout=subprocess.PIPE,
+    ) as served:
+        try:
+            assert served.stdout is not None
+            served.stdout.readline()
+            yield served, socket
+        finally:
+            served.terminate()
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGHUP])
+def test_a_session_key_ends_with_the_interface(
+    tmp_path: Path, stop: signal.Signals
+) -> None:
+    """A signal, also that of a terminal that closes, ends all sessions first."""
+    asked = template([(CKA_VALUE_LEN, number(32)), (CKA_TOKEN, flag(False))])
+    with _served_hsm(tmp_path) as (served, socket), Client(socket) as client:
+        client.initialize()
+        arguments = ulong(client.open_session()) + mechanism(CKM_AES_KEY_GEN) + asked
+        client.call(58, "uMaA", arguments)
+        served.send_signal(stop)
+        status = served.wait(60)
+    with hsm_core.open(tmp_path / "hsm", root=tmp_path / "root.key") as hsm:
+        left = hsm.as_user(USER, roles=MANAGER).execute(ListKeys()).items
+
+    assert (status, left, socket.exists()) == (0, (), False)
+
+
+def test_an_interface_outlives_its_terminal(tmp_path: Path) -> None:
+    """Who starts it with SIGHUP ignored, as nohup(1) does, keeps it."""
+    without = ("sh", "-c", 'trap "" HUP; exec "$@"', "sh")
+    with _served_hsm(tmp_path, *without) as (served, socket):
+        served.send_signal(signal.SIGHUP)
+        with Client(socket) as client:
+            client.initialize()
+        served.terminate()
+
+        assert served.wait(60) == 0
 
 
 def test_a_session_key_ends_with_the_login(tmp_path: Path) -> None:

@@ -350,15 +350,19 @@ def default_path(name: str) -> Path | None:
 
 @contextmanager
 def stopped_by_signals(listener: Listener) -> Iterator[None]:
-    """Make SIGTERM and SIGINT stop a listener. For the main thread."""
+    """
+    Make SIGTERM, SIGINT and SIGHUP stop a listener. For the main thread.
+
+    SIGHUP stays ignored if it was, as by nohup(1).
+    """
 
     def stop(number: int, frame: FrameType | None) -> None:
         listener.stop()
 
-    before = {
-        number: signal.signal(number, stop)
-        for number in (signal.SIGTERM, signal.SIGINT)
-    }
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield
     finally:
