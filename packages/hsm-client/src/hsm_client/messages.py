@@ -60,9 +60,11 @@ class BlockReader:
         Raises:
             TransportError: A block is longer than 4 MiB.
         """
+        is_complete = b"\n\n" in self._unread[-1:] + piece
         self._unread += piece
-        *blocks, self._unread = self._unread.split(b"\n\n")
-        yield from map(_parse, blocks)
+        if is_complete:
+            *blocks, self._unread = self._unread.split(b"\n\n")
+            yield from map(_parse, blocks)
         if len(self._unread) > _LONGEST_BLOCK:
             raise TransportError(
                 f"An event is longer than {_LONGEST_BLOCK} bytes.",
@@ -72,7 +74,7 @@ class BlockReader:
 
 
 def _parse(text: bytearray) -> EventBlock:
-    block = EventBlock()
+    block, data = EventBlock(), bytearray()
     for line in bytes(text).splitlines():
         name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
@@ -81,7 +83,8 @@ def _parse(text: bytearray) -> EventBlock:
         elif name == b"event":
             block.event = value.decode("ascii", "replace")
         elif name == b"data":
-            block.data += value
+            data += value
+    block.data = bytes(data)
     return block
 
 
