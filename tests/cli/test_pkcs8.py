@@ -94,6 +94,15 @@ def test_wrong_passphrase(plain: Path) -> None:
     assert "guess" not in str(caught.value)
 
 
+def test_several_keys(plain: Path) -> None:
+    """Of two keys in a file, none is taken for the one that was meant."""
+    keys = plain.read_bytes(), converted(plain, "-v2", "aes-256-cbc")
+
+    for data in (b"".join(keys), b"".join(keys[::-1]), keys[0] * 2):
+        with pytest.raises(InvalidInputError, match="has 2 private keys"):
+            read_private_key(data, nobody)
+
+
 def test_costly_derivation(plain: Path) -> None:
     """A file that asks for too many iterations is refused."""
     data = converted(plain, "-v2", "aes-256-cbc", "-iter", "10000001")

@@ -11,6 +11,7 @@ Standard:
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from typing import Final, TypeVar
@@ -65,6 +66,7 @@ _MAX_ITERATIONS: Final = 10_000_000
 _MAX_SCRYPT_BYTES: Final = 1024 * 1024 * 1024
 _MAX_SCRYPT_BLOCK_SIZE: Final = 64
 _MAX_SCRYPT_PARALLELIZATION: Final = 16
+_PRIVATE_KEY: Final = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----")
 _TRADITIONAL: Final = (b"-----BEGIN RSA PRIVATE", b"-----BEGIN EC PRIVATE")
 
 
@@ -114,10 +116,15 @@ def read_private_key(data: bytes, passphrase: Passphrase) -> bytes:
         passphrase: Called if the key is encrypted.
 
     Raises:
-        InvalidInputError: It is none of these, or the passphrase is wrong.
+        InvalidInputError: It is none of these, there are several, or the passphrase is
+            wrong.
         UnsupportedOperationError: It is not encrypted with PBES2, AES-CBC, and PBKDF2
             (HMAC-SHA-2) or scrypt.
     """
+    if (count := len(_PRIVATE_KEY.findall(data))) > 1:
+        raise InvalidInputError(
+            f"The file has {count} private keys. It must have only one.", field="key"
+        )
     if any(label in data for label in _TRADITIONAL):
         return _from_traditional(data, passphrase)
     if b"-----BEGIN ENCRYPTED PRIVATE KEY-----" in data:
