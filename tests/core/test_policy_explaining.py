@@ -350,3 +350,38 @@ def test_what_keeps_a_rule_from_holding(rule: str, missing: list[str]) -> None:
 
     assert (tuple(missing), not missing) == (found.missing, found.holds)
     assert ("r0", "deny") == (found.name, found.effect)
+
+
+PINNED = "AB:" * 31 + "AB"
+
+
+@pytest.mark.parametrize("written", [PINNED, PINNED.replace(":", "").lower()])
+def test_a_fingerprint_is_taken_as_in_the_file(written: str) -> None:
+    """Colons and case make no other certificate, in a question as in a rule."""
+    said = _asked(
+        f'deny, match: {{certificates: ["{PINNED}"]}}',
+        "GenerateRandom",
+        {"certificate_sha256": written},
+    )
+
+    assert ("deny", "r0") == (said.outcome, said.rule)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("source_address", "192.0.2.1:443"),
+        ("source_address", "192.0.2.0/24"),
+        ("source_address", "192.0.2.300"),
+        ("certificate_sha256", PINNED[:-1]),
+        ("certificate_sha256", "zz"),
+    ],
+)
+def test_what_no_caller_could_have_is_refused(field: str, value: str) -> None:
+    """No answer is given about a caller whom no rule could match."""
+    with pytest.raises(errors.InvalidInputError, match=f"{field} must be") as caught:
+        _asked(
+            "deny, match: {networks: [192.0.2.0/24]}", "GenerateRandom", {field: value}
+        )
+
+    assert field == caught.value.facts["field"]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Sequence
 from itertools import islice
 from typing import Final
@@ -27,8 +28,12 @@ from hsm_core._internal.policy.engine import RuleEngine
 from hsm_core._internal.policy.explaining import change_of, explain, was_decided
 from hsm_core._internal.policy.facts import StatedFacts
 from hsm_core._internal.time.clock import instant, microseconds
-from hsm_core._policies.certificate_identities import KnownPerson, person_of
-from hsm_core._policies.rules import KEYED, MAKING, PolicyRule
+from hsm_core._policies.certificate_identities import (
+    KnownPerson,
+    person_of,
+    plain_fingerprint,
+)
+from hsm_core._policies.rules import KEYED, MAKING, PolicyRule, address_of
 from hsm_core._policies.token_identities import TokenIdentity, identity_of_token
 from hsm_core.algorithms import parse_algorithm
 from hsm_core.errors import AuthenticationError, InvalidInputError, KeyNotFoundError
@@ -45,6 +50,7 @@ _STATED: Final = (*_OF_MADE, "name", "owner", "tags")
 _STATING: Final = MAKING | {ops.UpdateKey.__name__}
 _OTHER_KEYS: Final = {o.__name__: o.other_keys for o in ops.OPERATIONS}
 _NAME_TYPES: Final = ("dns:", "email:", "ip:", "uri:")
+_SHA256: Final = re.compile("[0-9a-f]{64}")
 _ABOUT_A_KEY: Final = KEYED - MAKING - {ops.ListKeys.__name__}
 """Operations that can be explained for an existing key."""
 
@@ -79,7 +85,7 @@ class ExplainPolicyHandler(Handler[ops.ExplainPolicy, ops.PolicyExplanation]):
         """Refuse an operation that there is not, and facts that it does not have."""
         check_known(operation.operation, KNOWN_OPERATIONS, field="operation")
         _check_facts(operation)
-        return operation
+        return _with_plain_caller(operation)
 
     def perform(
         self, context: RequestContext[ops.ExplainPolicy], /
@@ -150,7 +156,7 @@ def _check_facts(operation: ops.ExplainPolicy) -> None:
 
     Raises:
         InvalidInputError: It makes or changes no key, and facts of one are given; or it
-            is about no key, and one is named; or an alternative name has no type.
+            is about no key, and one is named.
     """
     kind = operation.operation
     for field in _STATED:
@@ -166,6 +172,16 @@ def _check_facts(operation: ops.ExplainPolicy) -> None:
         )
     if operation.key_id and kind not in _ABOUT_A_KEY:
         raise InvalidInputError(f"key_id does not apply to {kind}.", field="key_id")
+
+
+def _with_plain_caller(operation: ops.ExplainPolicy) -> ops.ExplainPolicy:
+    """
+    Return a question with the fingerprint as rules compare it.
+
+    Raises:
+        InvalidInputError: What it says of the caller could be true of nobody: an
+            alternative name without a type, or what is no fingerprint or no address.
+    """
     for name in operation.certificate_names:
         if not name.startswith(_NAME_TYPES):
             raise InvalidInputError(
@@ -173,6 +189,19 @@ def _check_facts(operation: ops.ExplainPolicy) -> None:
                 f"{name[:64]!r}.",
                 field="certificate_names",
             )
+    address = operation.source_address
+    if address and address_of(address) is None:
+        raise InvalidInputError(
+            f"source_address must be an IP address, got {address[:64]!r}.",
+            field="source_address",
+        )
+    plain = plain_fingerprint(operation.certificate_sha256)
+    if plain and _SHA256.fullmatch(plain) is None:
+        raise InvalidInputError(
+            "certificate_sha256 must be 64 hex digits, with or without colons.",
+            field="certificate_sha256",
+        )
+    return msgspec.structs.replace(operation, certificate_sha256=plain)
 
 
 def _check_keys(
