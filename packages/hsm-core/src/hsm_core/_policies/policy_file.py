@@ -88,6 +88,12 @@ def read_tree(text: str, what: str = "policy") -> tuple[Json, Lines]:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
         raise policy_fault(f"Not valid YAML: {error.problem}.", (), line) from None
+    except yaml.reader.ReaderError as error:
+        raise policy_fault(
+            f"Not valid YAML: the character U+{error.character:04X} is not allowed.",
+            (),
+            text.count("\n", 0, error.position) + 1,
+        ) from None
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         if isinstance(error, InvalidInputError):
             raise

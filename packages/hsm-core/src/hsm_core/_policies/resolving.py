@@ -120,7 +120,7 @@ def read_rule(section: RuleSection, groups: Groups, path: Path) -> PolicyRule:
     asks = section.effect is RuleEffect.REQUIRE_APPROVAL
     if section.approval is not None and not asks:
         raise policy_fault(
-            "approval is allowed only in a rule with effect require_approval.",
+            "approval is allowed only in a rule with effect require-approval.",
             (*path, "approval"),
         )
     demand = None
