@@ -2,7 +2,7 @@
 """Commands of ``retention``."""
 
 import base64
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from hsm_core.factory import OpenHSM, open_hsm
@@ -99,6 +99,23 @@ def test_hold_extend_and_release(shell: Shell, gateway: OpenHSM) -> None:
     assert 2 == shell("retention", "extend", "payroll", "--version", "1").code
     days = ("--days", "3")
     assert 2 == shell("retention", "extend", "payroll", "--version", "1", *days).code
+
+
+def test_an_extension_by_days_can_be_repeated(shell: Shell, gateway: OpenHSM) -> None:
+    """It ends with a day, so the same command is the same request; limits are named."""
+    session = Session(gateway.act_as(caller()))
+    key = session.create_key("ed25519", name="payroll").key_id
+    extend = ("retention", "extend", "payroll", "--version", "1")
+    for _ in range(2):
+        shell.ok(*extend, "--days", "3", "--idempotency-key", "once")
+
+    ends = session.versions(key)[0].retain_until
+    assert ends is not None
+    assert (0, 0, 0, 0) == (ends.hour, ends.minute, ends.second, ends.microsecond)
+    assert timedelta(days=3) < ends - datetime.now(UTC) <= timedelta(days=4)
+
+    refused = shell(*extend, "--until", "2001-01-01")
+    assert f"until must be after {ends:%Y-%m-%dT%H:%M:%SZ}" in refused.err
 
 
 def test_a_new_ledger_takes_the_place_of_a_lost_one(shell: Shell) -> None:

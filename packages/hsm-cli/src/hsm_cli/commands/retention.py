@@ -79,7 +79,7 @@ def status(invocation: Invocation) -> None:
     "--days",
     type=click.IntRange(1, 36_500),
     metavar="N",
-    help="Retention window in days from now, in place of --until.",
+    help="Retention window in days from the end of today (UTC), in place of --until.",
 )
 @click.pass_obj
 def extend(
@@ -93,7 +93,9 @@ def extend(
     if (until is None) == (days is None):
         raise click.UsageError("Pass either --until or --days.")
     if until is None:
-        wanted = datetime.now(UTC) + timedelta(days=days or 0)
+        # A repetition must ask for the same, or it is another request.
+        today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+        wanted = today + timedelta(days=(days or 0) + 1)
     else:
         wanted = until.replace(tzinfo=UTC)
     invocation.change_key(ExtendRetention(key_id=key_id, version=version, until=wanted))

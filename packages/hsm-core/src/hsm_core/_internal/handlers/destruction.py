@@ -301,10 +301,11 @@ class ExtendRetentionHandler(KeyMutation[ops.ExtendRetention]):
                 f"Version {version.version} is already destroyed.", state="destroyed"
             )
         until, now = microseconds(context.operation.until), self._services.clock.now()
-        if until <= max(now, version.retain_until) or until > now + _LONGEST:
+        earliest, latest = max(now, version.retain_until), now + _LONGEST
+        if not earliest < until <= latest:
             raise InvalidInputError(
-                "until must be in the future, within 100 years, and not before the "
-                "present end of retention.",
+                f"until must be after {utc_text(instant(earliest))}, the present end "
+                f"of retention or time, and at most {utc_text(instant(latest))}.",
                 field="until",
             )
 
