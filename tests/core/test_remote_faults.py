@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import socket
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import count
 
 import pytest
@@ -161,6 +163,34 @@ class TestRequests:
         vault.put("a", bytes(24 * 1024 * 1024))
 
         found = vault.get("a")
+
+        assert found is not None
+        assert 16 * 1024 * 1024 < len(found.data) < 17 * 1024 * 1024
+
+    def test_object_of_unknown_length(self) -> None:
+        """
+        Of an object whose length is not told, no more is read either.
+        """
+        piece = b"100000\r\n" + bytes(0x100000) + b"\r\n"
+        sent = count()
+
+        def answer(connection: socket.socket) -> None:
+            with connection, suppress(OSError):
+                connection.recv(65536)
+                connection.sendall(
+                    b'HTTP/1.1 200 OK\r\nETag: "a"\r\nTransfer-Encoding: chunked\r\n\r\n'
+                )
+                while next(sent) < 64:
+                    connection.sendall(piece)
+                connection.sendall(b"0\r\n\r\n")
+
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            storage = ObjectStorage(listener.getsockname()[1])
+            server = threading.Thread(target=lambda: answer(listener.accept()[0]))
+            server.start()
+            found = S3Vault(storage.client, "bucket", "").get("a")
+            server.join()
+            storage.client.close()
 
         assert found is not None
         assert 16 * 1024 * 1024 < len(found.data) < 17 * 1024 * 1024

@@ -63,10 +63,11 @@ class S3Vault(RemoteKeyVault):
                 found = self._client.get_object(**self._place(name))
             except self._client.exceptions.NoSuchKey:
                 return None
-            # Only a whole body is checked for its length and checksum.
-            is_long = found.get("ContentLength", 0) > MAX_OBJECT_BYTES
             with closing(found["Body"]) as body:
-                data: bytes = body.read(MAX_OBJECT_BYTES + 1 if is_long else None)
+                data: bytes = body.read(MAX_OBJECT_BYTES + 1)
+                if len(data) <= MAX_OBJECT_BYTES:
+                    # At its end, length and checksum are checked.
+                    data += body.read()
             tag: str = found["ETag"]
             return VaultObject(data, tag)
 
