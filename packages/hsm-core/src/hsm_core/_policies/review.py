@@ -32,6 +32,8 @@ from hsm_core.approver_keys import read_approver_key
 from hsm_core.errors import InvalidInputError, UnavailableError
 from hsm_core.identities import identity
 from hsm_core.model import Role
+from hsm_core.operations.base import KeyName, Tag
+from hsm_core.protocols import KeyTerms, NameTerms
 
 _PURGE = "PurgeVersion"
 _ALIKE = (("DestroyKey", "RevokeKey"), ("RotateKey", "SetRotation"))
@@ -90,6 +92,9 @@ def _doubts(rule: PolicyRule) -> Iterator[str]:
             "may deny every operation to every caller, including changes of this "
             "policy."
         )
+    for terms in (match, exclusion):
+        if terms is not None:
+            yield from _impossible(terms.key)
     if rule.effect is not RuleEffect.ALLOW and match.operations:
         yield from _batches_alone(match.operations)
         if match.operations <= MAKING and _is_about_labels(match):
@@ -97,6 +102,31 @@ def _doubts(rule: PolicyRule) -> Iterator[str]:
                 "matches labels of new keys only; UpdateKey can set the same labels "
                 "later."
             )
+
+
+def _impossible(terms: KeyTerms) -> Iterator[str]:
+    """Tell of labels that no key can have."""
+    for tag in sorted(terms.tags or ()):
+        if not _can_be(tag, Tag):
+            yield f"has the tag {tag!r}, which no key can have. Tags have no wildcard."
+    for owner in sorted(terms.owners or ()):
+        if owner.endswith("*"):
+            yield f"has the owner {owner!r}. Owners have no wildcard."
+    names = terms.names or NameTerms()
+    for name in (*sorted(names.exact), *filter(None, names.prefixes)):
+        if not _can_be(name, KeyName):
+            yield (
+                f"has the key name {name!r}, which no key can have. Names are in lower "
+                "case, and * is their only wildcard."
+            )
+
+
+def _can_be(text: str, kind: Any) -> bool:
+    try:
+        msgspec.convert(text, kind)
+    except msgspec.ValidationError:
+        return False
+    return True
 
 
 def review_names(
