@@ -178,7 +178,8 @@ class TestRequests:
             with connection, suppress(OSError):
                 connection.recv(65536)
                 connection.sendall(
-                    b'HTTP/1.1 200 OK\r\nETag: "a"\r\nTransfer-Encoding: chunked\r\n\r\n'
+                    b'HTTP/1.1 200 OK\r\nETag: "a"\r\n'
+                    b"Transfer-Encoding: chunked\r\n\r\n"
                 )
                 while next(sent) < 64:
                     connection.sendall(piece)
