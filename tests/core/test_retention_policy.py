@@ -45,6 +45,9 @@ REFUSED: dict[str, bytes] = {
     "an override without key": b"overrides: [{days: 2}]",
     "an override without days": b"overrides: [{key_id: a}]",
     "version 0": b"overrides: [{key_id: a, version: 0, days: 2}]",
+    "a wildcard in a tag": b"tags: {compliance.*: 2555}",
+    "a wildcard in a key": b"overrides: [{key_id: release-*, days: 2555}]",
+    "upper case in a key": b"overrides: [{key_id: Release, days: 2555}]",
     "a repeated tag": b"tags:\n  a: 1\n  a: 2\n",
     "a repeated override of a version": (
         b"overrides: [{key_id: a, version: 1, days: 1},"
@@ -69,6 +72,12 @@ def test_a_policy_that_is_not_whole_is_refused(text: bytes) -> None:
     """No default takes the place of what is wrong, least of all 0 days."""
     with pytest.raises(ConfigurationError, match="retention policy"):
         parse_retention_policy(text)
+
+
+def test_line_and_field_are_named() -> None:
+    """Whoever has to correct the file is told where."""
+    with pytest.raises(ConfigurationError, match=r"line 3: tags: Expected .* as a nam"):
+        parse_retention_policy(b"default_days: 1\n\ntags: {compliance.*: 2555}")
 
 
 @given(st.binary(max_size=200))

@@ -13,9 +13,10 @@ from typing import Annotated, Final
 
 import msgspec
 
-from hsm_core._policies.policy_file import read_tree
+from hsm_core._policies.policy_file import misfit, read_tree
 from hsm_core.errors import ConfigurationError, InvalidInputError
 from hsm_core.model import Record
+from hsm_core.operations.base import KeyReference, Tag
 
 __all__ = [
     "DEFAULT_DAYS",
@@ -36,8 +37,6 @@ MOST_DAYS: Final = 36_500
 """Maximum retention window, in days."""
 
 _Days = Annotated[int, msgspec.Meta(ge=1, le=MOST_DAYS)]
-_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
-_Tag = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 
 
 class RetentionOverride(Record, frozen=True, kw_only=True):
@@ -50,7 +49,7 @@ class RetentionOverride(Record, frozen=True, kw_only=True):
         version: None for all of its versions.
     """
 
-    key_id: _Name
+    key_id: KeyReference
     days: _Days
     version: Annotated[int, msgspec.Meta(ge=1, le=99_999_999)] | None = None
 
@@ -66,7 +65,7 @@ class RetentionPolicy(Record, frozen=True, kw_only=True):
     """
 
     default_days: _Days = DEFAULT_DAYS
-    tags: Annotated[dict[_Tag, _Days], msgspec.Meta(max_length=1000)] = msgspec.field(
+    tags: Annotated[dict[Tag, _Days], msgspec.Meta(max_length=1000)] = msgspec.field(
         default_factory=dict
     )
     overrides: Annotated[
@@ -106,11 +105,10 @@ def parse_retention_policy(data: bytes) -> RetentionPolicy:
             f"The retention policy must be at most {MAX_BYTES} bytes."
         )
     try:
-        tree, _ = read_tree(data.decode())
-        policy = msgspec.convert(tree, RetentionPolicy)
+        policy = _converted(data.decode())
     except UnicodeDecodeError:
         raise ConfigurationError("The retention policy must be UTF-8.") from None
-    except (InvalidInputError, msgspec.ValidationError) as error:
+    except InvalidInputError as error:
         raise ConfigurationError(f"Not a valid retention policy: {error}") from None
     named = Counter((o.key_id, o.version) for o in policy.overrides)
     for (key_id, version), count in named.items():
@@ -121,3 +119,11 @@ def parse_retention_policy(data: bytes) -> RetentionPolicy:
                 f"{count} times."
             )
     return policy
+
+
+def _converted(text: str) -> RetentionPolicy:
+    tree, lines = read_tree(text)
+    try:
+        return msgspec.convert(tree, RetentionPolicy)
+    except msgspec.ValidationError as error:
+        raise misfit(str(error), lines) from None
