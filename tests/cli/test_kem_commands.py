@@ -77,6 +77,8 @@ class TestEncapsulate:
             ("encapsulate", "k"),
             ("encapsulate", "k", "--out", "-"),
             ("encapsulate", "k", "--out", "-", "--ciphertext-out", "-"),
+            ("encapsulate", "k", "--out", "f", "--ciphertext-out", "./f"),
+            ("data-key", "k", "--out", "f", "--ciphertext-out", "f"),
             ("encapsulate", "k", "--json", "--ciphertext-out", "-"),
             ("data-key", "k"),
             ("data-key", "k", "--wrapped-only", "--out", "f"),

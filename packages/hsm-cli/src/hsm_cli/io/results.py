@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -142,7 +143,7 @@ def check_destinations(
 
     Raises:
         click.UsageError: Neither a file nor JSON was requested, or both would go to
-            standard output.
+            standard output or to one file.
     """
     if output.is_record and out is None and ciphertext_out is None:
         return
@@ -154,6 +155,11 @@ def check_destinations(
         raise click.UsageError(
             "The key and the ciphertext can't both go to standard output. Pass a file "
             "to --out or --ciphertext-out."
+        )
+    if ciphertext_out and Path(out).resolve() == Path(ciphertext_out).resolve():
+        raise click.UsageError(
+            "The key and the ciphertext can't both go to one file. Pass different "
+            "files to --out and --ciphertext-out."
         )
 
 
