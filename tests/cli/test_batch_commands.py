@@ -10,7 +10,13 @@ from typing import Any
 import pytest
 
 from hsm_cli.exit_codes import ExitCode
-from tests.cli.support import Shell
+from hsm_core.algorithms import Algorithm
+from hsm_core.errors import PayloadTooLargeError
+from hsm_core.model import KeyId
+from hsm_core.operations.signing import MacBatch
+from tests.cli.support import Answering, Shell
+
+KEY = KeyId("0b6f7a3e-2f0c-4a39-9a1d-5d9d6b1f7c11")
 
 
 def b64(data: bytes) -> str:
@@ -156,6 +162,24 @@ def test_bad_line(shell: Shell, line: bytes, message: str) -> None:
 
     assert (2, b"") == (outcome.code, outcome.out)
     assert message in outcome.err
+
+
+def test_an_item_that_is_refused_is_named_by_its_line(shell: Shell) -> None:
+    """Whichever request it went in, and however many empty lines there are."""
+
+    def answer(asked: Any) -> MacBatch:
+        if len(asked.items) < 1000:
+            raise PayloadTooLargeError("items[1].message", actual=9, maximum=8)
+        return MacBatch(
+            key_id=KEY, version=1, algorithm=Algorithm.AES_256_GCM, items=()
+        )
+
+    shell.hsm = Answering(answer)
+    items = b'{"message":"eA=="}\n' * 1000 + b'\n{"message":"eA=="}\n' * 2
+    outcome = shell("mac", "m", "--batch", "-", stdin=items)
+
+    assert 2 == outcome.code
+    assert "line 1004 of the batch: message must be between 0 and 8" in outcome.err
 
 
 @pytest.mark.parametrize(

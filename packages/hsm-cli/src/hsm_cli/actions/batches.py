@@ -7,6 +7,7 @@ A file of any length is split into requests within the default limits of servers
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Final, Protocol, TypeVar
 
@@ -28,6 +29,9 @@ _SLOW_ITEMS: Final = 10
 
 _MAX_REQUEST_CHARACTERS: Final = 1536 * 1024
 """Servers accept JSON bodies of 2 MiB by default; items of 1 MiB fit as base64."""
+
+_ITEM: Final = re.compile(r"items\[([0-9]{1,4})\]\.?")
+"""Beginning of the field of an error about an item of a request."""
 
 
 class _Answer(Protocol):
@@ -88,8 +92,11 @@ def run_batch(
     failed = total = 0
     try:
         with Progress("items done") as progress:
-            for items in _requests(source, item_type, most_items):
-                found = invocation.execute(request(items=items))
+            for lines, items in _requests(source, item_type, most_items):
+                try:
+                    found = invocation.execute(request(items=items))
+                except InvalidInputError as error:
+                    raise _at_line(error, lines) from None
                 for answer in found.items:
                     sink.write(answer)
                     failed += answer.error is not None
@@ -129,8 +136,10 @@ class _Sink:
 
 def _requests(
     source: Source, item_type: type[Item], most_items: int
-) -> Iterator[tuple[Item, ...]]:
+) -> Iterator[tuple[list[int], tuple[Item, ...]]]:
+    """Yield items of the file, as many as one request takes, with their lines."""
     items: list[Item] = []
+    lines: list[int] = []
     size = 0
     for number, line in enumerate(source.lines(), 1):
         if not line.strip():
@@ -142,18 +151,33 @@ def _requests(
         if items and (
             len(items) == most_items or size + len(line) > _MAX_REQUEST_CHARACTERS
         ):
-            yield tuple(items)
-            items, size = [], 0
+            yield lines, tuple(items)
+            items, lines, size = [], [], 0
         items.append(_item(number, line, item_type))
+        lines.append(number)
         size += len(line)
     if items:
-        yield tuple(items)
+        yield lines, tuple(items)
 
 
 def _item(number: int, line: bytes, item_type: type[Item]) -> Item:
     try:
         return wire.decode_json(line, item_type)
     except InvalidInputError as error:
-        raise type(error).from_wire(
-            f"line {number} of the batch: {error}", error.facts | {"line": number}
-        ) from None
+        raise _with_line(error, number, str(error)) from None
+
+
+def _at_line(error: InvalidInputError, lines: list[int]) -> InvalidInputError:
+    """Return a fault of a request with the line of the item that it names, if any."""
+    named = _ITEM.match(str(error.facts.get("field", "")))
+    if named is None or int(named[1]) >= len(lines):
+        return error
+    return _with_line(error, lines[int(named[1])], str(error).removeprefix(named[0]))
+
+
+def _with_line(
+    error: InvalidInputError, number: int, problem: str
+) -> InvalidInputError:
+    return type(error).from_wire(
+        f"line {number} of the batch: {problem}", {**error.facts, "line": number}
+    )
