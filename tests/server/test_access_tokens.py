@@ -583,6 +583,8 @@ def test_keys_of_a_spiffe_bundle() -> None:
 FILES: Final[dict[str, tuple[str, str]]] = {
     "no issuers": ("issuers: []", "issuers"),
     "unknown field": ("issuers: [{issuer: 'https://a.example', x: y}]", "x"),
+    "no port": ("issuers: [{issuer: 'https://a:99999'}]", "[0].issuer: must be an"),
+    "no host": ("issuers: [{issuer: 'https://\u00e4..b'}]", "[0].issuer: must be an"),
     "http": ("issuers: [{issuer: 'http://a.example'}]", "[0].issuer: must be an https"),
     "query": ("issuers: [{issuer: 'https://a.example?b'}]", "[0].issuer: must be"),
     "http keys": (

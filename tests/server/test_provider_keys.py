@@ -99,6 +99,9 @@ BAD: Final[dict[str, tuple[Callable[[dict[str, Any]], Any], str]]] = {
     "a list": (lambda m: [m], "not valid"),
     "no place": (lambda m: {**m, "jwks_uri": None}, "not an https URL"),
     "no URL": (lambda m: {**m, "jwks_uri": "https://[::1"}, "not an https URL"),
+    "no port": (lambda m: {**m, "jwks_uri": "https://a:99999"}, "not an https URL"),
+    "no host": (lambda m: {**m, "jwks_uri": "https://\u00e4..b"}, "not an https URL"),
+    "no IDN": (lambda m: {**m, "jwks_uri": "https://xn--/"}, "not an https URL"),
     "a file": (lambda m: {**m, "jwks_uri": "file:///etc/passwd"}, "not an https URL"),
     "http": (lambda m: {**m, "jwks_uri": "http://localhost/keys"}, "not an https URL"),
     "a user": (

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
+from yarl import URL
 
 from hsm_core.errors import ConfigurationError, HSMError, InvalidInputError
 from hsm_core.model import Record, parse_role
@@ -90,6 +91,7 @@ def is_https(url: str) -> bool:
     try:
         parts = urlsplit(url)
         is_plain = parts.username is None and not parts.fragment
-        return bool(parts.scheme == "https" and parts.hostname and is_plain)
+        # The client of HTTP refuses ports and host names that the former lets pass.
+        return bool(parts.scheme == "https" and URL(url).host and is_plain)
     except ValueError:
         return False
