@@ -451,7 +451,8 @@ class TestExplained:
         ("claims", "fields", "problem"),
         [
             ("[]", {}, "token_claims must be a JSON object"),
-            ("{", {}, ""),
+            ("{", {}, "token_claims: Not valid JSON"),
+            ('{"iss": 1, "iss": 2}', {}, "token_claims: The JSON text has"),
             ({"iss": "x"}, {}, "No identity rule of the policy names this token's"),
             (
                 {"iss": ISSUER, "aud": "x", **MAIN, "ref": 7},
@@ -484,7 +485,17 @@ class TestExplained:
             ),
             ({"iss": ISSUER}, {"roles": (Role.AUDITOR,)}, "roles must be omitted"),
         ],
-        ids=["list", "no JSON", "issuer", "claims", "name", "taken", "both", "roles"],
+        ids=[
+            "list",
+            "no JSON",
+            "twice",
+            "issuer",
+            "claims",
+            "name",
+            "taken",
+            "both",
+            "roles",
+        ],
     )
     def test_nobody(self, claims: object, fields: dict[str, Any], problem: str) -> None:
         """The message says what differs."""

@@ -36,7 +36,12 @@ from hsm_core._policies.certificate_identities import (
 from hsm_core._policies.rules import KEYED, MAKING, PolicyRule, address_of
 from hsm_core._policies.token_identities import TokenIdentity, identity_of_token
 from hsm_core.algorithms import parse_algorithm
-from hsm_core.errors import AuthenticationError, InvalidInputError, KeyNotFoundError
+from hsm_core.errors import (
+    AuthenticationError,
+    InvalidInputError,
+    KeyNotFoundError,
+    MalformedError,
+)
 from hsm_core.identities import token_issuer
 from hsm_core.model import AuditEvent, Caller, KeyId, TokenClaims
 from hsm_core.policies import KNOWN_OPERATIONS, parse_policy
@@ -339,7 +344,12 @@ def _named_by_token(claims: str, caller: Caller, engine: RuleEngine) -> Caller:
 
 
 def _token_of(text: str, issuers: Collection[str]) -> TokenClaims:
-    claims = scan_json(text.encode())
+    try:
+        claims = scan_json(text.encode())
+    except MalformedError as error:
+        raise InvalidInputError(
+            f"token_claims: {error}", field="token_claims"
+        ) from None
     if not isinstance(claims, dict):
         raise InvalidInputError(
             "token_claims must be a JSON object.", field="token_claims"
