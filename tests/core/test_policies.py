@@ -117,6 +117,7 @@ REFUSED = {
     "excepts everything": (rule("effect: deny, except: {}"), "excepts everything"),
     "name of a built-in": (named("pqc-restricted"), "Duplicate rule"),
     "name of a system": (named("system"), "reserved"),
+    "name of no rule": (named("default-deny"), "reserved"),
     "name with a colon": (named("'a:b'"), "name"),
     "group of a built-in": (
         "version: 1\nextends: default\ngroups: {use: [Sign]}",

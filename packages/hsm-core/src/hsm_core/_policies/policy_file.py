@@ -380,7 +380,7 @@ class RuleSection(Record, frozen=True, kw_only=True, rename={"except_": "except"
     One rule.
 
     Attributes:
-        name: Audit records name the rule by it.
+        name: Audit records name the rule by it. Not "default-deny" or "system…".
         effect: Deny beats require-approval, and that beats allow.
         description: For people.
         match: What it is about; everything where there is none.

@@ -23,6 +23,7 @@ from hsm_core._policies.policy_file import (
     policy_fault,
 )
 from hsm_core._policies.rules import (
+    DEFAULT_DENY,
     KNOWN_OPERATIONS,
     REVOCABLE,
     CallerTerms,
@@ -115,7 +116,7 @@ def read_rule(section: RuleSection, groups: Groups, path: Path) -> PolicyRule:
     Raises:
         InvalidInputError: Something in it makes no sense.
     """
-    if section.name.startswith("system"):
+    if section.name.startswith("system") or section.name == DEFAULT_DENY:
         raise policy_fault("This name is reserved for the HSM.", (*path, "name"))
     asks = section.effect is RuleEffect.REQUIRE_APPROVAL
     if section.approval is not None and not asks:

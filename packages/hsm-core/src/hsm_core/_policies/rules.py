@@ -33,6 +33,9 @@ from hsm_core.model import ApprovalDemand, Caller, Role
 from hsm_core.operations import LOCAL_OPERATIONS, OPERATIONS
 from hsm_core.protocols import KeyFacts, KeyTerms, NameTerms
 
+DEFAULT_DENY: Final = "default-deny"
+"""Pseudo-rule of a request that no role or rule grants."""
+
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST: Final = int(datetime.max.replace(tzinfo=UTC).timestamp()) - 86400 * 2
 _DAYS: Final = tuple(Day)

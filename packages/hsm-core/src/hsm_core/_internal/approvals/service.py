@@ -23,10 +23,10 @@ from hsm_core._internal.approvals.signatures import (
 from hsm_core._internal.keyring.documents import key_facts
 from hsm_core._internal.keyring.key_ring import KeyRing
 from hsm_core._internal.keyring.repository import KeyRepository
-from hsm_core._internal.policy.facts import DEFAULT_DENY
 from hsm_core._internal.policy.in_force import PolicyHolder
 from hsm_core._internal.time.clock import instant
 from hsm_core._policies.certificate_identities import KnownPerson
+from hsm_core._policies.rules import DEFAULT_DENY
 from hsm_core._policies.token_identities import TokenIdentity
 from hsm_core.consent import ShownOperation
 from hsm_core.errors import (

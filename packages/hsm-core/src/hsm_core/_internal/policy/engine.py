@@ -13,7 +13,6 @@ from hsm_core import policies
 from hsm_core._internal.policy.changes import decide_update, freed, freeing
 from hsm_core._internal.policy.facts import (
     CLOCK,
-    DEFAULT_DENY,
     SYSTEM_GRANTS,
     StatedFacts,
     asked_of,
@@ -22,7 +21,14 @@ from hsm_core._internal.policy.facts import (
     sides_as_asked,
 )
 from hsm_core._policies.policy_file import RuleEffect
-from hsm_core._policies.rules import KNOWN_OPERATIONS, TWINS, Form, Policy, PolicyRule
+from hsm_core._policies.rules import (
+    DEFAULT_DENY,
+    KNOWN_OPERATIONS,
+    TWINS,
+    Form,
+    Policy,
+    PolicyRule,
+)
 from hsm_core.model import ApprovalDemand, Caller, Role
 from hsm_core.operations import Operation, UpdateKey
 from hsm_core.protocols import Decision, KeyClause, KeyFacts, KeyScope

@@ -18,7 +18,6 @@ from hsm_core._internal.policy.engine import (
     decide_as_asked,
 )
 from hsm_core._internal.policy.facts import (
-    DEFAULT_DENY,
     StatedFacts,
     certificate_facts,
     outcome_of_rule,
@@ -26,6 +25,7 @@ from hsm_core._internal.policy.facts import (
 )
 from hsm_core._policies.policy_file import RuleEffect
 from hsm_core._policies.rules import (
+    DEFAULT_DENY,
     KNOWN_OPERATIONS,
     CallerTerms,
     Conditions,

@@ -101,9 +101,6 @@ def _default_usages(algorithm: str) -> frozenset[str]:
     return frozenset(usage.value for usage in row.default_usages)
 
 
-DEFAULT_DENY: Final = "default-deny"
-"""Pseudo-rule of a request that no role or rule grants."""
-
 CLOCK: Final = "clock:"
 """Before the name of a rule with a time window, while nobody knows the time."""
 
