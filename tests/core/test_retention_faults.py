@@ -139,7 +139,7 @@ class TestKills:
         """Whatever it left: nothing is served any more, one purge, one attestation."""
         first, second = tmp_path / "world", tmp_path / "images"
         first.mkdir(mode=0o700)
-        world = World(first, memory=False)
+        world = World(first, memory=False, audit_timeout_seconds=60)
         key = world.old_key()
         world.pass_time(31, every=15.5)
         world.consent()
