@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.server.support import API, open_api
+from tests.server.support import API, has_connections, open_api, until
 from tests.server.ui_support import Browser, open_browser
 
 if TYPE_CHECKING:
@@ -40,12 +40,14 @@ async def signed_in(browser: Browser) -> Browser:
 
 
 @pytest.fixture
-def issuer(tmp_path: Path) -> Iterator[OIDCIssuer]:
+async def issuer(tmp_path: Path) -> AsyncIterator[OIDCIssuer]:
     """Give an OpenID Connect provider that runs."""
     from tests.server.oidc_issuer import OIDCIssuer
 
     with OIDCIssuer(tmp_path / "issuer") as running:
         yield running
+        # A connection that it is slow to close would outlast the loop.
+        await until(lambda: not has_connections())
 
 
 @pytest.fixture

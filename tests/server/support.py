@@ -59,6 +59,12 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.005)
 
 
+def has_connections() -> bool:
+    """Return whether the event loop reads from more than its own pipe."""
+    loop: Any = asyncio.get_running_loop()
+    return len(loop._selector.get_map()) > 1  # noqa: SLF001
+
+
 def b64(data: bytes) -> str:
     """Return standard base64."""
     return base64.b64encode(data).decode()
