@@ -219,7 +219,8 @@ def test_an_outdated_node_drains_and_stops(
     with site.serve(*site.node("a"), "--isolation", isolation) as server:
         raising = "UPDATE cluster SET level = 99"
         fencing = "UPDATE fence SET epoch = epoch + 1, instance = NULL"
-        sql = f"{raising}; {fencing}" if is_fenced else raising
+        # In the order in which a node locks the rows, or both could wait for ever.
+        sql = f"{fencing}; {raising}" if is_fenced else raising
         postgresql.execute(sql, database=name)
 
         assert 2 == server.process.wait(PATIENCE)
