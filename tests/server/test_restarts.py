@@ -250,11 +250,12 @@ def test_a_killed_front_end_loses_its_own_connections_only(
 
 def _is_of(pid: int, connection: http.client.HTTPSConnection) -> bool:
     """Return whether a process has the other side of a connection."""
-    port = connection.sock.getsockname()[1]
+    # Connections to other servers may have the same port on this side.
+    ports = [connection.sock.getpeername()[1], connection.sock.getsockname()[1]]
     held = set(descriptors(pid).values())
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         row = line.split()
-        if int(row[2].rpartition(":")[2], 16) == port:
+        if ports == [int(end.rpartition(":")[2], 16) for end in row[1:3]]:
             return f"socket:[{row[9]}]" in held
     return False
 
