@@ -304,8 +304,8 @@ class ExtendRetentionHandler(KeyMutation[ops.ExtendRetention]):
         earliest, latest = max(now, version.retain_until), now + _LONGEST
         if not earliest < until <= latest:
             raise InvalidInputError(
-                f"until must be after {utc_text(instant(earliest))}, the present end "
-                f"of retention or time, and at most {utc_text(instant(latest))}.",
+                f"until must be after {utc_text(instant(earliest))} and at most "
+                f"{utc_text(instant(latest))}.",
                 field="until",
             )
 
