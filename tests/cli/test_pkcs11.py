@@ -6,7 +6,7 @@ import signal
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -497,27 +497,36 @@ def test_a_session_key_ends_with_its_session(tmp_path: Path) -> None:
 
 
 @contextmanager
+def _serving(
+    config: Path, socket: Path, *words: str | Path, fds: Sequence[int] = ()
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a command that serves at a socket, from when it says so."""
+    with subprocess.Popen(
+        (*words, "--socket", socket),
+        env={**os.environ, "XDG_CONFIG_HOME": str(config)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        pass_fds=fds,
+    ) as served:
+        try:
+            assert served.stdout is not None
+            served.stdout.readline()
+            yield served
+        finally:
+            served.terminate()
+
+
+@contextmanager
 def _served_hsm(
     folder: Path, *before: str
 ) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
     """Serve the HSM of a folder, by a program that *before* starts."""
     create(folder)
     socket = folder / "run" / "pkcs11.sock"
-    with subprocess.Popen(
-        (
-            *(*before, sys.executable, "-m", "hsm_cli", "--roles", ",".join(MANAGER)),
-            *("pkcs11", "serve", "--embedded", folder / "hsm"),
-            *("--root-key", folder / "root.key", "--socket", socket),
-        ),
-        env={**os.environ, "XDG_CONFIG_HOME": str(folder)},
-        stdout=subprocess.PIPE,
-    ) as served:
-        try:
-            assert served.stdout is not None
-            served.stdout.readline()
-            yield served, socket
-        finally:
-            served.terminate()
+    words = ("--embedded", folder / "hsm", "--root-key", folder / "root.key")
+    starting = (*before, sys.executable, "-m", "hsm_cli", "--roles", ",".join(MANAGER))
+    with _serving(folder, socket, *starting, "pkcs11", "serve", *words) as served:
+        yield served, socket
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGHUP])
@@ -658,20 +667,10 @@ def _served_profiles(
     make_private_folder(folder / "config" / "ferrohsm")
     write_private_file(folder / "config/ferrohsm/config.toml", lines.encode())
     socket = folder / "run" / "pkcs11.sock"
-    profiles = ("--profile", "two", "--profile", "one", "--socket", str(socket))
-    with subprocess.Popen(
-        (sys.executable, "-m", "hsm_cli", "pkcs11", "serve", *profiles, *words),
-        env={**os.environ, "XDG_CONFIG_HOME": str(folder / "config")},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        pass_fds=fds,
-    ) as served:
-        try:
-            assert served.stdout is not None
-            served.stdout.readline()
-            yield served, socket
-        finally:
-            served.terminate()
+    starting = (sys.executable, "-m", "hsm_cli", "pkcs11", "serve")
+    words = ("--profile", "two", "--profile", "one", *words)
+    with _serving(folder / "config", socket, *starting, *words, fds=fds) as served:
+        yield served, socket
 
 
 def test_profiles_on_the_command_line(tmp_path: Path) -> None:
