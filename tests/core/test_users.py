@@ -218,14 +218,37 @@ async def test_the_asynchronous_twin(tmp_path: Path) -> None:
     assert repr(hsm) == f"<AsyncEmbeddedHSM {tmp_path}/keys, closed>"
 
 
-async def test_a_cancelled_opening_releases_the_store(tmp_path: Path) -> None:
+@pytest.mark.parametrize("times", [1, 3])
+async def test_a_cancelled_opening_releases_the_store(
+    tmp_path: Path, times: int
+) -> None:
     """An opening that nobody waits for any more leaves no lock behind."""
     opening = aio.open(tmp_path / "keys", root=b"r" * 32, create=True)
     task = asyncio.ensure_future(opening.__aenter__())
-    await asyncio.sleep(0)
-    task.cancel()
+    for _ in range(times):
+        await asyncio.sleep(0)
+        task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.get_running_loop().shutdown_default_executor()
+
+    with hsm_core.open(tmp_path / "keys", root=b"r" * 32, create=True) as hsm:
+        assert repr(hsm).startswith("<EmbeddedHSM")
+
+
+@pytest.mark.parametrize("times", [1, 3])
+async def test_a_cancelled_closing_ends_with_the_store_released(
+    tmp_path: Path, times: int
+) -> None:
+    """A task that is cancelled while the HSM closes leaves no lock behind."""
+    opening = aio.open(tmp_path / "keys", root=b"r" * 32, create=True)
+    await opening.__aenter__()
+    task = asyncio.ensure_future(opening.__aexit__(None, None, None))
+    for _ in range(times):
+        await asyncio.sleep(0)
+        task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
 
-    async with aio.open(tmp_path / "keys", root=b"r" * 32, create=True) as hsm:
+    async with aio.open(tmp_path / "keys", root=b"r" * 32) as hsm:
         assert repr(hsm).startswith("<AsyncEmbeddedHSM")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 from hsm_core import embedded
 from hsm_core._roots import StrPath
@@ -17,6 +18,8 @@ from hsm_core.protocols import Clock
 from hsm_core.settings import Settings
 
 __all__ = ["AsyncAudit", "AsyncEmbeddedHSM", "AsyncKey", "AsyncUser", "open"]
+
+R = TypeVar("R")
 
 
 class AsyncEmbeddedHSM:
@@ -59,7 +62,8 @@ async def open(
     """
     Open an HSM for the length of an ``async with`` block; see ``hsm_core.open``.
 
-    Opening and closing run in a thread, so that the event loop goes on.
+    Opening and closing run in a thread, so that the event loop goes on. A task that is
+    cancelled meanwhile ends once the HSM is closed.
     """
 
     def begin() -> EmbeddedHSM:
@@ -73,13 +77,23 @@ async def open(
             clock=clock,
         )
 
-    opening = asyncio.ensure_future(asyncio.to_thread(begin))
+    run = asyncio.get_running_loop().run_in_executor
+    opening = run(None, begin)
     try:
-        hsm = await asyncio.shield(opening)
-    except asyncio.CancelledError:
-        await asyncio.to_thread((await opening).close)
-        raise
-    try:
-        yield AsyncEmbeddedHSM(hsm)
+        yield AsyncEmbeddedHSM(await _ended(opening))
     finally:
-        await asyncio.to_thread(hsm.close)
+        if opening.exception() is None:
+            await _ended(run(None, opening.result().close))
+
+
+async def _ended(work: asyncio.Future[R]) -> R:
+    """Return the result of a thread; a task that is cancelled waits for its end too."""
+    cancelled = None
+    while not work.done():
+        try:
+            await asyncio.wait([work])
+        except asyncio.CancelledError as error:  # perhaps one of several
+            cancelled = error
+    if cancelled is not None and work.exception() is None:
+        raise cancelled
+    return work.result()
