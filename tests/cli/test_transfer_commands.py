@@ -225,6 +225,20 @@ def test_import_refused(
     assert 4 == shell("describe", "moved").code
 
 
+@pytest.mark.parametrize("words", [(), ("--wrapped",)])
+def test_a_file_that_no_key_fills(
+    shell: Shell, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    """A file that is too long to be a key is refused with its limit."""
+    wrapping_key(shell, "rsa2048")
+    path = tmp_path / "long"
+    path.write_bytes(bytes(100_000))
+    outcome = imported(shell, path, "--algorithm", "aes", *words)
+
+    assert 2 == outcome.code
+    assert "hsm-cli: key must be between 0 and 65536 bytes, got 100" in outcome.err
+
+
 def test_symmetric_wrapping_key(shell: Shell, key_file: Path) -> None:
     """A symmetric wrapping key is refused, with advice."""
     wrapping_key(shell, "aes-kw")

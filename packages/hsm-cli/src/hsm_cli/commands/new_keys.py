@@ -31,7 +31,7 @@ from hsm_core.algorithms import (
     parse_algorithm,
     spec,
 )
-from hsm_core.errors import UnsupportedOperationError
+from hsm_core.errors import PayloadTooLargeError, UnsupportedOperationError
 from hsm_core.operations.keys import (
     CreateKey,
     DeriveKey,
@@ -40,6 +40,9 @@ from hsm_core.operations.keys import (
     GetPublicKey,
     ImportKey,
 )
+
+_MAX_WRAPPED_BYTES: Final = 65_536
+"""Most that `ImportKey` takes."""
 
 
 class NewKey(TypedDict):
@@ -336,6 +339,8 @@ def import_key(
             passphrase_file,
             wrapping,
         )
+    if len(data) > _MAX_WRAPPED_BYTES:
+        raise PayloadTooLargeError("key", actual=len(data), maximum=_MAX_WRAPPED_BYTES)
     operation = ImportKey(
         algorithm=algorithm,
         wrapping_key_id=wrapping_key_id,
