@@ -29,6 +29,7 @@ class InMemory:
     shown = label = "memory"
     takes_pin = False
     is_embedded = True
+    is_renewable = False
 
     def __init__(self, gateway: OpenHSM) -> None:
         self.gateway = gateway

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """HSM of a local interface: embedded or remote, PIN, lock-out, notes on refusals."""
 
+import json
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.hazmat.primitives.serialization.pkcs12 import (
     serialize_key_and_certificates,
 )
+from msgspec.structs import replace
 
 import hsm_core
 from hsm_cli.interfaces.access import (
@@ -33,15 +35,21 @@ from hsm_cli.interfaces.options import open_access
 from hsm_cli.interfaces.pkcs11.application import Library
 from hsm_cli.invocation import Invocation
 from hsm_cli.io.output import Output
+from hsm_client.choosing import with_profile
+from hsm_client.profiles import config_file, load_profiles
 from hsm_client.settings import ClientSettings
 from hsm_core.errors import (
     ApprovalRequiredError,
+    AuthenticationError,
     ConfigurationError,
     KeyNotFoundError,
     TransportError,
 )
 from hsm_core.operations import DestroyKey, ListAuditEvents, Sign, Status
+from hsm_core.private_files import write_private_file
 from tests.cli.support import Shell
+from tests.client.certificates import Certificates
+from tests.client.stub import TOKEN, Stub
 from tests.pki import self_signed_root
 
 
@@ -165,6 +173,47 @@ def test_the_password_of_a_client_certificate_is_its_pin(tmp_path: Path) -> None
     access.close()
     with pytest.raises(click.UsageError, match="password of the client certificate"):
         open_access(Invocation(settings, Output()), "pkcs11", pin=b"1234")
+
+
+@pytest.mark.parametrize("is_held", [True, False])
+def test_a_new_sign_in_counts_once_the_former_is_refused(
+    stub: Stub,
+    certificates: Certificates,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    is_held: bool,
+) -> None:
+    """A token of a profile that has expired is read again, but never a descriptor."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    text = (
+        f'[profiles.stub]\nendpoint = "{stub.endpoint}"\n'
+        f'ca-bundle = "{certificates.ca}"\ncredential = "token"\n'
+    )
+    write_private_file(config_file(), text.encode())
+
+    def sign_in(token: str) -> None:
+        secrets = {"token": token, "endpoint": stub.endpoint}
+        path = config_file().parent / "credentials/stub.json"
+        write_private_file(path, json.dumps(secrets).encode())
+
+    sign_in("expired")
+    profile = load_profiles().get("stub")
+    settings = with_profile(ClientSettings(), profile, has_token=is_held)
+    if is_held:
+        token = replace(settings.token, auth_token="expired")
+        settings = replace(settings, token=token)
+    access = Access("pkcs11", Server(settings), notify=lambda note: None)
+    hsm = access.hsm(LocalProgram())
+    with pytest.raises(AuthenticationError):
+        hsm.execute(Status())
+    sign_in(TOKEN)
+
+    if is_held:
+        with pytest.raises(AuthenticationError):
+            hsm.execute(Status())
+    else:
+        assert "operational" == hsm.execute(Status()).state
+    access.close()
 
 
 def test_a_pin_that_is_too_long_is_wrong(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ class _Connector:
     shown = label = "memory"
     takes_pin = False
     is_embedded = True
+    is_renewable = False
 
     def __init__(self) -> None:
         self._hsm = hsm_core.open(":memory:")

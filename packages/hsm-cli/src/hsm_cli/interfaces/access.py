@@ -95,6 +95,11 @@ class Connector(Protocol):
         """Whether the HSM is in this process: it executes what has no route."""
         ...
 
+    @property
+    def is_renewable(self) -> bool:
+        """Whether a new credential may be where one was read that is refused now."""
+        ...
+
     def open(self, pin: str) -> None:
         """
         Open the HSM; if it is open, check the PIN.
@@ -247,6 +252,12 @@ class Access:
             hsm = self._connector.act_for(self.interface, str(program))
             return Acting(hsm, self._opening)
 
+    def renew(self, opening: int) -> None:
+        """Read the credential again before its next use, if it may be a new one."""
+        with self._lock:
+            if self.is_open_as(opening) and self._connector.is_renewable:
+                self._close()
+
     def close(self) -> None:
         """Close the HSM."""
         with self._lock:
@@ -340,6 +351,8 @@ class _ProgramHSM:
                 expected_generation=expected_generation,
             )
         except HSMError as error:
+            if isinstance(error, AuthenticationError) and self._acting is not None:
+                self._access.renew(self._acting.opening)
             kind, key = type(operation).__name__, getattr(operation, "key_id", "")
             what = f"{kind} with key {key}" if key else kind
             self._notes.add(f"{self._who}: {what}: {_reason(error)}")
@@ -398,10 +411,19 @@ class Server:
     is_embedded: Final = False
 
     def __init__(self, settings: ClientSettings) -> None:
+        from hsm_client.tokens import has_key
+
         profile = settings.profile
         self.shown = profile.name if profile is not None else settings.endpoint
         self.label = self.shown
         self.takes_pin = _is_encrypted(settings)
+        # Others are read once: a file descriptor may be somebody else's by now.
+        self.is_renewable = (
+            profile is not None
+            and not self.takes_pin
+            and not settings.token.auth_token
+            and not has_key(settings.token)
+        )
         self._settings = settings
         self._remote: RemoteHSM | None = None
 
@@ -484,6 +506,7 @@ class Embedded:
 
     takes_pin: Final = False
     is_embedded: Final = True
+    is_renewable: Final = False
 
     def __init__(
         self,
