@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -225,3 +226,29 @@ def test_go_trusts_no_other_answer(
 
     assert told in done.stderr
     assert (1, 0) == (len(one.received), len(other.received))
+
+
+def test_go_sends_no_token_in_the_clear(
+    stubs: tuple[Stub, Stub, Path], go_tour: Path
+) -> None:
+    """The Go client takes an endpoint without TLS for a mistake."""
+    _, _, authority = stubs
+    with socket.create_server(("127.0.0.1", 0)) as plain:
+        plain.setblocking(False)
+
+        done = subprocess.run(
+            [go_tour],
+            env={
+                "FERROHSM_ENDPOINT": f"http://127.0.0.1:{plain.getsockname()[1]}",
+                "FERROHSM_CA_BUNDLE": str(authority),
+                "FERROHSM_AUTH_TOKEN": TOKEN,
+            },
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+
+        assert "the endpoint must be https://" in done.stderr
+        with pytest.raises(BlockingIOError):
+            plain.accept()

@@ -17,6 +17,7 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -45,6 +46,9 @@ type Client struct {
 
 // New returns a client, to which nothing is sent yet.
 func New(s Settings) (*Client, error) {
+	if !strings.HasPrefix(s.Endpoint, "https://") {
+		return nil, errors.New("the endpoint must be https://HOST[:PORT]")
+	}
 	pem, err := os.ReadFile(s.CABundle)
 	if err != nil {
 		return nil, err
