@@ -228,6 +228,34 @@ def test_go_trusts_no_other_answer(
     assert (1, 0) == (len(one.received), len(other.received))
 
 
+@pytest.mark.parametrize("place", range(3))
+@pytest.mark.parametrize("body", [b"{}", b"null", b'{"version":null}', b"<html>"])
+def test_go_takes_no_incomplete_answer(
+    stubs: tuple[Stub, Stub, Path], go_tour: Path, place: int, body: bytes
+) -> None:
+    """No key, signature or verification comes from an answer that does not name it."""
+    one, _, authority = stubs
+    for _ in range(place):
+        one.faults.append(lambda handler, request: handler.behave(request))
+    one.faults.append(answer(200, "application/json", body))
+
+    done = subprocess.run(
+        [go_tour],
+        env={
+            "FERROHSM_ENDPOINT": one.endpoint,
+            "FERROHSM_CA_BUNDLE": str(authority),
+            "FERROHSM_AUTH_TOKEN": TOKEN,
+        },
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+
+    assert "the answer (status 200) is not one of an HSM" in done.stderr
+    assert (place + 1, "") == (len(one.received), done.stdout)
+
+
 def test_go_sends_no_token_in_the_clear(
     stubs: tuple[Stub, Stub, Path], go_tour: Path
 ) -> None:

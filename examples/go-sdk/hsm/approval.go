@@ -22,7 +22,7 @@ type Approval struct {
 func (c *Client) Wait(ctx context.Context, approval Approval) (string, error) {
 	for {
 		var now Approval
-		if _, err := c.send(ctx, request{method: http.MethodGet, path: "/approvals/" + approval.ID}, &now); err != nil {
+		if _, err := c.send(ctx, request{method: http.MethodGet, path: "/approvals/" + approval.ID, member: "state"}, &now); err != nil {
 			return "", err
 		}
 		if now.State != "pending" {

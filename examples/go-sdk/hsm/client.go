@@ -81,6 +81,7 @@ type request struct {
 	method, path   string
 	body           any
 	idempotencyKey string
+	member         string // that the answer has, if it is one of an HSM
 }
 
 // NewIdempotencyKey returns a fresh key for one change.
@@ -109,7 +110,7 @@ func (c *Client) send(ctx context.Context, r request, result any) (string, error
 			continue
 		}
 		if isLast || !mayPass(response.StatusCode) {
-			return read(response, result)
+			return read(response, r.member, result)
 		}
 		said := response.Header.Get("Retry-After")
 		response.Body.Close()
@@ -155,7 +156,7 @@ func pause(ctx context.Context, attempt int, said string) error {
 	}
 }
 
-func read(response *http.Response, result any) (string, error) {
+func read(response *http.Response, member string, result any) (string, error) {
 	defer response.Body.Close()
 	id := response.Header.Get("X-Request-Id")
 	body, err := io.ReadAll(io.LimitReader(response.Body, mostAnswer+1))
@@ -165,22 +166,28 @@ func read(response *http.Response, result any) (string, error) {
 	if len(body) > mostAnswer {
 		return id, errors.New("the answer is too long")
 	}
+	pending := &ApprovalPending{}
 	switch {
 	case response.StatusCode == http.StatusAccepted:
-		pending := &ApprovalPending{}
-		if err := json.Unmarshal(body, &pending.Approval); err != nil {
-			return id, err
-		}
-		return id, pending
+		member, result = "approval_id", &pending.Approval
 	case response.StatusCode >= http.StatusMultipleChoices:
 		problem := &Problem{Status: response.StatusCode, RequestID: id}
 		_ = json.Unmarshal(body, problem) // without JSON the status says enough
 		return id, problem
-	case result == nil:
-		return id, nil
 	}
-	if err := json.Unmarshal(body, result); err != nil {
+	var members map[string]json.RawMessage
+	err = json.Unmarshal(body, &members)
+	if value := string(members[member]); err == nil && (value == "" || value == "null") {
+		err = errors.New("it lacks " + member)
+	}
+	if err == nil && result != nil {
+		err = json.Unmarshal(body, result)
+	}
+	if err != nil {
 		return id, fmt.Errorf("the answer (status %d) is not one of an HSM: %w", response.StatusCode, err)
+	}
+	if response.StatusCode == http.StatusAccepted {
+		return id, pending
 	}
 	return id, nil
 }

@@ -49,26 +49,26 @@ type Encapsulation struct {
 // CreateKey makes a key, once for each idempotency key.
 func (c *Client) CreateKey(ctx context.Context, new NewKey, idempotencyKey string) (Key, error) {
 	var key Key
-	_, err := c.send(ctx, request{http.MethodPost, "/keys", new, idempotencyKey}, &key)
+	_, err := c.send(ctx, request{http.MethodPost, "/keys", new, idempotencyKey, "key_id"}, &key)
 	return key, err
 }
 
 // RotateKey makes a new version from fresh material.
 func (c *Client) RotateKey(ctx context.Context, key, idempotencyKey string) error {
-	_, err := c.send(ctx, request{http.MethodPost, path(key, "/rotate"), struct{}{}, idempotencyKey}, nil)
+	_, err := c.send(ctx, request{http.MethodPost, path(key, "/rotate"), struct{}{}, idempotencyKey, "key_id"}, nil)
 	return err
 }
 
 // DestroyKey destroys all material of a key.
 func (c *Client) DestroyKey(ctx context.Context, key, idempotencyKey string) error {
-	_, err := c.send(ctx, request{method: http.MethodDelete, path: path(key, ""), idempotencyKey: idempotencyKey}, nil)
+	_, err := c.send(ctx, request{http.MethodDelete, path(key, ""), nil, idempotencyKey, "key_id"}, nil)
 	return err
 }
 
 // PublicKey returns the public key of the current version.
 func (c *Client) PublicKey(ctx context.Context, key string) (PublicKey, error) {
 	var found PublicKey
-	_, err := c.send(ctx, request{method: http.MethodGet, path: path(key, "/public-key")}, &found)
+	_, err := c.send(ctx, request{method: http.MethodGet, path: path(key, "/public-key"), member: "der"}, &found)
 	return found, err
 }
 
@@ -81,7 +81,7 @@ func (c *Client) ListKeys(ctx context.Context, tag string, perPage int) ([]Key, 
 			Items []Key  `json:"items"`
 			Next  string `json:"next_cursor"`
 		}
-		if _, err := c.send(ctx, request{method: http.MethodGet, path: "/keys?" + query.Encode()}, &page); err != nil {
+		if _, err := c.send(ctx, request{method: http.MethodGet, path: "/keys?" + query.Encode(), member: "items"}, &page); err != nil {
 			return nil, err
 		}
 		all = append(all, page.Items...)
@@ -99,7 +99,7 @@ func (c *Client) Sign(ctx context.Context, key string, message []byte) (Signatur
 
 func (c *Client) sign(ctx context.Context, key string, body map[string]any) (Signature, error) {
 	var made Signature
-	id, err := c.send(ctx, request{method: http.MethodPost, path: path(key, "/sign"), body: body}, &made)
+	id, err := c.send(ctx, request{method: http.MethodPost, path: path(key, "/sign"), body: body, member: "signature"}, &made)
 	made.RequestID = id
 	return made, err
 }
@@ -107,7 +107,7 @@ func (c *Client) sign(ctx context.Context, key string, body map[string]any) (Sig
 // Verify returns a Problem with code "signature_mismatch" for a wrong signature.
 func (c *Client) Verify(ctx context.Context, key string, message, signature []byte) error {
 	body := map[string]any{"message": message, "signature": signature}
-	_, err := c.send(ctx, request{method: http.MethodPost, path: path(key, "/verify"), body: body}, nil)
+	_, err := c.send(ctx, request{method: http.MethodPost, path: path(key, "/verify"), body: body, member: "version"}, nil)
 	return err
 }
 
@@ -117,7 +117,7 @@ func (c *Client) Encrypt(ctx context.Context, key string, plaintext, aad []byte)
 		Ciphertext []byte `json:"ciphertext"`
 	}
 	body := map[string]any{"plaintext": plaintext, "aad": aad}
-	_, err := c.send(ctx, request{method: http.MethodPost, path: path(key, "/encrypt"), body: body}, &sealed)
+	_, err := c.send(ctx, request{method: http.MethodPost, path: path(key, "/encrypt"), body: body, member: "ciphertext"}, &sealed)
 	return sealed.Ciphertext, err
 }
 
@@ -127,14 +127,14 @@ func (c *Client) Decrypt(ctx context.Context, key string, ciphertext, aad []byte
 		Plaintext []byte `json:"plaintext"`
 	}
 	body := map[string]any{"ciphertext": ciphertext, "aad": aad}
-	_, err := c.send(ctx, request{method: http.MethodPost, path: path(key, "/decrypt"), body: body}, &opened)
+	_, err := c.send(ctx, request{method: http.MethodPost, path: path(key, "/decrypt"), body: body, member: "plaintext"}, &opened)
 	return opened.Plaintext, err
 }
 
 // Encapsulate makes a fresh shared secret for a KEM key.
 func (c *Client) Encapsulate(ctx context.Context, key string) (Encapsulation, error) {
 	var made Encapsulation
-	_, err := c.send(ctx, request{method: http.MethodPost, path: path(key, "/encapsulate"), body: struct{}{}}, &made)
+	_, err := c.send(ctx, request{method: http.MethodPost, path: path(key, "/encapsulate"), body: struct{}{}, member: "shared_secret"}, &made)
 	return made, err
 }
 
@@ -144,7 +144,7 @@ func (c *Client) Decapsulate(ctx context.Context, key string, ciphertext []byte)
 		SharedSecret []byte `json:"shared_secret"`
 	}
 	body := map[string]any{"ciphertext": ciphertext}
-	_, err := c.send(ctx, request{method: http.MethodPost, path: path(key, "/decapsulate"), body: body}, &found)
+	_, err := c.send(ctx, request{method: http.MethodPost, path: path(key, "/decapsulate"), body: body, member: "shared_secret"}, &found)
 	return found.SharedSecret, err
 }
 
