@@ -36,15 +36,15 @@ async def open_user() -> AsyncIterator[AsyncUser]:
             yield hsm.as_user("tickets", roles=["operator"])
 
 
-async def answer(key: AsyncKey, line: str) -> str:
+async def answer(key: AsyncKey, line: bytes) -> str:
     """Return the answer to one line."""
     match line.split():
-        case ["issue", text]:
-            return base64.urlsafe_b64encode(await key.mac(text.encode())).decode()
-        case ["check", text, ticket]:
+        case [b"issue", text]:
+            return base64.urlsafe_b64encode(await key.mac(text)).decode()
+        case [b"check", text, ticket]:
             try:
-                mac = base64.urlsafe_b64decode(ticket)
-                await key.verify_mac(text.encode(), mac)
+                mac = base64.b64decode(ticket, b"-_", validate=True)
+                await key.verify_mac(text, mac)
             except (MacMismatchError, binascii.Error):
                 return "invalid"
             return "valid"
@@ -62,7 +62,7 @@ async def serve(port: int) -> AsyncIterator[int]:
             reader: asyncio.StreamReader, writer: asyncio.StreamWriter
         ) -> None:
             while line := await reader.readline():
-                writer.write(f"{await answer(key, line.decode())}\n".encode())
+                writer.write(f"{await answer(key, line)}\n".encode())
                 await writer.drain()
             writer.close()
 

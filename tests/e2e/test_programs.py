@@ -132,13 +132,15 @@ async def test_service(way: str) -> None:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
 
             async def ask(line: str) -> str:
-                writer.write(f"{line}\n".encode())
+                writer.write(f"{line}\n".encode("latin-1"))
                 return (await reader.readline()).decode().strip()
 
             ticket = await ask(f"issue seat-{number}")
             answers = [
                 await ask(f"check seat-{number} {ticket}"),
                 await ask(f"check seat-{number + 1} {ticket}"),
+                await ask(f"check seat-{number} *{ticket}"),
+                await ask(f"check s\xe9at {ticket}\xe9"),
                 await ask("nonsense"),
             ]
             writer.close()
@@ -147,7 +149,8 @@ async def test_service(way: str) -> None:
 
         found = await asyncio.gather(*map(client, range(8)))
 
-    assert found == [["valid", "invalid", "usage: issue TEXT | check TEXT TICKET"]] * 8
+    usage = "usage: issue TEXT | check TEXT TICKET"
+    assert found == [["valid", "invalid", "invalid", "invalid", usage]] * 8
 
 
 def cells() -> Iterator[tuple[str, str]]:
