@@ -258,6 +258,16 @@ def test_what_is_needed_is_asked_for(server: Server, name: str) -> None:
     assert name in result.stderr
 
 
+def test_a_usage_error_does_not_control_the_terminal(tmp_path: Path) -> None:
+    """Unexpected arguments are shown with their control characters escaped."""
+    result = CliRunner().invoke(
+        main, ["init", str(tmp_path / "hsm"), "\x1b[31mred\a"], color=True
+    )
+
+    assert 2 == result.exit_code
+    assert r"Got unexpected extra argument (\x1b[31mred\x07)" in result.stderr
+
+
 @pytest.mark.parametrize("flag", UNAVAILABLE)
 def test_a_flag_that_is_not_there_is_refused(server: Server, flag: str) -> None:
     """On the command line and as a variable: never ignored."""

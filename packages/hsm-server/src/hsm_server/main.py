@@ -13,6 +13,7 @@ from hsm_server.__about__ import __version__
 from hsm_server.config.exit_codes import ExitCode
 from hsm_server.config.options import refuse_repeated
 from hsm_server.system.standard_streams import drop_unwritable, open_closed_output, say
+from hsm_server.text import escaped
 
 _HELP = """
 FerroHSM server: an HSM as an HTTPS service.
@@ -76,6 +77,14 @@ class ServerGroup(click.Group):
         if not ctx.resilient_parsing:
             refuse_repeated(self, ctx, args)
         return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; no argument in its usage error controls the terminal."""
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as error:
+            vars(error)["message"] = escaped(error.message)
+            raise
 
     def main(self, *args: Any, **options: Any) -> Any:
         """Run a command, and tell in one line if its output can't be written."""
