@@ -2,6 +2,7 @@
 """When a server starts, when it refuses to, and how it ends."""
 
 import base64
+import fcntl
 import os
 import re
 import shutil
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.https import Client, NoAnswerError, client_context
-from tests.e2e.processes import ServerExitError, ServerProcess
+from tests.e2e.processes import ServerExitError, ServerProcess, program
 from tests.e2e.site import Site
 
 USAGE, UNSAFE, WRONG_MASTER, WRONG_AUDIT = 2, 3, 4, 5
@@ -209,6 +210,27 @@ def test_secret_from_a_descriptor(site: Site) -> None:
 
     warnings = [line for line in server.output.splitlines() if "warning" in line]
     assert [] == [line for line in warnings if "run as root" not in line]
+
+
+def test_log_that_nobody_reads_stops_nothing(site: Site) -> None:
+    """
+    A server whose log is a full pipe answers everything, and ends in order.
+    """
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 16384)
+    shell = f'exec "$0" "$@" 2>/proc/self/fd/{writer}'
+    command = ["sh", "-c", shell, *program("hsm-server")]
+    try:
+        with site.start(command=command, pass_fds=(writer,)) as server:
+            with site.client(server.port, "ada", "operator") as client:
+                for _ in range(200):
+                    assert 200 == client.request("GET", "/api/v1/keys").status
+            assert 0 == server.stop()
+
+        assert b'"event": ' in os.read(reader, 65536)
+    finally:
+        os.close(reader)
+        os.close(writer)
 
 
 def test_start_is_quick(used: Site) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import select
 import sys
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, Final, Protocol, TextIO, TypeAlias
@@ -72,6 +73,7 @@ MASK: Final = "***"
 MOST_CHARACTERS: Final = 1024
 """Maximum length of a value; longer ones are truncated."""
 
+_PATIENCE_MILLISECONDS: Final = 200
 _MOST: Final = 2**63
 _MOST_LOOKED_AT: Final = 64 * 1024
 _SECRETS: Final = re.compile(
@@ -170,13 +172,18 @@ class Logger(Protocol):
 
 
 class _Stream:
-    """Stream that ignores write errors, so that a closed one stops nothing."""
+    """
+    Stream that stops nothing: neither one that is closed, nor one that is not read.
+
+    While nobody reads it, such as a terminal after Ctrl-S, its lines are lost.
+    """
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
+        self._patience = _PATIENCE_MILLISECONDS
 
     def msg(self, message: str) -> None:
-        if self._stream is None:
+        if self._stream is None or not self._has_room(self._stream):
             return
         try:
             self._stream.write(message + "\n")
@@ -185,6 +192,18 @@ class _Stream:
             return
 
     debug = info = warning = error = msg
+
+    def _has_room(self, stream: TextIO) -> bool:
+        """Return whether a line can be written, as far as the stream can tell."""
+        room = select.poll()
+        try:
+            room.register(stream, select.POLLOUT)
+        except (OSError, ValueError):
+            return True
+        # A slow reader is waited for, and one that has stopped is waited for once.
+        is_ready = bool(room.poll(self._patience))
+        self._patience = _PATIENCE_MILLISECONDS if is_ready else 0
+        return is_ready
 
 
 def make_logger(
