@@ -13,13 +13,14 @@ from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core._internal.stores.memory.audit import MemoryAuditLog
 from hsm_core.errors import (
     AccessDeniedError,
+    AuditUnavailableError,
     HSMError,
     StoreUnavailableError,
     UnsupportedOperationError,
 )
 from hsm_core.model import Role
 from hsm_core.operations import BackUpStores, CreateKey, ListKeys, Status, VerifyStore
-from hsm_core.protocols import AuditDrafts, AuditTicket
+from hsm_core.protocols import AuditDrafts, AuditHealth, AuditTicket
 from hsm_core.settings import AuditStoreKind, KeyStoreKind, Settings
 from hsm_core.testing import FakeClock, caller, memory_hsm
 from tests.self_tests import open_tested
@@ -140,6 +141,33 @@ def test_a_name_that_only_a_complete_backup_has(tmp_path: Path) -> None:
     assert [f"{made.folder}.unfinished"] * 2 == seen
     assert [] == left
     assert [made.folder] == [found.name for found in copies.iterdir()]
+
+
+@pytest.mark.parametrize("filled", ["before", "meanwhile"])
+def test_no_backup_that_the_full_disk_refuses(tmp_path: Path, filled: str) -> None:
+    """
+    Where the audit log has its reserve only, no copy is left that nobody was told of.
+    """
+    states = ["reserve"] if filled == "before" else ["ok", "reserve"]
+
+    class Trail(MemoryAuditLog):
+        @property
+        def health(self) -> AuditHealth:
+            """Tell of a disk that is full from some time on."""
+            return AuditHealth(state=states.pop(0) if states else "reserve")
+
+    def copier(to: Path, before_end: Callable[[], None]) -> None:
+        before_end()
+        to.touch()
+
+    clock, copies = FakeClock(), tmp_path / "copies"
+    copies.mkdir(0o700)
+    with closing(Trail(AUDIT, clock=clock, entropy=SystemEntropy())) as trail:
+        backups = Backups(copies, {"keys": copier}, trail, clock, nullcontext())
+        with pytest.raises(AuditUnavailableError, match="No backup is made"):
+            backups.make()
+
+    assert [] == list(copies.iterdir())
 
 
 def test_one_folder_for_each(tmp_path: Path) -> None:

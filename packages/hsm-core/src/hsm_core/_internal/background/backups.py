@@ -25,7 +25,11 @@ from hsm_core._internal.stores.filesystem.opening import (
     sync_directory,
 )
 from hsm_core._internal.time.clock import instant
-from hsm_core.errors import StoreUnavailableError, UnsupportedOperationError
+from hsm_core.errors import (
+    AuditUnavailableError,
+    StoreUnavailableError,
+    UnsupportedOperationError,
+)
 from hsm_core.operations import BackedUpFile, BackUp
 from hsm_core.protocols import AuditDraft, AuditLog, Clock
 
@@ -80,7 +84,7 @@ class Backups:
                 database.
             StorageFullError: There is no room.
             StoreUnavailableError: A copy can't be written.
-            AuditUnavailableError: The audit log can't be written.
+            AuditUnavailableError: The audit log can't be written, or only its reserve.
         """
         if self._directory is None:
             raise UnsupportedOperationError(
@@ -90,6 +94,7 @@ class Backups:
             raise UnsupportedOperationError(
                 "Nothing to back up: no store is a SQLite database."
             )
+        self._check_audit()
         now = instant(self._clock.now()).strftime("%Y%m%dT%H%M%S.%fZ")
         make_private_directory(self._directory)
         unfinished = self._directory / f"{now}{_UNFINISHED}"
@@ -97,6 +102,7 @@ class Backups:
             os.mkdir(unfinished, 0o700)
             try:
                 made = self._copy(unfinished, now)
+                self._check_audit()
                 # A folder that is there is another backup, and stays.
                 os.rename(unfinished, self._directory / now)
             except BaseException:
@@ -104,6 +110,14 @@ class Backups:
                 raise
         sync_directory(self._directory)
         return made
+
+    def _check_audit(self) -> None:
+        """Refuse to make a backup whose request would be refused when it is done."""
+        if self._audit.health.state != "ok":
+            raise AuditUnavailableError(
+                "No backup is made: the audit log can't record it. See its state in "
+                "the status of the HSM."
+            )
 
     def _copy(self, folder: Path, name: str) -> BackUp:
         with ExitStack() as stack:
