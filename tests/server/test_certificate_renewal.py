@@ -119,13 +119,25 @@ class TestRenewal:
         assert (renewed.held,) == state.pairs[0].chain
         assert old != renewed.held
 
-    def test_an_expired_one_that_can_t_be_renewed(self, renewed: Renewed) -> None:
-        """The reason is that of the failed renewal."""
-        renewed.issue(4 * LIFE)
-        renewed.key.unlink()
+    def test_one_of_a_clock_that_was_ahead(self, renewed: Renewed) -> None:
+        """After the clock is set right, a server starts, and a running one renews."""
+        renewed.issue(-LIFE)
 
-        with pytest.raises(HSMError, match="cert-ca-key"):
-            first_state(renewed.settings)
+        state = first_state(renewed.settings)
+
+        assert (renewed.held,) == state.pairs[0].chain
+        renewed.issue(-LIFE)
+        assert renewed.renew()
+        assert not renewed.renew()
+
+    def test_one_out_of_time_that_can_t_be_renewed(self, renewed: Renewed) -> None:
+        """The reason is that of the failed renewal."""
+        for age in (4 * LIFE, -LIFE):
+            renewed.issue(age)
+            renewed.key.unlink(missing_ok=True)
+
+            with pytest.raises(HSMError, match="cert-ca-key"):
+                first_state(renewed.settings)
 
     def test_one_that_is_due_and_can_t_be_renewed(self, renewed: Renewed) -> None:
         """The server starts with it, and the task raises an alarm."""

@@ -39,7 +39,7 @@ _LONGEST_SECONDS: Final = 3600.0
 
 def renew(path: Path, ca_key: Path, now: datetime) -> datetime | None:
     """
-    Renew a certificate that is due.
+    Renew a certificate that is due, or that a wrong clock made for a later time.
 
     Args:
         path: File of key, certificate and CA certificate, PEM.
@@ -57,7 +57,7 @@ def renew(path: Path, ca_key: Path, now: datetime) -> datetime | None:
     leaf, issuer = _chain(path)
     life = leaf.not_valid_after_utc - leaf.not_valid_before_utc
     due = leaf.not_valid_after_utc - life / _REMAINING
-    if now < due:
+    if leaf.not_valid_before_utc <= now < due:
         return due
     # Refuses a key that other users can read.
     key = read_secret_text(f"@{ca_key}", field="--cert-ca-key")
@@ -76,13 +76,14 @@ def renew_at_start(path: Path, ca_key: Path, now: datetime) -> None:
     Renew a certificate that is due, before the server starts.
 
     Raises:
-        HSMError: It has expired, and can't be renewed.
+        HSMError: It is not valid now, and can't be renewed.
     """
     try:
         renew(path, ca_key, now)
     except HSMError:
         # While it is valid, the task raises an alarm and tries again.
-        if _chain(path)[0].not_valid_after_utc <= now:
+        leaf = _chain(path)[0]
+        if not leaf.not_valid_before_utc <= now < leaf.not_valid_after_utc:
             raise
 
 
