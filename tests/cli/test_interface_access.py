@@ -216,6 +216,25 @@ def test_a_new_sign_in_counts_once_the_former_is_refused(
     access.close()
 
 
+def test_a_token_of_a_descriptor_lasts_for_each_login(tmp_path: Path) -> None:
+    """It is read once: the next login does not read what has its number by then."""
+    reading, writing = os.pipe()
+    os.write(writing, b"a.b.c")
+    os.close(writing)
+    settings = with_certificate(tmp_path / "client.p12")
+    token = replace(settings.token, auth_token=f"fd:{reading}")
+    server = Server(replace(settings, token=token))
+    access = Access("pkcs11", server, notify=lambda note: None)
+    access.log_in(b"4711")
+    access.log_out()
+    access.log_in(b"4711")
+
+    with pytest.raises(TransportError) as unreachable:
+        access.hsm(LocalProgram()).execute(Status())
+    assert "connect" == unreachable.value.facts["reason"]
+    access.close()
+
+
 def test_a_pin_that_is_too_long_is_wrong(tmp_path: Path) -> None:
     """No part of it is taken for the password, and it counts as a try."""
     path = tmp_path / "client.p12"

@@ -411,19 +411,21 @@ class Server:
     is_embedded: Final = False
 
     def __init__(self, settings: ClientSettings) -> None:
-        from hsm_client.tokens import has_key
-
         profile = settings.profile
         self.shown = profile.name if profile is not None else settings.endpoint
         self.label = self.shown
         self.takes_pin = _is_encrypted(settings)
-        # Others are read once: a file descriptor may be somebody else's by now.
+        given = settings.token.auth_token or settings.token.jwt_secret
         self.is_renewable = (
             profile is not None
             and not self.takes_pin
-            and not settings.token.auth_token
-            and not has_key(settings.token)
+            and not given
+            and settings.token.private_key is None
         )
+        # A descriptor is closed once it was read, and its number may be that of the
+        # socket of a program by now.
+        self._keeps_token = given.startswith("fd:")
+        self._token: Callable[[], str] | None = None
         self._settings = settings
         self._remote: RemoteHSM | None = None
 
@@ -432,6 +434,7 @@ class Server:
         from msgspec.structs import replace
 
         from hsm_client.remote import RemoteHSM, open_remote
+        from hsm_client.tokens import open_token
 
         settings = self._settings
         if self.takes_pin:
@@ -439,7 +442,12 @@ class Server:
             if not _opens(settings):
                 raise WrongPinError("The PIN is wrong.")
         if self._remote is None:
-            self._remote = open_remote(RemoteHSM, settings)
+            if self._token is None or not self._keeps_token:
+                has_certificate = settings.client_cert is not None
+                self._token = open_token(
+                    settings.token, has_certificate=has_certificate
+                )
+            self._remote = open_remote(RemoteHSM, settings, token=self._token)
 
     def act_for(self, interface: str, program: str) -> HSM:
         """Return the server's HSM; see `Connector.act_for`."""
