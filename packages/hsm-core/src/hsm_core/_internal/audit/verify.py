@@ -503,8 +503,20 @@ def verify_range(
         AuditUnavailableError: The log can't be read.
         InvalidInputError: *start_seq* lies beyond the end.
     """
+    while True:
+        first = max(start_seq, audit.first_seq)
+        try:
+            return _verify_from(audit, hmac_key, first, limit)
+        except InvalidInputError:
+            # Unless records were pruned meanwhile, nothing helps.
+            if audit.first_seq <= first:
+                raise
+
+
+def _verify_from(
+    audit: RecordSource, hmac_key: bytes, start_seq: int, limit: int
+) -> AuditVerification:
     head = audit.head()
-    start_seq = max(start_seq, audit.first_seq)
     if start_seq > head.seq + 1:
         raise InvalidInputError(
             f"start_seq must be at most {head.seq + 1}, got {start_seq}.",
