@@ -277,8 +277,9 @@ def test_two_checks_at_a_time_find_the_same(data: Data) -> None:
 
     data.remove(key)
     with (
-        data.open() as gateway,
+        # First, for the open HSM checks its store by itself, too.
         mock.patch.object(TamperedKeys, "condemn", slow),
+        data.open() as gateway,
         ThreadPoolExecutor(2) as pool,
     ):
         checks = [pool.submit(problems, gateway)]
