@@ -54,6 +54,18 @@ async def test_without_the_token(header: str) -> None:
     assert 200 == health.status
 
 
+async def test_files_that_can_t_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the files of all processes, the metrics are unavailable for now."""
+    (tmp_path / "counter_1.db").mkdir()
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    async with open_api() as api:
+        answer = await api.send("GET", "//metrics", token="")
+
+    assert (503, "unavailable") == (answer.status, answer.code)
+
+
 async def test_with_the_token() -> None:
     """It opens the metrics, and nothing else."""
     async with open_api(ServerSettings(metrics=GUARDED)) as api:

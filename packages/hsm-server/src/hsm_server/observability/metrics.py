@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -16,6 +17,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.samples import Sample
 
+from hsm_core.errors import UnavailableError
 from hsm_core.model import Record
 from hsm_core.operations import OPERATIONS, HSMStatus
 from hsm_server.observability.instruments import Instruments
@@ -177,6 +179,14 @@ def shared_folder() -> Path | None:
     return None if folder is None else Path(folder)
 
 
+@contextmanager
+def _reading() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UnavailableError("The metrics can't be read now.") from error
+
+
 METRICS_CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 """Media type of the Prometheus text format."""
 
@@ -304,13 +314,20 @@ class Metrics:
         self._state.status = status
 
     def exposition(self) -> bytes:
-        """Return all values, of all processes, in the Prometheus text format."""
-        return generate_latest(self._everything())
+        """
+        Return all values, of all processes, in the Prometheus text format.
+
+        Raises:
+            UnavailableError: Their files can't be read, such as without a descriptor.
+        """
+        with _reading():
+            return generate_latest(self._everything())
 
     def snapshot(self) -> Figures:
-        """Return the key figures over all processes."""
-        families = self._everything().collect()
-        return figures_of(families, self._state.status, self.uptime_seconds)
+        """Return the key figures over all processes; errors as of `exposition`."""
+        with _reading():
+            families = self._everything().collect()
+            return figures_of(families, self._state.status, self.uptime_seconds)
 
     def _everything(self) -> CollectorRegistry:
         if self._folder is None:
