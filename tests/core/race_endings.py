@@ -4,13 +4,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from typing import ClassVar, Final
 
 import pytest
 
 from hsm_core._internal.keyring.stored_keys import StoreLock
-from hsm_core.errors import SelfTestFailedError
+from hsm_core._internal.lib.entropy import SystemEntropy
+from hsm_core._internal.stores.remote.leases import RemoteLeases
+from hsm_core.errors import LeaseHeldError, SelfTestFailedError
 from hsm_core.model import AuditEvent, Integrity, Phase
+from hsm_core.protocols import RemoteKeyVault
 from hsm_core.testing import FakeClock
 from tests.core.faulty_crypto import FaultyProvider
 from tests.core.race_support import OPEN, SHUT, Site
@@ -253,10 +257,37 @@ class Night(Clocked):
         self._clock.advance(self._seconds)
 
 
-class LostTenure(Clocked):
-    """The lease of a vault has ended, and nobody has renewed it."""
+class LostTenure(Ending):
+    """
+    The lease of a vault has ended, and another program has it.
 
+    Args:
+        clock: That of the HSM.
+
+        vault: That of the HSM.
+    """
+
+    is_recorded = False
     codes = frozenset({"store_unavailable"})
+
+    def __init__(
+        self, site: Site, key: str, clock: FakeClock, vault: RemoteKeyVault
+    ) -> None:
+        super().__init__(site, key)
+        self._clock = clock
+        self._leases = RemoteLeases(vault, clock, SystemEntropy())
+
+    def happen(self) -> None:
+        """Let it pass, and take it before the HSM, which looks each second, does."""
+        while True:
+            self._clock.advance(60)
+            with suppress(LeaseHeldError):
+                self._leases.acquire("writer", "another", 60)
+                return
+
+    def is_outcome(self, event: AuditEvent) -> bool:
+        """Return whether it tells of it, which nothing does."""
+        return False
 
 
 ENDINGS: Final[tuple[type[Ending], ...]] = (

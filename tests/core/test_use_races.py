@@ -196,8 +196,8 @@ def test_an_hsm_that_is_closed(tmp_path: Path, kind: KeyStoreKind) -> None:
 def test_a_lost_tenure(tmp_path: Path) -> None:
     """Who has a vault no more uses no key of it, though it is open already."""
     for number in range(TRIALS):
-        clock, folder = FakeClock(), tmp_path / str(number)
-        with open_site(folder, FILES, clock=clock, vault=MemoryVault()) as site:
-            make = partial(LostTenure, clock=clock, seconds=60)
+        clock, vault, folder = FakeClock(), MemoryVault(), tmp_path / str(number)
+        with open_site(folder, FILES, clock=clock, vault=vault) as site:
+            make = partial(LostTenure, clock=clock, vault=vault)
             ending, seen, head = trial(site, make)
             check(site, ending, seen, head, is_told=False)
