@@ -198,10 +198,10 @@ class _Stream:
         room = select.poll()
         try:
             room.register(stream, select.POLLOUT)
+            # A slow reader is waited for, and one that has stopped is waited for once.
+            is_ready = bool(room.poll(self._patience))
         except (OSError, ValueError):
-            return True
-        # A slow reader is waited for, and one that has stopped is waited for once.
-        is_ready = bool(room.poll(self._patience))
+            return True  # It has no descriptor, or the process may have none.
         self._patience = _PATIENCE_MILLISECONDS if is_ready else 0
         return is_ready
 
