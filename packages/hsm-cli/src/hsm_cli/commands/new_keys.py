@@ -33,6 +33,7 @@ from hsm_core.algorithms import (
 )
 from hsm_core.errors import PayloadTooLargeError, UnsupportedOperationError
 from hsm_core.operations.keys import (
+    MAX_WRAPPED_BYTES,
     CreateKey,
     DeriveKey,
     DescribeKey,
@@ -40,9 +41,6 @@ from hsm_core.operations.keys import (
     GetPublicKey,
     ImportKey,
 )
-
-_MAX_WRAPPED_BYTES: Final = 65_536
-"""Most that `ImportKey` takes."""
 
 
 class NewKey(TypedDict):
@@ -339,8 +337,8 @@ def import_key(
             passphrase_file,
             wrapping,
         )
-    if len(data) > _MAX_WRAPPED_BYTES:
-        raise PayloadTooLargeError("key", actual=len(data), maximum=_MAX_WRAPPED_BYTES)
+    if len(data) > MAX_WRAPPED_BYTES:
+        raise PayloadTooLargeError("key", actual=len(data), maximum=MAX_WRAPPED_BYTES)
     operation = ImportKey(
         algorithm=algorithm,
         wrapping_key_id=wrapping_key_id,

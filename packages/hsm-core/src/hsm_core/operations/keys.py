@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Final
 
 from msgspec import Meta
 
@@ -61,6 +61,9 @@ __all__ = [
     "VersionList",
     "WrappedKey",
 ]
+
+MAX_WRAPPED_BYTES: Final = 65_536
+"""Most bytes of a key that is imported."""
 
 
 class KeyPage(Record, frozen=True, kw_only=True):
@@ -570,7 +573,7 @@ class ImportKey(Operation[KeyInfo], frozen=True, kw_only=True):
 
     algorithm: AlgorithmName
     wrapping_key_id: KeyReference
-    wrapped: Annotated[bytes, Meta(max_length=65_536)]
+    wrapped: Annotated[bytes, Meta(max_length=MAX_WRAPPED_BYTES)]
     mechanism: WrapMechanism | None = None
     format: KeyFormat | None = None
     wrapping_version: VersionNumber | None = None
