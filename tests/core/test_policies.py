@@ -98,6 +98,8 @@ REFUSED = {
     "any name": (match("certificate_names: ['*']"), "must begin with"),
     "a star inside": (match("key_names: ['a*b']"), "only at the end"),
     "no zone": (match("time: {zone: Moon/Tranquility}"), "Unknown time zone"),
+    "a machine's zone": (match("time: {zone: localtime}"), "Unknown time zone"),
+    "leap seconds": (match("time: {zone: right/Europe/Vienna}"), "Unknown time zone"),
     "a path as zone": (match("time: {zone: ../../etc/passwd}"), "Unknown time zone"),
     "no clock": (match("time: {from: 25:00}"), "from"),
     "no span": (match("time: {from: 10:00, to: 10:00}"), "must differ"),

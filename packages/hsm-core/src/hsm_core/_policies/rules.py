@@ -150,9 +150,14 @@ def _instant(text: str, path: Path) -> int | None:
 
 _SHORTAGES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO}
 
+_NO_ZONES: Final = frozenset({"localtime", "posixrules", "right"})
+"""Files of the data base that follow this machine's settings, or leap seconds."""
+
 
 def _zone(name: str, path: Path) -> ZoneInfo:
     try:
+        if name.partition("/")[0] in _NO_ZONES:
+            raise LookupError(name)
         return ZoneInfo(name)
     except (LookupError, ValueError, OSError) as error:
         if isinstance(error, OSError) and error.errno in _SHORTAGES:
