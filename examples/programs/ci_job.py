@@ -28,6 +28,8 @@ SUMS, SIGNATURE, PUBLIC = "SHA256SUMS", "SHA256SUMS.sig", "release.pem"
 def checksums(folder: Path) -> bytes:
     """Return the lines of ``sha256sum`` for each file of a release."""
     files = sorted(p for p in folder.iterdir() if p.suffix in {".whl", ".gz", ".deb"})
+    if not files:
+        raise FileNotFoundError(f"{folder} holds no .whl, .gz or .deb file.")
     lines = [f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.name}" for p in files]
     return "\n".join([*lines, ""]).encode()
 
@@ -68,7 +70,7 @@ def main(folder: Path) -> int:
         else:
             with hsm_core.open("keys", root="root.key", create=True) as hsm:
                 run(hsm.as_user("ci", roles=["operator"]), folder)
-    except HSMError as error:
+    except (HSMError, OSError) as error:
         print(f"not signed: {error}", file=sys.stderr)
         return 1
     return 0

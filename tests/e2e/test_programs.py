@@ -91,6 +91,8 @@ def test_build_job(
 
     dist = tmp_path / "dist"
     dist.mkdir()
+    assert ci_job.main(dist) == 1
+    assert "dist holds no .whl, .gz or .deb file." in capsys.readouterr().err
     (dist / "app-1.0.whl").write_bytes(b"wheel")
 
     assert ci_job.main(dist) == 0
