@@ -132,7 +132,7 @@ class TestConnection:
             raise BrokenPipeError
 
         monkeypatch.setattr(HTTPConnection, "send", send)
-        with pytest.raises(TransportError, match="without a response") as caught:
+        with pytest.raises(TransportError) as caught:
             hsm.execute(ops.Status())
 
         assert caught.value.facts["reason"] == "lost"

@@ -426,7 +426,7 @@ store.close()
 @pytest.mark.parametrize(
     ("rule", "told"),
     [
-        ("fdatasync,fsync:error=EIO:when=1", "OutcomeUnknownError approval_id False"),
+        ("fdatasync:error=EIO:when=1", "OutcomeUnknownError approval_id False"),
         ("pwrite64:error=ENOSPC:when=1", "StorageFullError True"),
     ],
 )

@@ -237,5 +237,5 @@ def test_layout(tmp_path: Path) -> None:
 
     assert 8 == len(patterns)
     assert [] == [n for n in names if not any(re.fullmatch(p, n) for p in patterns)]
-    # The log is there only while the store is open, or was killed.
-    assert ["index-wal"] == absent
+    # The log need not be there once the store is closed.
+    assert set(absent) <= {"index-wal"}

@@ -223,7 +223,8 @@ class SavedKeyIndex(KeyIndex):
         is_done = is_settled and self._is_begun
         if not is_done or self._unless_failed(lambda: self._finish(saved)):
             self._saved = None
-            connections.close(saved, fold_log=is_done)
+            # Where nothing was written, folding leaves no empty log behind.
+            connections.close(saved, fold_log=is_settled or not self._is_begun)
 
     def _finish(self, connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA synchronous = FULL")
