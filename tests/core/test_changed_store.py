@@ -16,8 +16,10 @@ import pytest
 from hsm_core import errors
 from hsm_core import operations as ops
 from hsm_core._internal.lib.failpoints import install
+from hsm_core._internal.stores.keys import RecordKeyStore
 from hsm_core.factory import OpenHSM
 from hsm_core.model import Integrity, KeyState, MessageDetail
+from hsm_core.protocols import IndexEntry
 from hsm_core.session import Session
 from hsm_core.settings import Settings
 from hsm_core.testing import caller
@@ -186,6 +188,31 @@ def test_a_name_whose_row_makes_no_sense(tmp_path: Path) -> None:
         with closing(data.open()) as gateway:
             assert getattr(session_on(gateway), use)("name")
             assert {key_id: "index"} == problems(gateway)
+
+
+def test_a_row_that_is_put_right_while_it_is_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A key whose row was away for a moment is not called absent.
+    """
+    read, missed = RecordKeyStore.entry, set[str]()
+
+    def once(store: RecordKeyStore, reference: str) -> IndexEntry | None:
+        if reference not in missed:
+            return read(store, reference)
+        missed.discard(reference)
+        return None
+
+    monkeypatch.setattr(RecordKeyStore, "entry", once)
+    with filesystem_hsm(tmp_path) as gateway:
+        session = Session(gateway.act_as(caller()))
+        key_id = session.create_key("aes", exportable=True).key_id
+        wrapping = session.create_key("AES-256-KWP").key_id
+        for away in (key_id, wrapping):
+            missed.add(away)
+            assert key_id == session.export_key(key_id, wrapping).key_id
+            assert not missed
 
 
 def _rotate_and_die(folder: Path) -> None:

@@ -33,7 +33,6 @@ from hsm_core._internal.lib.cache import BoundedCache
 from hsm_core._internal.lib.cells import Cell, KeyCells
 from hsm_core.errors import (
     Fact,
-    HSMError,
     HSMLockedError,
     KeyNotFoundError,
     KeyTamperedError,
@@ -466,21 +465,26 @@ class AuthenticatedReader:
             return key_id, self.document(key_id)
         return key_id, None
 
-    def absence(self, reference: str) -> HSMError:
-        """Return why the index has no entry of a key: it is not there, or is gone."""
-        if len(reference) == _KEY_ID_CHARACTERS:
-            try:
-                bucket = bucket_of(reference)
-                if self.feed is not None:
-                    # Nodes share the database: rows may be removed while it is open.
-                    self.census.unverified.add(bucket)
-                self.check_bucket(bucket)
-                self.tampered.check(KeyId(reference))
-            except HSMError as error:
-                return error
-            except ValueError:
-                pass  # It is a name of this length.
-        return KeyNotFoundError()
+    def look_again(self, reference: str) -> IndexEntry | None:
+        """
+        Return the entry of a key that the index lacked; None if there is no such key.
+
+        Raises:
+            HSMError: The key is gone, or nothing can be said of it now.
+        """
+        if len(reference) != _KEY_ID_CHARACTERS:
+            return None
+        try:
+            bucket = bucket_of(reference)
+        except ValueError:
+            return None  # It is a name of this length.
+        if self.feed is not None:
+            # Nodes share the database: rows may be removed while it is open.
+            self.census.unverified.add(bucket)
+        self.check_bucket(bucket)
+        self.tampered.check(KeyId(reference))
+        # Its row may have been put right since.
+        return self.entry(reference)
 
     def known(self, reference: str) -> KeyDocument | None:
         """

@@ -146,7 +146,9 @@ class Admission:
             context.key_id = reference
         entry = inventory.entry(reference)
         if entry is None:
-            raise inventory.absence(reference) if is_subject else _missing(field)
+            entry = inventory.look_again(reference)
+        if entry is None:
+            raise _missing(field)
         if is_subject:
             context.key_id = entry.key_id
         if reference != entry.key_id:

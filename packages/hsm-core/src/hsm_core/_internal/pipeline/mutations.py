@@ -48,6 +48,7 @@ from hsm_core.errors import (
     HSMLockedError,
     IdempotencyConflictError,
     InvalidInputError,
+    KeyNotFoundError,
     OperationAbortedError,
     OutcomeUnknownError,
     StoreUnavailableError,
@@ -494,14 +495,16 @@ class Mutations:
         elif mark is not None:
             reference = mark.key_id or operation.key_id
         entry = inventory.entry(reference) if reference else None
+        if entry is None and reference and mark is not None and not is_aborted:
+            entry = inventory.look_again(reference)
+            if entry is None:
+                raise KeyNotFoundError
         if entry is not None:
             attempt.key_id = entry.key_id
             attempt.document = inventory.document(entry.key_id, entry)
             answer = self._answer_again(attempt, handler, request_digest)
             if answer is not None:
                 return answer
-        elif reference and mark is not None and not is_aborted:
-            raise inventory.absence(reference)
         if is_aborted:
             raise OperationAbortedError(
                 "The HSM stopped before it stored this operation; nothing was done. "
