@@ -47,7 +47,14 @@ from hsm_cli.interfaces.pkcs11.objects import KeyObject
 from hsm_cli.interfaces.pkcs11.public_parts import OCTET_STRING, der
 from hsm_client.settings import ClientSettings
 from hsm_core.algorithms import Algorithm
-from hsm_core.operations import ListAuditEvents, ListKeys, RotateKey
+from hsm_core.operations import (
+    CreateKey,
+    ListAuditEvents,
+    ListKeys,
+    ResumeKey,
+    RotateKey,
+    SuspendKey,
+)
 from tests.cli.pkcs11_support import Token, refused, running_token
 from tests.cli.rpc_client import (
     Attributes,
@@ -370,6 +377,25 @@ def test_a_handle_names_one_version(token: Token, program: Program) -> None:
     with refused(ck.CKR_KEY_FUNCTION_NOT_PERMITTED):
         program.sign(mechanism(ck.CKM_SHA256_HMAC), mac, b"message")
     assert b"message" == program.decrypt(how, key, before)
+
+
+def test_a_handle_of_a_suspended_key(token: Token, program: Program) -> None:
+    """A key that a program finds suspended signs once it is resumed."""
+    how = mechanism(ck.CKM_ECDSA_SHA256)
+    hsm = token.access.hsm(Caller())
+    hsm.execute(CreateKey(algorithm=Algorithm.EC_P256, name="resumed"))
+    hsm.execute(SuspendKey(key_id="resumed"))
+    wanted: Attributes = [
+        (ck.CKA_LABEL, data(b"resumed")),
+        (ck.CKA_CLASS, number(ck.CKO_PRIVATE_KEY)),
+    ]
+    (handle,) = program.client.find(program.session, wanted)
+    with refused(ck.CKR_KEY_FUNCTION_NOT_PERMITTED):
+        program.sign(how, handle, b"text")
+
+    hsm.execute(ResumeKey(key_id="resumed"))
+
+    assert program.sign(how, handle, b"text")
 
 
 def test_size_queries(token: Token, program: Program, curve: list[int]) -> None:

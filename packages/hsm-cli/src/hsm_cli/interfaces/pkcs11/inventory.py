@@ -277,8 +277,10 @@ class Inventory:
             self._identities[handle] = one.identity
         self._identities.move_to_end(handle)
         one.handle = handle
+        self._cached.pop(handle, None)
+        if isinstance(one, KeyObject) and one.is_suspended:
+            return  # read again when it is used, as it may be resumed by then
         self._cached[handle] = one
-        self._cached.move_to_end(handle)
         if len(self._cached) > _MOST_CACHED:
             self._cached.popitem(last=False)
 

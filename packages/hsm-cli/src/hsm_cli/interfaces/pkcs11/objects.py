@@ -274,6 +274,11 @@ class KeyObject(Object):
         return self.version == self._info.version
 
     @property
+    def is_suspended(self) -> bool:
+        """Whether its version was suspended when it was read."""
+        return self._state is KeyState.SUSPENDED
+
+    @property
     def needs_login(self) -> bool:
         """Whether each use needs a login of its own."""
         is_public = self.object_class == ck.CKO_PUBLIC_KEY
