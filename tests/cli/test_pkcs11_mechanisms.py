@@ -49,9 +49,11 @@ from hsm_client.settings import ClientSettings
 from hsm_core.algorithms import Algorithm
 from hsm_core.operations import (
     CreateKey,
+    DestroyKey,
     ListAuditEvents,
     ListKeys,
     ResumeKey,
+    RevokeKey,
     RotateKey,
     SuspendKey,
 )
@@ -872,8 +874,11 @@ def test_keys_by_value_need_the_right_to_import(tmp_path: Path) -> None:
     assert ck.CKR_FUNCTION_REJECTED == caught.value.rv
 
 
-def test_a_rotated_transport_key_still_imports(tmp_path: Path) -> None:
-    """A program goes on importing keys when somebody rotates its transport key."""
+@pytest.mark.parametrize("change", [RotateKey, SuspendKey, RevokeKey, DestroyKey])
+def test_a_changed_transport_key_still_imports(
+    tmp_path: Path, change: type[RotateKey | SuspendKey | RevokeKey | DestroyKey]
+) -> None:
+    """A program goes on importing keys when somebody changes its transport key."""
     value = [
         (ck.CKA_CLASS, number(ck.CKO_SECRET_KEY)),
         (ck.CKA_KEY_TYPE, number(ck.CKK_AES)),
@@ -889,10 +894,13 @@ def test_a_rotated_transport_key_still_imports(tmp_path: Path) -> None:
             for key in hsm.execute(ListKeys()).items
             if key.algorithm is Algorithm.ML_KEM_768
         )
-        hsm.execute(RotateKey(key_id=transport.key_id))
-        again = program.created(value)
+        hsm.execute(change(key_id=transport.key_id))
+        assert program.created(value)
+        client.call(2, "")
 
-    assert again
+        left = hsm.execute(ListKeys()).items
+        assert not left
+        assert not any("could not be destroyed" in note for note in token.notes)
 
 
 def test_attempts_to_import_leave_no_key(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from hsm_cli.interfaces.pkcs11.generation import (
 from hsm_cli.interfaces.pkcs11.objects import SESSION_KEY
 from hsm_cli.interfaces.pkcs11.public_parts import curve_of
 from hsm_core.algorithms import Algorithm, Family, KeyUsage, spec
-from hsm_core.errors import HSMError, InvalidInputError
+from hsm_core.errors import HSMError, InvalidInputError, KeyNotFoundError, KeyStateError
 from hsm_core.operations import CreateKey, DestroyKey, GetPublicKey, ImportKey
 
 if TYPE_CHECKING:
@@ -102,6 +102,8 @@ class Transport:
         try:
             self._application.hsm.execute(DestroyKey(key_id=key_id))
         except HSMError as error:
+            if error.facts.get("state") == "destroyed":
+                return
             self._application.access.log(
                 f"transport key {key_id} could not be destroyed ({error.code}). Run: "
                 f"hsm-cli destroy {key_id}"
@@ -126,6 +128,17 @@ def import_key(session: Session, template: Template) -> int:
     else:
         algorithm, material = _private(template)
         wanted = _with_counterparts(wanted)
+    try:
+        return _import(session, wanted, algorithm, material)
+    except (KeyNotFoundError, KeyStateError):
+        # Somebody has destroyed, revoked or suspended the transport key.
+        session.application.transport.end()
+        return _import(session, wanted, algorithm, material)
+
+
+def _import(
+    session: Session, wanted: Creation, algorithm: Algorithm, material: bytes
+) -> int:
     # It loads all of the cryptography.
     from hsm_core.primitives import wrap_for_import
 
