@@ -49,7 +49,7 @@ from hsm_core.operations import DestroyKey, ListAuditEvents, Sign, Status
 from hsm_core.private_files import write_private_file
 from tests.cli.support import Shell
 from tests.client.certificates import Certificates
-from tests.client.stub import TOKEN, Stub
+from tests.client.stub import TOKEN, Stub, serving
 from tests.pki import self_signed_root
 
 
@@ -214,6 +214,33 @@ def test_a_new_sign_in_counts_once_the_former_is_refused(
     else:
         assert "operational" == hsm.execute(Status()).state
     access.close()
+
+
+def test_a_new_certificate_counts_once_the_former_is_refused(
+    stub: Stub, certificates: Certificates, tmp_path: Path
+) -> None:
+    """The file of a client certificate that a handshake refuses is read again."""
+    path = tmp_path / "client.pem"
+    stranger = self_signed_root("Stranger").issue("client")
+    write_private_file(path, stranger.chain_pem + stranger.key_pem)
+    with serving(stub.hsm, certificates, wants_client_certificate=True) as strict:
+        settings = ClientSettings(
+            endpoint=strict.endpoint, ca_bundle=certificates.ca, client_cert=path
+        )
+        access = Access("pkcs11", Server(settings), notify=lambda note: None)
+        hsm = access.hsm(LocalProgram())
+        reason: object = "lost"
+        while reason == "lost":  # the connection may break before the alert arrives
+            with pytest.raises(TransportError) as refused:
+                hsm.execute(Status())
+            reason = refused.value.facts["reason"]
+
+        known = certificates.client.read_bytes() + certificates.client_key.read_bytes()
+        write_private_file(path, known)
+
+        with pytest.raises(AuthenticationError):  # the stub takes tokens only
+            hsm.execute(Status())
+        access.close()
 
 
 def test_a_token_of_a_descriptor_lasts_for_each_login(tmp_path: Path) -> None:

@@ -351,12 +351,18 @@ class _ProgramHSM:
                 expected_generation=expected_generation,
             )
         except HSMError as error:
-            if isinstance(error, AuthenticationError) and self._acting is not None:
+            if _is_refusal(error) and self._acting is not None:
                 self._access.renew(self._acting.opening)
             kind, key = type(operation).__name__, getattr(operation, "key_id", "")
             what = f"{kind} with key {key}" if key else kind
             self._notes.add(f"{self._who}: {what}: {_reason(error)}")
             raise
+
+
+def _is_refusal(error: HSMError) -> bool:
+    """Return whether server or client refused the other one."""
+    is_in_handshake = error.facts.get("reason") in {"tls", "certificate"}
+    return is_in_handshake or isinstance(error, AuthenticationError)
 
 
 def _reason(error: HSMError) -> str:
@@ -417,10 +423,7 @@ class Server:
         self.takes_pin = _is_encrypted(settings)
         given = settings.token.auth_token or settings.token.jwt_secret
         self.is_renewable = (
-            profile is not None
-            and not self.takes_pin
-            and not given
-            and settings.token.private_key is None
+            not self.takes_pin and not given and settings.token.private_key is None
         )
         # A descriptor is closed once it was read, and its number may be that of the
         # socket of a program by now.
