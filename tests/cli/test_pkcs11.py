@@ -708,7 +708,7 @@ def test_a_pin_of_several_profiles(tmp_path: Path) -> None:
                 codes.append(refusal(client, 18, "uuay", login))
 
     # The right one goes on to the credential, which is missing.
-    assert [CKR_PIN_INCORRECT, CKR_FUNCTION_FAILED] * 2 == codes
+    assert [CKR_PIN_INCORRECT, CKR_USER_NOT_LOGGED_IN] * 2 == codes
 
 
 def test_a_given_token_is_for_one_profile(tmp_path: Path) -> None:

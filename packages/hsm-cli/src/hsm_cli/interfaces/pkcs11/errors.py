@@ -73,6 +73,8 @@ _RETURN_VALUES: Final[tuple[tuple[type[HSMError], int], ...]] = (
     (errors.StorageFullError, ck.CKR_DEVICE_MEMORY),
     (errors.AlgorithmUnavailableError, ck.CKR_MECHANISM_INVALID),
     (errors.UnavailableError, ck.CKR_DEVICE_ERROR),
+    (errors.StoreLockedError, ck.CKR_DEVICE_ERROR),
+    (errors.ConfigurationError, ck.CKR_USER_NOT_LOGGED_IN),
 )
 """Return values by class of error; the first class that matches counts."""
 
