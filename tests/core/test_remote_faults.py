@@ -196,6 +196,36 @@ class TestRequests:
         assert found is not None
         assert 16 * 1024 * 1024 < len(found.data) < 17 * 1024 * 1024
 
+    @pytest.mark.parametrize(
+        ("call", "missing"),
+        [
+            (lambda vault: vault.get("a"), "get without ETag"),
+            (lambda vault: vault.put("a", b""), "put without ETag"),
+            (lambda vault: vault.list(""), "list without IsTruncated"),
+        ],
+    )
+    def test_web_page(self, call: Callable[[S3Vault], object], missing: str) -> None:
+        """
+        Of a web server in place of object storage, the error says what is wrong.
+        """
+
+        def answer(connection: socket.socket) -> None:
+            with connection:
+                connection.recv(65536)
+                connection.sendall(
+                    b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n"
+                    b"Content-Length: 13\r\n\r\n<html></html>"
+                )
+
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            storage = ObjectStorage(listener.getsockname()[1])
+            server = threading.Thread(target=lambda: answer(listener.accept()[0]))
+            server.start()
+            with pytest.raises(StoreUnavailableError, match=missing):
+                call(S3Vault(storage.client, "bucket", ""))
+            server.join()
+            storage.client.close()
+
     def test_silence(self, vault: S3Vault) -> None:
         """
         A server that takes connections and says nothing is not waited for without end.

@@ -124,6 +124,11 @@ class S3Vault(RemoteKeyVault):
             yield
         except VaultConflictError:
             raise
+        except KeyError as error:
+            raise StoreUnavailableError(
+                f"The bucket {self._bucket} answered {call} without {error.args[0]}. "
+                "Check that its address is that of S3-compatible storage."
+            ) from error
         except self._client.exceptions.ClientError as error:
             status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
             code = error.response.get("Error", {}).get("Code", "")
