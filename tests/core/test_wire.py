@@ -208,6 +208,25 @@ class TestOperations:
         assert field in str(caught.value)
 
     @pytest.mark.parametrize(
+        ("kind", "body", "values"),
+        [
+            (ops.Sign, SIGN | {"hash": "MD5"}, "SHA-256, SHA-384, SHA-512"),
+            (ops.ListKeys, {"state": "gone"}, "staged, active, retired"),
+            (
+                ops.CreateKey,
+                {"algorithm": "EC-P256", "usages": ["sign", "fly"]},
+                "sign, verify, encrypt",
+            ),
+        ],
+    )
+    def test_values_of_a_choice_are_listed(
+        self, kind: type[Operation[Any]], body: dict[str, Any], values: str
+    ) -> None:
+        """Who chooses none of several values reads which there are."""
+        with pytest.raises(errors.InvalidInputError, match=f"Use one of {values}"):
+            wire.decode_operation(encoded(**body), kind)
+
+    @pytest.mark.parametrize(
         ("body", "field"),
         [({"message": "aGk="}, "key_id"), (SIGN | {"extra": 1}, "extra")],
     )

@@ -14,8 +14,9 @@ from __future__ import annotations
 import re
 from collections.abc import Hashable, Mapping
 from datetime import UTC, datetime
+from enum import Enum
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args, get_type_hints
 
 import msgspec
 
@@ -85,7 +86,7 @@ _FORMS: Final = {
 _PATTERN: Final = r"Expected `str` matching regex (.+)\Z"
 
 
-def _invalid(error: msgspec.ValidationError) -> InvalidInputError:
+def _invalid(error: msgspec.ValidationError, cls: object) -> InvalidInputError:
     text = str(error)
     found = re.search(_PATH, text)
     if not found:
@@ -96,7 +97,21 @@ def _invalid(error: msgspec.ValidationError) -> InvalidInputError:
     pattern = re.match(_PATTERN, text[: found.start()])
     if pattern and pattern[1] in _FORMS:
         return InvalidInputError(f"{field} must be {_FORMS[pattern[1]]}.", field=field)
-    return InvalidInputError(f"{field}: {_echo(text[: found.start()])}.", field=field)
+    text = _echo(text[: found.start()])
+    if text.startswith("Invalid enum value") and (values := _values(cls, field)):
+        text += f". Use one of {', '.join(values)}"
+    return InvalidInputError(f"{field}: {text}.", field=field)
+
+
+def _values(cls: object, field: str) -> list[str]:
+    """Return the values of a field that has an enumeration; none of a nested field."""
+    hints = get_type_hints(cls) if isinstance(cls, type) else {}
+    kind: object = hints.get(re.sub(r"\[\d+\]\Z", "", field))
+    while not (isinstance(kind, type) and issubclass(kind, Enum)):
+        if not (parts := get_args(kind)):
+            return []
+        kind = parts[0]
+    return [str(one.value) for one in kind]
 
 
 def _echo(text: str) -> str:
@@ -137,7 +152,7 @@ def convert(
     try:
         found = msgspec.convert(tree, cls, strict=strict, str_keys=True)
     except msgspec.ValidationError as error:
-        raise _invalid(error) from None
+        raise _invalid(error, cls) from None
     if isinstance(found, Operation):
         _check_instants(found)
     return found
@@ -227,7 +242,7 @@ def _unpacked(data: bytes | bytearray, decoder: msgspec.msgpack.Decoder[T]) -> T
     try:
         value = decoder.decode(data)
     except msgspec.ValidationError as error:
-        raise _invalid(error) from None
+        raise _invalid(error, decoder.type) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise MalformedError("The frame must be MessagePack.") from None
     if _PACK.encode(value) != data:
