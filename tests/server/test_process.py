@@ -218,6 +218,23 @@ def test_requests_in_flight_are_finished(site: Site) -> None:
         assert 200 == server.send("GET", "/api/v1/keys/last").status
 
 
+@both
+def test_a_body_that_is_refused_is_not_asked_for(site: Site) -> None:
+    """Who expects to be asked for a body that is too long, is not asked."""
+    with site.serve() as server:
+        tls = connect(server.address, client_context(site.authority))
+        tls.sendall(
+            b"POST /api/v1/keys HTTP/1.1\r\nHost: localhost\r\n"
+            b"Content-Type: application/json\r\n"
+            + f"Authorization: Bearer {mint()}\r\n".encode()
+            + b"Content-Length: 99999999\r\nExpect: 100-continue\r\n\r\n"
+        )
+        answer = tls.recv(4096)
+        tls.close()
+
+    assert answer.startswith(b"HTTP/1.1 413")
+
+
 def _is_refused(address: tuple[str, int]) -> bool:
     """Return whether nobody accepts connections there."""
     try:

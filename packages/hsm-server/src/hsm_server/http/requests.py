@@ -82,7 +82,7 @@ async def read_body(
     request: web.Request, what: str, *, most_bytes: int, seconds: float
 ) -> bytes:
     """
-    Return the body of a request.
+    Return the body of a request; who expects 100 Continue gets it before.
 
     Args:
         request: The request.
@@ -103,6 +103,9 @@ async def read_body(
     length = request.content_length
     if length is not None and length > most_bytes:
         raise PayloadTooLargeError(what, actual=length, maximum=most_bytes)
+    if "Expect" in request.headers:
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0
     body = BytesIO()
     try:
         async with asyncio.timeout(seconds):
@@ -474,18 +477,16 @@ def add_route(
     """
     has_head = method == "GET" and not has_effect
     for name in SAFE_METHODS if has_head else (method,):
-        router.add_route(name, path, handler, expect_handler=answer_expectation)
+        router.add_route(name, path, handler, expect_handler=check_expectation)
 
 
-async def answer_expectation(request: web.Request) -> web.StreamResponse | None:
+async def check_expectation(request: web.Request) -> web.StreamResponse | None:
     """
-    Send 100 Continue, or reject another expectation.
+    Reject an expectation other than 100 Continue, which `read_body` answers.
 
     A route's expect handler; it runs before the middleware (RFC 9110, section 10.1.1).
     """
     if request.headers.get("Expect", "").lower() == "100-continue":
-        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0
         return None
     return refuse_expectation(request)
 
