@@ -354,6 +354,22 @@ def test_aes(program: Program, kind: int, parameter: bytes, length: int) -> None
             program.decrypt(how, key, altered)
 
 
+def test_a_part_after_the_end_is_refused(program: Program) -> None:
+    """A part that comes after the result was computed is not left out of it."""
+    usages: Attributes = [(ck.CKA_ENCRYPT, flag(True)), (ck.CKA_DECRYPT, flag(True))]
+    size: Attributes = [(ck.CKA_VALUE_LEN, number(32))]
+    key = program.secret(ck.CKM_AES_KEY_GEN, size + usages)
+    program.begin(33, mechanism(ck.CKM_AES_CTR, CTR), key)
+    program.call(35, "uayfy", array(bytes(20)), ROOM)
+    short = program.call(36, "ufy", struct.pack(">I", 5))
+
+    assert b"\0" + struct.pack(">I", 20) == short
+    with refused(ck.CKR_OPERATION_ACTIVE):
+        program.call(35, "uayfy", array(bytes(10)), ROOM)
+    with refused(ck.CKR_OPERATION_NOT_INITIALIZED):
+        program.call(36, "ufy", ROOM)
+
+
 def signatures(token: Token) -> int:
     """Return the number of recorded signatures."""
     hsm = token.access.hsm(Caller())

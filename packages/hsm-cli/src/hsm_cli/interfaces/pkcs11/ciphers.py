@@ -50,6 +50,17 @@ class Ciphering(KeyOperation):
         self._encrypts = encrypts
         self._result: bytes | None = None
 
+    def add(self, data: bytes) -> None:
+        """
+        Add a part; see `KeyOperation.add`.
+
+        Raises:
+            CryptokiError: The result of the parts before it was computed already.
+        """
+        if self._result is not None:
+            raise CryptokiError(ck.CKR_OPERATION_ACTIVE)
+        super().add(data)
+
     def finish(self, session: Session, data: bytes, capacity: int | None) -> bytes:
         """
         Return the result for everything and *data*, which is the last part.
