@@ -365,6 +365,27 @@ def steps_of(folder: Path, act: Callable[[People], object], stop_at: int) -> boo
     return os.WIFSIGNALED(os.waitpid(pid, 0)[1])
 
 
+def test_a_killed_replacement_is_repeated(tmp_path: Path) -> None:
+    """The person stays in the policy, so that the same call knows their roles."""
+    step, was_killed = 0, True
+    while was_killed:
+        step += 1
+        folder = made(tmp_path / str(step))
+        people = People(folder)
+        people.add("ada", [Role.OPERATOR])
+        first = serial(folder, "ada")
+        was_killed = steps_of(
+            folder, lambda people: people.add("ada", [], replaces=True), step
+        )
+
+        people.add("ada", [], replaces=True)
+
+        assert {"ada": ["Operator"]} == named(folder)
+        assert first in revoked(folder)
+        assert serial(folder, "ada") not in revoked(folder)
+    assert step > 4
+
+
 def test_kills_at_each_step(tmp_path: Path) -> None:
     """
     Killed anywhere, a person is there or not, and a removed one never is again.

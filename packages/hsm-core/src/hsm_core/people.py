@@ -4,8 +4,8 @@ People of an HSM's directory: their credentials, and their part of the policy.
 
 The policy names each person with the fingerprint of their certificate, so a certificate
 alone gives nobody access, even one that was made with a stolen CA key. The policy is
-replaced last when a person is added and first when one is removed: after a crash in
-between, the person has no access.
+replaced last when a person is added, and first when one is removed or gets another
+credential: after a crash in between, the person has no access.
 """
 
 from __future__ import annotations
@@ -186,8 +186,9 @@ class People:
                     "and issue a new one.",
                     field="name",
                 )
-            self._withdraw(present or name)
-            return self._issue(name, roles, days, keeps_password=keeps_password)
+            return self._issue(
+                name, roles, days, present=present, keeps_password=keeps_password
+            )
 
     def remove(self, name: str) -> None:
         """
@@ -221,25 +222,36 @@ class People:
         )
 
     def _issue(
-        self, name: str, roles: Sequence[Role], days: int, *, keeps_password: bool
+        self,
+        name: str,
+        roles: Sequence[Role],
+        days: int,
+        *,
+        present: str,
+        keeps_password: bool,
     ) -> NewPerson:
         password = new_password()
         made = self._authority().issue_person(
             name, datetime.now(UTC), days=days, password=password
         )
         head, entries, tail = self._split_policy()
+        entries = _without(present, entries)
         entries.append(_entry(name, roles, _fingerprint(made.certificate)))
         # A server would not load a policy that is not valid, nor later removals in it.
         parse_policy(_policy_with(head, entries, tail))
+        if present:
+            # A repeated call need not name the roles.
+            self._write_policy(head, entries, tail)
+        pem = self._file(name, "pem")
+        self._revoke_credential(present or name, but=pem)
         # Its serial number is known from now on: an interrupted call is revoked.
-        self._write(
-            self._file(name, "pem"), made.certificate.public_bytes(Encoding.PEM)
-        )
+        self._write(pem, made.certificate.public_bytes(Encoding.PEM))
         self._write(self._file(name, "p12"), made.pkcs12)
         password_file = self._file(name, "password") if keeps_password else None
         if password_file is not None:
             self._write(password_file, f"{password}\n".encode())
-        self._write_policy(head, entries, tail)
+        if not present:
+            self._write_policy(head, entries, tail)
         return NewPerson(
             credential=self._file(name, "p12"),
             password=password,
@@ -248,23 +260,28 @@ class People:
 
     def _withdraw(self, name: str) -> bool:
         """Withdraw what a person has; return whether there was anything."""
-        own = f'{_ENTRY}{name}"\n'
-        certificate = self._certificate(name)
         try:
             head, entries, tail = self._split_policy()
-            left = [entry for entry in entries if not entry.startswith(own)]
+            left = _without(name, entries)
             had_entry = left != entries
             if had_entry:
                 self._write_policy(head, left, tail)
         finally:
-            if certificate is not None:
-                self._revoke(certificate)
+            had_credential = self._revoke_credential(name)
+        return had_entry or had_credential
+
+    def _revoke_credential(self, name: str, *, but: Path | None = None) -> bool:
+        """Revoke a person's certificate, if any, and remove their files but one."""
+        certificate = self._certificate(name)
+        if certificate is not None:
+            self._revoke(certificate)
         # The certificate goes last: until then, a repeated call revokes it.
         for suffix in ("p12", "password", "pem"):
             path = self._file(name, suffix)
-            with _reported(path, "remove"):
-                path.unlink(missing_ok=True)
-        return had_entry or certificate is not None
+            if path != but:
+                with _reported(path, "remove"):
+                    path.unlink(missing_ok=True)
+        return certificate is not None
 
     def _revoke(self, certificate: x509.Certificate) -> None:
         now, serials = datetime.now(UTC), {}
@@ -408,6 +425,12 @@ def _check_form(name: str) -> None:
             f"with a letter or digit, got {name!r:.80}.",
             field="name",
         )
+
+
+def _without(name: str, entries: Sequence[str]) -> list[str]:
+    """Return the lines of all people but one."""
+    own = f'{_ENTRY}{name}"\n'
+    return [entry for entry in entries if not entry.startswith(own)]
 
 
 def _policy_with(head: str, entries: Sequence[str], tail: str) -> str:
