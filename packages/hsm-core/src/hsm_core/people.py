@@ -390,9 +390,19 @@ class People:
         try:
             self._check_owner(descriptor)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
+            self._remove_partial()
             yield
         finally:
             os.close(descriptor)
+
+    def _remove_partial(self) -> None:
+        """Remove what an interrupted `replace_file` left, such as a credential."""
+        for path in (
+            *self._folder.glob(".*.????????"),
+            *self._directory.glob(f".{POLICY_FILE}.????????"),
+        ):
+            with _reported(path, "remove"):
+                path.unlink(missing_ok=True)
 
     def _check_owner(self, descriptor: int) -> None:
         # The server could not read files of another user, such as a policy without a
