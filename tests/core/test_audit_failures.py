@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from unittest import mock
 import pytest
 
 from hsm_core._internal.audit.head_mark import HeadCodec
+from hsm_core._internal.audit.log import DurableAuditLog
 from hsm_core._internal.audit.medium import MediumError
 from hsm_core._internal.audit.writer import MAX_PENDING_BYTES
 from hsm_core._internal.lib import process
@@ -38,6 +40,7 @@ from hsm_core.errors import (
 )
 from hsm_core.protocols import AuditDraft
 from hsm_core.settings import AuditSync
+from tests.core import sqlite_audit_support
 from tests.core.audit_faults import until
 from tests.core.audit_support import (
     KEY,
@@ -98,6 +101,21 @@ def test_a_failed_write_or_sync_closes_the_log(
             log.append([draft()])
         _close_broken(log)
     assert [MediumError] == [type(error) for error in told]
+
+
+@pytest.mark.parametrize("open_one", [open_log, sqlite_audit_support.open_log])
+def test_a_log_that_can_not_be_read_is_named(
+    path: Path, open_one: Callable[[Path], DurableAuditLog]
+) -> None:
+    """Opening it tells which one it is, whatever the operation that failed."""
+    open_one(path).close()
+    failure = OSError(errno.EIO, os.strerror(errno.EIO))
+    with (
+        mock.patch("os.pread", side_effect=failure),
+        pytest.raises(AuditUnavailableError, match=re.escape(f"{path} can't be open")),
+    ):
+        open_one(path)
+    open_one(path).close()
 
 
 def test_the_head_mark_is_never_ahead_of_the_sync(path: Path) -> None:

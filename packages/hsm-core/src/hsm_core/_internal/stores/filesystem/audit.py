@@ -79,7 +79,7 @@ class FileAuditLog(DurableAuditLog):
             AuditUnavailableError: The log can't be read or written.
         """
         path = path.absolute()
-        with ExitStack() as stack, audit_errors():
+        with ExitStack() as stack, audit_errors(path):
             lock = _lock(path, options.hmac_key)
             stack.callback(lock.release)
             head = _head(path, options)
@@ -128,7 +128,7 @@ class FileAuditLog(DurableAuditLog):
             AuditUnavailableError: It can't be read or written.
         """
         path = path.absolute()
-        with ExitStack() as stack, audit_errors():
+        with ExitStack() as stack, audit_errors(path):
             if not (check_file(path) and check_file(sibling(path, HEAD))):
                 raise ConfigurationError(
                     f"No audit log in files found at {path}.", path=str(path)

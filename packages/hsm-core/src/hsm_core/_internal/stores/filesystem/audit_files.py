@@ -160,12 +160,13 @@ class DiskReserve:
 
 
 @contextmanager
-def audit_errors() -> Iterator[None]:
-    """Turn errors of the file system into the log's own, which tells no path."""
+def audit_errors(opened: Path | None = None) -> Iterator[None]:
+    """Turn errors of the file system into the log's own, which names only *opened*."""
     try:
         yield
     except (OSError, StoreUnavailableError) as error:
-        raise AuditUnavailableError from error
+        message = f"The audit log {opened} can't be opened." if opened else ""
+        raise AuditUnavailableError(message) from error
 
 
 class _MediumErrors:

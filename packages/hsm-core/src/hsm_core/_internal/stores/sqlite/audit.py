@@ -100,7 +100,7 @@ class SqliteAuditLog(DurableAuditLog):
             AuditUnavailableError: The log can't be read or written.
         """
         path, hmac_key = path.absolute(), options.hmac_key
-        with ExitStack() as stack, audit_errors():
+        with ExitStack() as stack, audit_errors(path):
             check_file(sibling(path, RESERVE))
             stored = read_head(sibling(path, HEAD), hmac_key)
             database = _open(path, options, stored)
