@@ -212,6 +212,19 @@ class TestCheck:
         words = "opens with this root key" if is_compared else "is in use"
         assert words in result.stdout
 
+    def test_a_full_disk(self, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A start could write nothing there."""
+        desk.open().close()
+        full = list(os.statvfs(desk.folder))
+        full[4] = 0
+        monkeypatch.setattr("os.statvfs", lambda _: os.statvfs_result(full))
+
+        done = desk.run("check")
+
+        place = desk.folder / "data"
+        assert f"No space is left on the file system of {place}." in done.output
+        assert ExitCode.OK == done.exit_code
+
     def test_another_root_key(self, desk: Desk) -> None:
         """A start would end with 4, and so does this."""
         with desk.open():

@@ -281,6 +281,7 @@ def _store(report: _Report, core: Settings, values: Mapping[str, Any]) -> str:
         ),
     }[found]
     report.tell(f"A start {effect}: {where}.")
+    report.warn(_shortage(core.folder))
     for text in _removals(core):
         report.tell(f"The server removes {text}.")
     return f"{where} {result}"
@@ -298,6 +299,17 @@ def _place(core: Settings) -> str:
         if core.key_store == KeyStoreKind.MEMORY
         else without_secrets(core.key_store)
     )
+
+
+def _shortage(folder: Path) -> str:
+    """Return a warning if a folder's file system is full, or an empty text."""
+    try:
+        found = os.statvfs(folder)
+    except OSError:
+        return ""
+    if found.f_bavail and (found.f_favail or not found.f_files):
+        return ""
+    return f"No space is left on the file system of {folder}. A start may fail."
 
 
 def _removals(core: Settings) -> list[str]:
