@@ -226,7 +226,7 @@ def test_full_disk(folder: Path) -> None:
     fake = FaultyOS(struck(errno.ENOSPC, 1, sticky=True).strike, 1, 10**9)
     fake.names = frozenset({"write"})
 
-    with patched(fake), pytest.raises(StorageFullError):
+    with patched(fake), pytest.raises(StorageFullError, match="or approvals is full"):
         step(store, "decide")
 
     assert store.available

@@ -128,7 +128,7 @@ class TestAtomicWrite:
         with pytest.raises(StoreUnavailableError) as caught:
             atomic_write(tmp_path / "absent" / "file", b"")
 
-        assert "The key store is not available." == str(caught.value)
+        assert "The store of keys or approvals is not available." == str(caught.value)
         assert isinstance(caught.value.__cause__, FileNotFoundError)
 
 

@@ -578,7 +578,9 @@ def test_why_a_store_is_not_available(server: Server) -> None:
 
     said = os.strerror(errno.EACCES)
     assert 1 == result.exit_code
-    assert result.stderr.endswith(f"The key store is not available. ({said})\n")
+    assert result.stderr.endswith(
+        f"The store of keys or approvals is not available. ({said})\n"
+    )
     assert "a word" not in result.stderr
 
 

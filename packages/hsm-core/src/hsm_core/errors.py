@@ -518,17 +518,17 @@ class TooManyApprovalsError(OverloadedError):
 
 
 class StoreUnavailableError(UnavailableError):
-    """The key store can't be read or written."""
+    """The store of keys or approvals can't be read or written."""
 
     code: ClassVar[str] = "store_unavailable"
-    sentence: ClassVar[str] = "The key store is not available."
+    sentence: ClassVar[str] = "The store of keys or approvals is not available."
 
 
 class StorageFullError(StoreUnavailableError):
     """The storage is full; nothing was changed."""
 
     code: ClassVar[str] = "storage_full"
-    sentence: ClassVar[str] = "The key store is full."
+    sentence: ClassVar[str] = "The store of keys or approvals is full."
 
 
 class TransportError(UnavailableError):
