@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -130,6 +131,19 @@ class TestAtomicWrite:
 
         assert "The store of keys or approvals is not available." == str(caught.value)
         assert isinstance(caught.value.__cause__, FileNotFoundError)
+
+
+def test_a_directory_whose_name_may_be_lost(tmp_path: Path) -> None:
+    """After a failed sync it is made again, and synced, not taken for durable."""
+    failure = OSError(errno.EIO, os.strerror(errno.EIO))
+    with mock.patch("os.fsync", side_effect=failure):
+        with pytest.raises(StoreUnavailableError):
+            make_private_directory(tmp_path / "new")
+
+    with mock.patch("os.fsync", side_effect=os.fsync) as synced:
+        make_private_directory(tmp_path / "new")
+
+    synced.assert_called_once()
 
 
 class TestStagedDirectory:

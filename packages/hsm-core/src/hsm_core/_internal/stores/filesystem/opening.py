@@ -108,7 +108,13 @@ def make_private_directory(path: Path) -> None:
         make_private_directory(path.parent)
         make_private_directory(path)
         return
-    sync_directory(path.parent)
+    try:
+        sync_directory(path.parent)
+    except StoreUnavailableError:
+        # The next call would take one that is there for durable.
+        with suppress(OSError):
+            os.rmdir(path)
+        raise
 
 
 def tighten_directory(path: Path) -> None:
