@@ -235,7 +235,8 @@ def test_a_killed_front_end_loses_its_own_connections_only(
         owned = {connection: _is_of(survivor, connection) for connection in connections}
         os.kill(victim, signal.SIGKILL)
         answers = {}
-        for connection in connections:
+        # After an error of one connection, ssl of Python 3.13 fails at the next, too.
+        for connection in sorted(connections, key=owned.__getitem__, reverse=True):
             connection.auto_open = False
             try:
                 answers[connection] = ask(connection) == 200
