@@ -236,8 +236,8 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
     Lease: exclusive ownership of a name until it expires.
 
     Attributes:
-        epoch: Fencing number from 1; increases with each new holder, and when a holder
-            acquires the lease again.
+        epoch: Fencing number from 1; increases by one with each new holder, and when a
+            holder acquires the lease again, also after it expired.
         expires_at: Microseconds since 1970.
     """
 
