@@ -338,6 +338,43 @@ def test_an_update_frees_no_key_while_an_exception_holds() -> None:
     assert decision.approvals
 
 
+@pytest.mark.parametrize(
+    ("exception", "found"),
+    [("", O.DENY), ("ExportKey", O.ALLOW), ("Decrypt", O.ALLOW), ("Sign", O.DENY)],
+)
+def test_an_exception_for_exports_holds_for_what_they_yield(
+    exception: str, found: PolicyOutcome
+) -> None:
+    """A rule about a use denies exports too, unless it excepts one or the other."""
+    rule = "effect: deny, match: {operations: [Decrypt]}"
+    rules = engine(
+        f"{rule}, except: {{operations: [{exception}]}}" if exception else rule
+    )
+    export = ops.ExportKey(key_id="k", wrapping_key_id="w")
+    secret = key(algorithm="AES-256-GCM", usages=("encrypt", "decrypt"))
+
+    assert found is outcome(rules, person("eve", Role.ADMINISTRATOR), secret, export)
+
+
+@pytest.mark.parametrize(
+    ("granted", "found"), [("SignBatch", O.DENY), ("Sign, SignBatch", O.ALLOW)]
+)
+def test_a_batch_needs_the_grant_of_its_items(
+    granted: str, found: PolicyOutcome
+) -> None:
+    """Whoever may not sign may not sign many either."""
+    text = f"version: 1\ngrants:\n  Operator: [DescribeKey, {granted}]\n"
+    rules = RuleEngine(parse_policy(text))
+
+    decision = rules.decide(
+        ops.SignBatch(key_id="k", items=(ops.SignItem(message=b""),)),
+        *(person(), key()),
+        at=NOON,
+    )
+
+    assert (found is O.ALLOW) == decision.allowed
+
+
 def test_a_revoked_version_serves_what_the_policy_lists() -> None:
     """And nothing else."""
     rules = RuleEngine(

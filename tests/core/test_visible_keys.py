@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hsm_core import operations as ops
 from hsm_core._internal.stores.sqlite.records import SqliteKeyStore
-from hsm_core.model import KeyFilter, Role
+from hsm_core.model import Caller, KeyFilter, Role
 from hsm_core.protocols import IndexQuery, KeyClause, KeyScope, KeyTerms
 from hsm_core.settings import Settings
 from hsm_core.testing import caller
@@ -28,6 +28,14 @@ rules:
     description: An Auditor does not see these.
     effect: deny
     match: {operations: [DescribeKey], tags: [secret], roles: [Auditor]}
+  - name: guests-list
+    description: A guest, who has no role, may list keys.
+    effect: allow
+    match: {operations: [ListKeys], principals: [guest]}
+  - name: guests-see
+    description: Of these, a guest sees some.
+    effect: allow
+    match: {operations: [DescribeKey], principals: [guest], tags: [secret]}
 """
 
 
@@ -49,14 +57,15 @@ def test_each_caller_sees_their_own(tmp_path: Path) -> None:
                 )
             )
         seen = {}
-        for name, role in (
+        for name, *roles in (
             ("root", Role.ADMINISTRATOR),
             ("SVC-A", Role.SERVICE),
             ("svc-b", Role.SERVICE),
             ("nobody", Role.SERVICE),
             ("ute", Role.AUDITOR),
+            ("guest",),
         ):
-            hsm = gateway.act_as(caller(role, principal=name))
+            hsm = gateway.act_as(Caller(principal=name, roles=frozenset(roles)))
             page = hsm.execute(ops.ListKeys(per_page=2))
             names, total = [key.name for key in page.items], page.total
             while page.next_cursor:
@@ -75,6 +84,7 @@ def test_each_caller_sees_their_own(tmp_path: Path) -> None:
         "svc-b": ["k1", "k2", "k4", "k5", "k7", "k8"],
         "nobody": [],
         "ute": everything[2:],
+        "guest": everything[:2],
     } == seen
     assert () == records.items
 
