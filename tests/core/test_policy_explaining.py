@@ -352,6 +352,25 @@ def test_what_keeps_a_rule_from_holding(rule: str, missing: list[str]) -> None:
     assert ("r0", "deny") == (found.name, found.effect)
 
 
+def test_a_rule_about_keys_where_none_is_named() -> None:
+    """It is the key that is missing."""
+    (found,) = _explained(["effect: deny, match: {tags: [prod]}"], person(), SIGN).rules
+
+    assert (False, ("key",)) == (found.holds, found.missing)
+
+
+@pytest.mark.parametrize(("effect", "holds"), [("allow", False), ("deny", True)])
+def test_a_rule_about_one_of_two_keys(effect: str, holds: bool) -> None:
+    """One key is enough to deny, and not enough to allow."""
+    rule = f"effect: {effect}, match: {{operations: [ExportKey], tags: [prod]}}"
+    export = ops.ExportKey(key_id="k", wrapping_key_id="w")
+    who = person("eve", Role.ADMINISTRATOR)
+
+    said = _explained([rule], who, export, facts_of(), facts_of(tags=()))
+
+    assert holds == {found.name: found.holds for found in said.rules}["r0"]
+
+
 PINNED = "AB:" * 31 + "AB"
 
 
