@@ -29,7 +29,8 @@ class Garbling:
         self._true = AESGCM(key)
         self.decrypt = self._true.decrypt
     def encrypt(self, nonce, data, aad):
-        return self._true.encrypt(nonce, data, aad)[:-1] + b"?"
+        sealed = self._true.encrypt(nonce, data, aad)
+        return sealed[:-1] + bytes([sealed[-1] ^ 1])
 key_ring.AESGCM = Garbling
 """
 _NO_SEALS = "import hsm_server.system.secret_handover as s; s._ALL_SEALS = 0"
