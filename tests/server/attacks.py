@@ -188,7 +188,8 @@ def _times() -> Tokens:
     now = int(time.time())
     yield from _with_claim("exp", *range(now - 4000, now - 120, 40))
     yield from _with_claim("exp", "soon", str(now + 99), now - 4000.5, -1, True, [], {})
-    yield from _with_claim("exp", 2**53, 2**63, 10**19, now + 86401, 1e300, [now])
+    yield from _with_claim("exp", 2**53, 2**63, 10**19, 1e300, [now])
+    yield mint(claims(iat=now, exp=now + 86401))
     yield from _with_claim(
         "iat", -1, str(now), 1.5, True, now + 290, now - 86400, 2**53, None
     )
