@@ -121,6 +121,38 @@ class TestTrail:
 
             assert 0 == audit.first_seq
 
+    def test_failure_is_told(self, tmp_path: Path) -> None:
+        """What keeps records is told once, also to who asks later, and its end."""
+        clock, told, told_later = FakeClock(), list[str](), list[str]()
+        settings = Settings(
+            key_dir=tmp_path / "keys",
+            audit_log=tmp_path / "audit.log",
+            audit_segment_bytes=4096,
+            audit_retention_days=10,
+        )
+        with open_tested(settings, clock=clock) as gateway:
+            audit = gateway._services.audit  # noqa: SLF001 (the trail itself)
+            house = gateway._maintenance  # noqa: SLF001 (does it in its time)
+            for _ in range(40):
+                record(audit)
+                clock.advance(DAY)
+            segment = min(tmp_path.glob("audit.log.0*"))
+            whole = segment.read_bytes()
+            segment.write_bytes(whole.replace(b"system.start", b"system.stArt"))
+            gateway.on_pruning_change(told.append)
+            house.prune_trail()
+            house.prune_trail()
+            gateway.on_pruning_change(told_later.append)
+            kept = audit.first_seq
+            segment.write_bytes(whole)
+            house.prune_trail()
+            house.prune_trail()
+
+            assert 0 == kept < audit.first_seq
+        [problem] = told
+        assert "damaged at record 1:" in problem
+        assert [problem, ""] == told_later
+
 
 class Failing(MemoryApprovalStore):
     """A store of approvals whose write has failed."""

@@ -23,6 +23,10 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from hsm_core.factory import open_hsm
+from hsm_core.session import Session
+from hsm_core.settings import Settings
+from hsm_core.testing import FakeClock, caller
 from tests.pki import self_signed_root
 from tests.server.family import counter, create, wait_until
 from tests.server.pem_files import pem, serve_by, write_pair
@@ -369,3 +373,25 @@ def test_it_starts_under_its_command_too() -> None:
     )
 
     assert done.stdout.startswith("hsm-server, version ")
+
+
+def test_a_pruning_that_fails_is_logged(site: Site) -> None:
+    """An old record that was altered keeps all records, and the log says why."""
+    clock = FakeClock(time.time_ns() // 1000 - 40 * 86400 * 1_000_000)
+    settings = Settings(
+        key_dir=site.keys, audit_log=site.audit, audit_segment_bytes=4096
+    )
+    with open_hsm(
+        settings, master_key=b"\7" * 32, hmac_key=b"\10" * 32, clock=clock
+    ) as hsm:
+        for number in range(20):
+            clock.advance(86400)
+            Session(hsm.act_as(caller())).create_key("AES-256-GCM", name=f"{number}")
+    segment = min(site.audit.parent.glob("audit.log.0*"))
+    segment.write_bytes(segment.read_bytes().replace(b"system.start", b"system.stArt"))
+
+    with site.serve("--audit-retention-days", "10"):
+        wait_until(lambda: "audit pruning impaired" in str(site.log()))
+    [told] = [one for one in site.log() if one["event"] == "audit pruning impaired"]
+    assert "error" == told["level"]
+    assert "damaged at record 1:" in told["reason"]

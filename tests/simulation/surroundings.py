@@ -107,7 +107,6 @@ class SteppedCaretaker(BackgroundWorker):
             try:
                 seconds = work.task()
             except HSMError:
-                self.failures += 1
                 return work.seconds
             if seconds is None or seconds >= _AT_ONCE:
                 return work.seconds if seconds is None else seconds

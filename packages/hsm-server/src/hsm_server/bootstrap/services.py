@@ -38,7 +38,7 @@ class VaultServices:
 
         read_token_secret: Returns the secret of tokens, without other token keys.
 
-        logger: Logs changes of token keys, policies and retention.
+        logger: Logs changes of token keys, policies, retention and pruning.
 
         metrics: Count failures, and show alarms.
 
@@ -136,6 +136,9 @@ class VaultServices:
         self.hsm.on_policy_change(self._change_log("policy loaded", "policy refused"))
         self.hsm.on_retention_change(
             self._change_log("retention healthy", "retention impaired")
+        )
+        self.hsm.on_pruning_change(
+            self._change_log("audit pruning healthy", "audit pruning impaired")
         )
 
     def watches(self) -> Iterator[Coroutine[Any, Any, object]]:

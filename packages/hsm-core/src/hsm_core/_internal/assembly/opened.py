@@ -255,6 +255,16 @@ class OpenHSM:
         """
         self._retention.on_change(told)
 
+    def on_pruning_change(self, told: Callable[[str], None], /) -> None:
+        """
+        Have a function told when the audit log can't be pruned, and when it can again.
+
+        Args:
+            told: Is given the problem, or an empty text. It runs in a thread of its own
+                and must not block.
+        """
+        self._maintenance.on_pruning_change(told)
+
     def close(self) -> None:
         """
         Let nothing more in, finish what runs, record the stop, release trail and store.

@@ -19,6 +19,7 @@ from hsm_core._internal.approvals.repository import ApprovalRegister
 from hsm_core._internal.crypto.registry import CryptoRegistry
 from hsm_core._internal.lib.concurrency import BackgroundWorker, JobGuard, unguarded
 from hsm_core.algorithms import Algorithm
+from hsm_core.errors import HSMError
 from hsm_core.model import PruneDetail
 from hsm_core.protocols import AuditLog, Clock
 from hsm_core.settings import Settings
@@ -107,6 +108,8 @@ class PeriodicMaintenance:
         self._clock = clock
         self._trail_days = settings.trail_days
         self._approval_days = settings.approval_days
+        self._pruning_problem = ""
+        self._on_pruning_change: Callable[[str], None] = lambda _: None
         self._worker = worker or BackgroundWorker()
         every = self._worker.every
         if self._trail_days:
@@ -125,10 +128,23 @@ class PeriodicMaintenance:
         self._worker.start()
 
     def prune_trail(self) -> None:
-        """Remove the records that are too old."""
-        prune_trail(
-            self._audit, self._clock, self._trail_days, before=self._care.anchor
-        )
+        """Remove the records that are too old; tell when that fails, and no more."""
+        problem = ""
+        try:
+            prune_trail(
+                self._audit, self._clock, self._trail_days, before=self._care.anchor
+            )
+        except HSMError as error:
+            problem = str(error)
+        if problem != self._pruning_problem:
+            self._pruning_problem = problem
+            self._on_pruning_change(problem)
+
+    def on_pruning_change(self, told: Callable[[str], None]) -> None:
+        """Register a callback; see `OpenHSM.on_pruning_change`."""
+        self._on_pruning_change = told
+        if self._pruning_problem:
+            told(self._pruning_problem)
 
     def prune_approvals(self) -> None:
         """Remove the approvals that came to an end too long ago."""

@@ -9,7 +9,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from types import TracebackType
 from typing import Final, TypeAlias
 
@@ -253,13 +253,10 @@ class BackgroundWorker:
     """
     Daemon thread that runs each task periodically, until it is stopped.
 
-    Exceptions of a task are counted, and the task runs again at its next time.
+    A task that raises runs again at its next time.
 
     Args:
         around: Makes the context in which each step runs.
-
-    Attributes:
-        failures: How often a task raised.
     """
 
     def __init__(
@@ -271,7 +268,6 @@ class BackgroundWorker:
         self._is_stopped = False
         self._process = OpeningProcess()
         self._thread: threading.Thread | None = None
-        self.failures = 0
 
     def every(self, seconds: float, task: Task, *, first: float = 0.0) -> None:
         """
@@ -327,14 +323,12 @@ class BackgroundWorker:
         # Before it runs: it may be hurried meanwhile.
         job.is_hurried, seconds = False, job.seconds
         try:
-            with self._around():
-                again = job.task()
-            if again is not None:
-                seconds = again
-        except Exception:
-            # The task runs again; callers that need its result see the failure
+            # If it raises, it runs again; callers that need its result see the failure
             # themselves.
-            self.failures += 1
+            with suppress(Exception), self._around():
+                again = job.task()
+                if again is not None:
+                    seconds = again
         finally:
             # A sum with any number that a task may return would fail.
             job.due = time.monotonic() + min(seconds, _LONGEST_SECONDS)
