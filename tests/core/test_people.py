@@ -365,8 +365,13 @@ def steps_of(folder: Path, act: Callable[[People], object], stop_at: int) -> boo
     return os.WIFSIGNALED(os.waitpid(pid, 0)[1])
 
 
-def test_a_killed_replacement_is_repeated(tmp_path: Path) -> None:
-    """The person stays in the policy, so that the same call knows their roles."""
+@pytest.mark.parametrize(
+    ("meanwhile", "again"), [("ada", "ada"), ("Ada", "Ada"), ("Ada", "ada")]
+)
+def test_a_killed_replacement_is_repeated(
+    tmp_path: Path, meanwhile: str, again: str
+) -> None:
+    """The same call, in any spelling, keeps the roles and revokes what was before."""
     step, was_killed = 0, True
     while was_killed:
         step += 1
@@ -375,14 +380,16 @@ def test_a_killed_replacement_is_repeated(tmp_path: Path) -> None:
         people.add("ada", [Role.OPERATOR])
         first = serial(folder, "ada")
         was_killed = steps_of(
-            folder, lambda people: people.add("ada", [], replaces=True), step
+            folder, lambda people: people.add(meanwhile, [], replaces=True), step
         )
 
-        people.add("ada", [], replaces=True)
+        people.add(again, [], replaces=True)
 
-        assert {"ada": ["Operator"]} == named(folder)
+        assert {again: ["Operator"]} == named(folder)
         assert first in revoked(folder)
-        assert serial(folder, "ada") not in revoked(folder)
+        assert serial(folder, again) not in revoked(folder)
+        files = {path.name for path in (folder / "people").iterdir()}
+        assert {f"{again}.pem", f"{again}.p12", "revoked.crl"} == files
     assert step > 4
 
 

@@ -271,17 +271,25 @@ class People:
         return had_entry or had_credential
 
     def _revoke_credential(self, name: str, *, but: Path | None = None) -> bool:
-        """Revoke a person's certificate, if any, and remove their files but one."""
-        certificate = self._certificate(name)
-        if certificate is not None:
-            self._revoke(certificate)
-        # The certificate goes last: until then, a repeated call revokes it.
-        for suffix in ("p12", "password", "pem"):
-            path = self._file(name, suffix)
-            if path != but:
-                with _reported(path, "remove"):
-                    path.unlink(missing_ok=True)
-        return certificate is not None
+        """
+        Revoke a person's certificates, and remove their files but one.
+
+        An interrupted call may have left one in another spelling of the name.
+        """
+        had_one = False
+        found = {path.stem for path in self._folder.glob("*.pem")}
+        for one in {name, *(other for other in found if same_person(other, name))}:
+            certificate = self._certificate(one)
+            if certificate is not None:
+                self._revoke(certificate)
+                had_one = True
+            # The certificate goes last: until then, a repeated call revokes it.
+            for suffix in ("p12", "password", "pem"):
+                path = self._file(one, suffix)
+                if path != but:
+                    with _reported(path, "remove"):
+                        path.unlink(missing_ok=True)
+        return had_one
 
     def _revoke(self, certificate: x509.Certificate) -> None:
         now, serials = datetime.now(UTC), {}
