@@ -10,8 +10,10 @@ from contextlib import suppress
 import pytest
 
 from hsm_core._internal.audit.heads import HeadsWatch
+from hsm_core._internal.audit.reading import AuditWalk, lines_from
 from hsm_core._internal.audit.record import event_of
 from hsm_core._internal.lib.failpoints import install
+from hsm_core._internal.stores.postgresql.audit_logs import ReadableLog
 from hsm_core._internal.stores.postgresql.audit_offline import ClusterVerifier
 from hsm_core._internal.stores.postgresql.connection import read_location
 from hsm_core.errors import AuditUnavailableError
@@ -164,6 +166,44 @@ def test_a_process_that_was_replaced_while_it_pruned(database: str) -> None:
         assert 12 == verified(database)
         with suppress(AuditUnavailableError):
             former.close()
+
+
+class _PrunedMeanwhile(ReadableLog):
+    """A log whose node prunes it as soon as a reader knows where it begins."""
+
+    def __init__(self, site: Site, end: int) -> None:
+        self._pruned = site.logs["a"]
+        super().__init__(site.database, self._pruned.log_id, KEY)
+        self._end = end
+
+    @property
+    def first_seq(self) -> int:
+        """Oldest record before the node prunes, and after that the oldest again."""
+        first = super().first_seq
+        if first < self._end:
+            self._pruned.prune(self._end, "meanwhile")
+        return first
+
+
+def test_a_log_that_its_node_prunes_meanwhile_is_not_damaged(database: str) -> None:
+    """Whoever reads the log of another node goes on behind what has just gone."""
+    with site_on(database, "a", "b") as site:
+        fill(site.logs["a"], 50)
+
+        assert 10 == _PrunedMeanwhile(site, 10).verify(0, 1000).start_seq
+        assert (20, 5) == _found(lines_from(_PrunedMeanwhile(site, 20), 0, 5))
+        end = _PrunedMeanwhile(site, 30).leaf_at(5)
+        assert end is not None
+        assert 30 == end.seq
+        assert [] == list(_PrunedMeanwhile(site, 40).baseline())
+        walk = AuditWalk(log := _PrunedMeanwhile(site, 45), log.verify)
+        assert {} == walk.known()
+
+
+def _found(page: tuple[int, list[bytes]]) -> tuple[int, int]:
+    """Return where a page of records begins, and how many it has."""
+    first, lines = page
+    return first, len(lines)
 
 
 def verified(database: str) -> int:

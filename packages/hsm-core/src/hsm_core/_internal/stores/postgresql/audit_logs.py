@@ -11,6 +11,7 @@ import msgspec
 from hsm_core._internal.audit.baseline import check_baseline, known_keys
 from hsm_core._internal.audit.head_mark import StoredHead
 from hsm_core._internal.audit.heads import HEADS
+from hsm_core._internal.audit.reading import lines_from, pruned_before
 from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.audit.record import MEMBERS, leaf_hash
 from hsm_core._internal.audit.verify import recover, verify_range
@@ -22,6 +23,7 @@ from hsm_core._internal.stores.postgresql.audit_rows import (
     log_errors,
 )
 from hsm_core._internal.stores.postgresql.connection import connect, run
+from hsm_core.errors import AuditTamperedError
 from hsm_core.model import AuditEvent, LogHead
 from hsm_core.operations import AuditVerification
 from hsm_core.protocols import AuditHead, KnownKey
@@ -172,9 +174,17 @@ class ReadableLog:
         Raises:
             AuditTamperedError: Fewer are there than the head mark says.
             AuditUnavailableError: They can't be read.
+            InvalidInputError: *start_seq* lies before `first_seq`.
         """
         count = min(limit, self.head().seq + 1 - start_seq)
-        return self._reader.read(start_seq, count) if count > 0 else []
+        try:
+            return self._reader.read(start_seq, count) if count > 0 else []
+        except AuditTamperedError:
+            # What its node removes while it is read is not damaged.
+            first = self.first_seq
+            if start_seq >= first:
+                raise
+            raise pruned_before(first) from None
 
     def baseline(self) -> Iterator[KnownKey]:
         """
@@ -185,10 +195,17 @@ class ReadableLog:
             AuditUnavailableError: It can't be read.
         """
         first = self.first_seq
-        if first:
+        while first:
             lines = self._reader.baseline(first)
-            check_baseline(lines, log_id=self.log_id, hmac_key=self._hmac_key)
-            yield from known_keys(lines)
+            try:
+                check_baseline(lines, log_id=self.log_id, hmac_key=self._hmac_key)
+            except AuditTamperedError:
+                former, first = first, self.first_seq
+                if first == former:
+                    raise
+            else:
+                yield from known_keys(lines)
+                return
 
     def verify(self, start_seq: int, limit: int) -> AuditVerification:
         """
@@ -212,9 +229,8 @@ class ReadableLog:
             AuditTamperedError: It is missing.
             AuditUnavailableError: It can't be read.
         """
-        seq = max(min(seq, self.head().seq), self.first_seq)
-        lines = self.lines(seq, 1)
-        return AuditHead(seq, leaf_hash(lines[0])) if lines else None
+        found, lines = lines_from(self, min(seq, self.head().seq), 1)
+        return AuditHead(found, leaf_hash(lines[0])) if lines else None
 
 
 class _EndedLog(ReadableLog):
