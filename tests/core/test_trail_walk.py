@@ -10,11 +10,11 @@ import pytest
 from msgspec.structs import replace
 
 from hsm_core._internal.audit.baseline import ACCEPTED, KnownKeys
-from hsm_core._internal.audit.reading import AuditWalk
+from hsm_core._internal.audit.reading import AuditWalk, recorded_names
 from hsm_core._internal.audit.verify import verify_range
 from hsm_core._internal.stores.memory.audit import MemoryAuditLog
 from hsm_core.errors import AuditTamperedError, InvalidInputError
-from hsm_core.model import KeyId, Phase
+from hsm_core.model import AuditedKey, KeyId, Phase
 from hsm_core.operations import AuditVerification
 from hsm_core.protocols import AuditDraft, KnownKey
 from hsm_core.testing import FakeClock, FakeEntropy
@@ -165,6 +165,27 @@ def test_it_begins_with_what_is_kept_of_pruned_records(
         assert 2 == each.known()[ONE].generation
     assert {TWO} == walk.changed
     assert {ONE, TWO} == early.changed
+
+
+def test_names_while_records_are_pruned(log: MemoryAuditLog, clock: FakeClock) -> None:
+    """They are read again from the records that are left."""
+    named = [
+        changed(key_id, 1, key=AuditedKey(algorithm="Ed25519", name=name))
+        for key_id, name in ((ONE, "one"), (TWO, "two"))
+    ]
+    log.append([named[0], *noise(3)]).wait()
+    clock.advance(10 * DAY)
+    log.append([named[1], *noise(2)]).wait()
+
+    def verify(start: int, limit: int) -> AuditVerification:
+        done = verify_range(log, KEY, start, limit)
+        log.prune(log.prunable(clock.now() - DAY * 1_000_000), "a day")
+        return done
+
+    names = recorded_names(log, verify, {ONE, TWO})
+
+    assert 0 < log.first_seq
+    assert {TWO: "two"} == names
 
 
 def test_ranges(log: MemoryAuditLog) -> None:

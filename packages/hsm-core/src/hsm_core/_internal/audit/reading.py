@@ -138,6 +138,7 @@ def verified_events(
     Raises:
         AuditTamperedError: A record is bad.
         AuditUnavailableError: The log can't be read.
+        InvalidInputError: The next records were pruned.
     """
     seq, head = start, audit.head()
     while seq <= head.seq:
@@ -253,9 +254,25 @@ def recorded_names(
         AuditTamperedError: A record is bad.
         AuditUnavailableError: The log can't be read.
     """
+    while True:
+        first = audit.first_seq
+        try:
+            return _recorded_names(audit, verify, key_ids, first)
+        except InvalidInputError:
+            # Unless records were pruned meanwhile, nothing helps.
+            if audit.first_seq <= first:
+                raise
+
+
+def _recorded_names(
+    audit: AuditLog,
+    verify: Callable[[int, int], AuditVerification],
+    key_ids: Collection[KeyId],
+    first_seq: int,
+) -> dict[KeyId, str]:
     found: dict[KeyId, str] = {}
     keys = KnownKeys()
-    for event in verified_events(audit, verify, audit.first_seq):
+    for event in verified_events(audit, verify, first_seq):
         key_id = KeyId(event.key_id)
         if key_id in key_ids and keys.note(event) and event.key is not None:
             is_destroyed = event.key.state == KeyState.DESTROYED
