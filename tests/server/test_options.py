@@ -420,12 +420,13 @@ def test_some_flags_reach_the_core_too(server: Server) -> None:
         ("https://issuer.example/keys#a", "user information or a fragment"),
         ("https://issuer.example:70000/keys", "not a valid URL"),
         ("https://[/keys", "not a valid URL"),
+        ("https://xn--/keys", "not a valid URL"),
         ("https://issuer.example/a b", "characters that are not allowed in a URL"),
         ("https://issuer.example/" + "a" * 2048, "https:// URL"),
     ],
     ids=[
         *("plain", "file", "no host", "user", "fragment", "port", "bracket"),
-        *("space", "long"),
+        *("label", "space", "long"),
     ],
 )
 def test_where_keys_are_not_fetched(server: Server, url: str, words: str) -> None:

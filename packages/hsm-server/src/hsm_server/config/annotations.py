@@ -158,9 +158,13 @@ def parse_network(text: str) -> str:
 
 def split_url(text: str) -> SplitResult | None:
     """Return the parts of a URL; None if it is malformed."""
+    from yarl import URL  # few starts need it
+
     try:
         parts = urlsplit(text)
         _ = parts.port
+        # The client of HTTP refuses host names that the former lets pass.
+        _ = URL(text).host
     except ValueError:
         return None
     return parts
