@@ -51,6 +51,18 @@ class TestProblems:
         assert str(caught.value) == "New"
         assert caught.value.facts == {"c": "d", "request_id": "r-9"}
 
+    def test_message_for_terminals(self, hsm: Way, stub: Stub) -> None:
+        """Of a message, programs may print and log everything."""
+        body = (
+            b'{"code":"conflict","detail":"\\u001b[31mr\\u00e9d\\u009b\\u202e\\nnext",'
+            b'"status":409}'
+        )
+        stub.faults.append(answer(409, PROBLEM, body))
+        with pytest.raises(HSMError) as caught:
+            hsm.execute(ops.Status())
+
+        assert str(caught.value) == "\\x1b[31mr\xe9d\\x9b\\u202e\\nnext"
+
     @pytest.mark.parametrize(
         ("status", "expected"),
         [

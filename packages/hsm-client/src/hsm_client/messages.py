@@ -317,7 +317,7 @@ def error_of(answer: Answer, /) -> HSMError:
         facts = problem.get("facts")
         record = ErrorRecord(
             code=code,
-            message=message[:_MESSAGE_CHARACTERS] if isinstance(message, str) else "",
+            message=_printable(message) if isinstance(message, str) else "",
             facts=_facts(facts if isinstance(facts, dict) else {}),
         )
         request_id = problem.get("request_id")
@@ -385,6 +385,14 @@ def _problem(answer: Answer) -> dict[str, Any]:
     except InvalidInputError:
         return {}
     return tree if isinstance(tree, dict) and answer.status >= 202 else {}
+
+
+def _printable(message: str) -> str:
+    """Return a message that programs may print and log as it is."""
+    return "".join(
+        character if character.isprintable() else repr(character)[1:-1]
+        for character in message[:_MESSAGE_CHARACTERS]
+    )
 
 
 def _facts(tree: dict[str, Any]) -> dict[str, Fact]:
