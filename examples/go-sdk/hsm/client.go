@@ -88,7 +88,8 @@ type request struct {
 func NewIdempotencyKey() string { return rand.Text() }
 
 // send sends a request until there is an answer that another try would not change, and
-// reads that into result. It returns the id of the request.
+// reads that into result. It returns the id of the request. A use whose answer got lost
+// is made, and counted, once more.
 func (c *Client) send(ctx context.Context, r request, result any) (string, error) {
 	var body []byte
 	if r.body != nil {

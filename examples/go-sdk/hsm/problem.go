@@ -13,7 +13,7 @@ type Problem struct {
 }
 
 func (p *Problem) Error() string {
-	return fmt.Sprintf("status %d: %s: %s (%s)", p.Status, p.Code, p.Detail, p.RequestID)
+	return fmt.Sprintf("status %d: %q: %q (%s)", p.Status, p.Code, p.Detail, p.RequestID)
 }
 
 // ApprovalPending says that other people must agree first.
