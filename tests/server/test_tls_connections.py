@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from hsm_server.http import connection as taking
@@ -438,6 +439,29 @@ def test_the_same_rules_close_nobody(
         tls.sendall(ASK)
 
         assert answer(tls).startswith(b"HTTP/1.1 200")
+
+
+def test_other_rules_close_nobody_without_a_certificate(
+    people: People, kind: str, tmp_path: Path
+) -> None:
+    """Who has a token alone stays, where certificates are optional."""
+    optional = msgspec.structs.replace(people.rules, is_required=False)
+    later = msgspec.structs.replace(
+        people.rules_without(people.alice), is_required=False
+    )
+    with (
+        serving(state_of(people.pair, client=optional), kind) as server,
+        connected(server, client_context(people.root, None, tmp_path)) as bare,
+        connected(server, client_context(people.root, people.alice, tmp_path)) as shown,
+    ):
+        for tls in (bare, shown):
+            tls.sendall(ASK)
+            answer(tls)
+        server.use(state_of(people.pair, client=later))
+
+        assert ends_in_order(shown)
+        bare.sendall(ASK)
+        assert answer(bare).startswith(b"HTTP/1.1 200")
 
 
 def test_what_was_asked_is_answered_before(

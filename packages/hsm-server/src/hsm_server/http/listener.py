@@ -297,11 +297,11 @@ class Listener:
             self._warn("handshake refused", reason=outcome.name)
 
     def _is_current(self, transport: asyncio.BaseTransport) -> bool:
-        """Return whether a client is still accepted."""
+        """Return whether a client is still accepted; one without certificate is."""
         channel, context = channel_of(transport), self.context
         if channel is None or not isinstance(context, AdapterContext):
             return True
-        return channel.rules == context.state.client
+        return channel.rules == context.state.client or not channel.verified_chain()
 
     def _retire_old(self) -> None:
         """Close connections that older rules accepted, once they are idle."""
