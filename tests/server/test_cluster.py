@@ -122,6 +122,44 @@ def test_a_name_is_one_servers(
     assert 200 == nodes[0].send("GET", "/readyz").status
 
 
+def test_why_the_database_refuses(postgresql: PostgreSQL, tmp_path: Path) -> None:
+    """
+    The log of a running node says why, and answers do not; no restart is needed.
+    """
+    name = postgresql.new_database()
+    postgresql.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'told-to-nobody'")
+    postgresql.execute(f"ALTER DATABASE {name} OWNER TO {name}")
+    url = postgresql.url(name).replace("ferrohsm@", f"{name}:told-to-nobody@")
+    site = ClusterSite(tmp_path, url)
+
+    def told() -> str:
+        return (site.folder / "log").read_text()
+
+    with site.serve(*site.node("a")) as server:
+        key_id = new_key(server, "signer")
+
+        def sign() -> Any:
+            body = {"message": b64(b"message")}
+            return server.send("POST", f"/api/v1/keys/{key_id}/sign", body)
+
+        postgresql.execute(f"ALTER ROLE {name} NOLOGIN")
+        postgresql.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s",
+            (name,),
+        )
+        wait_until(lambda: sign().status == 503)
+        refused = sign().body.decode()
+        wait_until(lambda: "database unavailable" in told())
+        before = told()
+        postgresql.execute(f"ALTER ROLE {name} LOGIN")
+        wait_until(lambda: sign().status == 200)
+        wait_until(lambda: "database available" in told())
+
+    assert "not permitted to log in" in before
+    assert "not permitted to log in" not in refused
+    assert "told-to-nobody" not in told()
+
+
 def test_a_killed_node_is_settled_and_retired(
     site: ClusterSite, nodes: tuple[Running, Running]
 ) -> None:

@@ -140,6 +140,9 @@ class VaultServices:
         self.hsm.on_pruning_change(
             self._change_log("audit pruning healthy", "audit pruning impaired")
         )
+        self.hsm.on_database_change(
+            self._change_log("database available", "database unavailable")
+        )
 
     def watches(self) -> Iterator[Coroutine[Any, Any, object]]:
         """Yield the background tasks; each runs until it is cancelled."""

@@ -265,6 +265,17 @@ class OpenHSM:
         """
         self._maintenance.on_pruning_change(told)
 
+    def on_database_change(self, told: Callable[[str], None], /) -> None:
+        """
+        Have a function told why a cluster's database can't be reached, and when it can.
+
+        Args:
+            told: Is given the reason, which is for operators alone, or an empty text.
+                It runs in the thread of a caller and must not block.
+        """
+        if self._cluster is not None:
+            self._cluster.database.on_change = told
+
     def close(self) -> None:
         """
         Let nothing more in, finish what runs, record the stop, release trail and store.

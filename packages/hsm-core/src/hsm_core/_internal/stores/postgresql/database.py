@@ -61,12 +61,15 @@ class ClusterDatabase:
     Attributes:
         location: Where it lies.
         server: What the server said of itself when a connection was last made.
+        on_change: Called with why no connection can be made, and with an empty text
+            once one is made again.
     """
 
     def __init__(self, location: Location) -> None:
         self.location = location
         self._process = OpeningProcess()
-        self._refusal = ""
+        self._refusal = self._trouble = ""
+        self.on_change: Callable[[str], None] = lambda _: None
         self._mine = threading.local()
         self._reconnected: list[Callable[[ServerFacts], None]] = []
         connection = connect(location)
@@ -89,18 +92,26 @@ class ClusterDatabase:
         try:
             connection = connect(self.location)
         except ConfigurationError as error:
+            self._tell(str(error))
             raise StoreUnavailableError(
                 "The database server no longer meets the requirements. Check its "
                 "version, fsync and synchronous_commit."
             ) from error
         except StoreUnavailableError as error:
+            self._tell(str(error))
             # Why, and where it lies, is nothing for those who send requests.
             raise StoreUnavailableError("The database does not answer.") from error
+        self._tell("")
         before, self.server = self.server, connection.server
         if before.timeline != self.server.timeline:
             for call in self._reconnected:
                 call(connection.server)
         return connection
+
+    def _tell(self, trouble: str) -> None:
+        if trouble != self._trouble:
+            self._trouble = trouble
+            self.on_change(trouble)
 
     @property
     def available(self) -> bool:
