@@ -165,7 +165,7 @@ def connect(location: Location) -> ServerConnection:
         reason = " ".join(str(error).split())[:400]
         is_slow = isinstance(error, _driver("store").too_slow)
         kind = StoreUnavailableError if is_slow else UnreachableError
-        raise kind(f"{location.name} can't be reached: {reason}") from error
+        raise kind(f"store: {location.name} can't be reached: {reason}") from error
     try:
         connection.server = inspect_server(connection)
     except BaseException:
