@@ -202,6 +202,7 @@ class TestRequests:
             (lambda vault: vault.get("a"), "get without ETag"),
             (lambda vault: vault.put("a", b""), "put without ETag"),
             (lambda vault: vault.list(""), "list without IsTruncated"),
+            (lambda vault: vault.delete("a"), "delete with 200"),
         ],
     )
     def test_web_page(self, call: Callable[[S3Vault], object], missing: str) -> None:

@@ -32,6 +32,7 @@ _CONNECT_SECONDS: Final = 2
 _READ_SECONDS: Final = 5
 _CONNECTIONS: Final = 16
 _PAGE: Final = 1000
+_DELETED: Final = 204
 _NO_ROOM: Final = 507
 _CONFLICTS: Final = frozenset({409, 412})
 
@@ -109,7 +110,13 @@ class S3Vault(RemoteKeyVault):
     def delete(self, name: str, /) -> None:
         """See `RemoteKeyVault.delete`."""
         with self._translated("delete"):
-            self._client.delete_object(**self._place(name))
+            done = self._client.delete_object(**self._place(name))
+            status = done["ResponseMetadata"]["HTTPStatusCode"]
+        if status != _DELETED:
+            raise StoreUnavailableError(
+                f"The bucket {self._bucket} answered delete with {status}. "
+                "Check that its address is that of S3-compatible storage."
+            )
 
     def close(self) -> None:
         """See `RemoteKeyVault.close`."""
