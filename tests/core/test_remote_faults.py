@@ -8,7 +8,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import count
 
 import pytest
@@ -175,23 +175,15 @@ class TestRequests:
         sent = count()
 
         def answer(connection: socket.socket) -> None:
-            with connection, suppress(OSError):
-                connection.recv(65536)
-                connection.sendall(
-                    b'HTTP/1.1 200 OK\r\nETag: "a"\r\n'
-                    b"Transfer-Encoding: chunked\r\n\r\n"
-                )
-                while next(sent) < 64:
-                    connection.sendall(piece)
-                connection.sendall(b"0\r\n\r\n")
+            connection.sendall(
+                b'HTTP/1.1 200 OK\r\nETag: "a"\r\nTransfer-Encoding: chunked\r\n\r\n'
+            )
+            while next(sent) < 64:
+                connection.sendall(piece)
+            connection.sendall(b"0\r\n\r\n")
 
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            storage = ObjectStorage(listener.getsockname()[1])
-            server = threading.Thread(target=lambda: answer(listener.accept()[0]))
-            server.start()
-            found = S3Vault(storage.client, "bucket", "").get("a")
-            server.join()
-            storage.client.close()
+        with answering(answer) as vault:
+            found = vault.get("a")
 
         assert found is not None
         assert 16 * 1024 * 1024 < len(found.data) < 17 * 1024 * 1024
@@ -209,23 +201,29 @@ class TestRequests:
         """
         Of a web server in place of object storage, the error says what is wrong.
         """
+        page = (
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n"
+            b"Content-Length: 13\r\n\r\n<html></html>"
+        )
 
-        def answer(connection: socket.socket) -> None:
-            with connection:
-                connection.recv(65536)
-                connection.sendall(
-                    b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n"
-                    b"Content-Length: 13\r\n\r\n<html></html>"
-                )
+        with (
+            answering(lambda connection: connection.sendall(page)) as vault,
+            pytest.raises(StoreUnavailableError, match=missing),
+        ):
+            call(vault)
 
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            storage = ObjectStorage(listener.getsockname()[1])
-            server = threading.Thread(target=lambda: answer(listener.accept()[0]))
-            server.start()
-            with pytest.raises(StoreUnavailableError, match=missing):
-                call(S3Vault(storage.client, "bucket", ""))
-            server.join()
-            storage.client.close()
+    def test_strange_error_code(self) -> None:
+        """
+        A code that is no word of the protocol is not repeated in an error.
+        """
+        body = b"<Error><Code>\xc2\x9b31m" + b"A" * 1000 + b"</Code></Error>"
+        head = b"HTTP/1.1 400 Planned\r\nContent-Length: %d\r\n\r\n" % len(body)
+
+        with (
+            answering(lambda connection: connection.sendall(head + body)) as vault,
+            pytest.raises(StoreUnavailableError, match=r"answered get with 400\.$"),
+        ):
+            vault.get("a")
 
     def test_silence(self, vault: S3Vault) -> None:
         """
@@ -256,6 +254,25 @@ class TestRequests:
             S3Vault(nobody.client, "bucket", "").put("a", b"")
 
         nobody.client.close()
+
+
+@contextmanager
+def answering(answer: Callable[[socket.socket], object]) -> Iterator[S3Vault]:
+    """Give a vault on a server that answers one request in its own way."""
+
+    def serve() -> None:
+        connection = listener.accept()[0]
+        with connection, suppress(OSError):
+            connection.recv(65536)
+            answer(connection)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        storage = ObjectStorage(listener.getsockname()[1])
+        server = threading.Thread(target=serve)
+        server.start()
+        yield S3Vault(storage.client, "bucket", "")
+        server.join()
+        storage.client.close()
 
 
 class TestStore:

@@ -35,6 +35,7 @@ _PAGE: Final = 1000
 _DELETED: Final = 204
 _NO_ROOM: Final = 507
 _CONFLICTS: Final = frozenset({409, 412})
+_CODE: Final = re.compile("[A-Za-z0-9.]{1,64}")
 
 
 class S3Vault(RemoteKeyVault):
@@ -138,12 +139,13 @@ class S3Vault(RemoteKeyVault):
             ) from error
         except self._client.exceptions.ClientError as error:
             status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-            code = error.response.get("Error", {}).get("Code", "")
+            code = str(error.response.get("Error", {}).get("Code", ""))
+            told = f"{status} {code}" if _CODE.fullmatch(code) else status
             if call == "put" and status in _CONFLICTS:
                 raise VaultConflictError from error
             kind = StorageFullError if status == _NO_ROOM else StoreUnavailableError
             raise kind(
-                f"The bucket {self._bucket} answered {call} with {status} {code}."
+                f"The bucket {self._bucket} answered {call} with {told}."
             ) from error
         except Exception as error:
             raise StoreUnavailableError(
