@@ -66,6 +66,33 @@ def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
             return port
 
 
+def copy_in_use(source: Path, target: Path) -> Path:
+    """
+    Copy a folder that somebody has open: what a kill leaves, while nobody writes.
+
+    Whoever opened it may still have work in the background, such as a new segment.
+    """
+    while True:
+        before = _state(source, target)
+        with suppress(FileNotFoundError, shutil.Error):
+            shutil.copytree(source, target)
+            if before == _state(source, target):
+                return target
+        shutil.rmtree(target)
+
+
+def _state(folder: Path, copy: Path) -> list[tuple[str, int, int, int]]:
+    """Return what tells whether a folder has changed, but for a copy in it."""
+    found = []
+    for path in sorted(folder.rglob("*")):
+        with suppress(FileNotFoundError):
+            if path.is_relative_to(copy):
+                continue
+            file = path.stat()
+            found.append((str(path), file.st_ino, file.st_size, file.st_mtime_ns))
+    return found
+
+
 def heed_signals() -> None:
     """
     Undo that signals are ignored, as they are in the background and under nohup.

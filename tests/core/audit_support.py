@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -31,6 +30,7 @@ from hsm_core.protocols import AuditDraft, AuditLog, AuditTicket, Clock
 from hsm_core.settings import AuditSync
 from hsm_core.testing import FakeClock, FakeEntropy
 from tests.core.second_reader import BadLogError, read_database, read_files
+from tests.support import copy_in_use
 
 KEY = bytes(range(32))
 
@@ -132,7 +132,7 @@ def copy_of(path: Path, folder: Path) -> Path:
 
     Of a trail in use that is what a kill at this moment leaves.
     """
-    shutil.copytree(path.parent, folder)
+    copy_in_use(path.parent, folder)
     return folder / path.name
 
 

@@ -14,6 +14,7 @@ from hsm_core.session import Session
 from hsm_core.settings import KeyStoreKind, PolicyProfile, Settings
 from hsm_core.testing import FakeClock, caller
 from tests.self_tests import open_tested
+from tests.support import copy_in_use
 
 
 class Data(ABC):
@@ -51,7 +52,7 @@ class Data(ABC):
 
     def keep(self, name: str) -> None:
         """Keep a copy of everything."""
-        shutil.copytree(self.folder, self.folder.parent / name)
+        copy_in_use(self.folder, self.folder.parent / name)
 
     def restore_store(self, name: str) -> None:
         """Put the key store of a copy back."""

@@ -9,7 +9,6 @@ must find nothing that was changed, and what has come to an end must stay so.
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from hsm_core.model import ApprovalState, KeyInfo, Role
 from hsm_core.testing import caller
 from tests.core.dual_disk import KINDS
 from tests.core.governance_steps import Site, check_whole, create
+from tests.support import copy_in_use
 
 STEPS = 40
 DAY = 86_400
@@ -37,6 +37,7 @@ class _History:
         self._folder, self._kind = folder, kind
         self._chance = random.Random(seed)
         self._place = self._fresh()
+        self._place.mkdir(mode=0o700)
         (self._place / "retention.yaml").write_bytes(b"default_days: 30\n")
         self._site = Site(self._place, kind)
         self._names = 0
@@ -174,7 +175,7 @@ class _History:
             nonlocal passes
             passes -= 1
             if not passes and not left:
-                left.append(self._copy())
+                left.append(copy_in_use(self._place, self._fresh()))
 
         with install(handler):
             step()
@@ -191,20 +192,7 @@ class _History:
         self._site = Site(self._place, self._kind, self._site.clock.now())
 
     def _fresh(self) -> Path:
-        place = self._folder / f"place-{self._chance.getrandbits(64):x}"
-        place.mkdir(mode=0o700)
-        return place
-
-    def _copy(self) -> Path:
-        """Return what a kill leaves, taken while nobody wrote."""
-        while True:
-            place = self._fresh()
-            before = _state(self._place)
-            with suppress(FileNotFoundError, shutil.Error):
-                shutil.copytree(self._place, place, dirs_exist_ok=True)
-                if before == _state(self._place):
-                    return place
-            shutil.rmtree(place)
+        return self._folder / f"place-{self._chance.getrandbits(64):x}"
 
     # What must hold.
 
@@ -251,16 +239,6 @@ _REFUSALS = frozenset(
     }
 )
 """What a person may be told who comes too late, or to whom time seems another."""
-
-
-def _state(folder: Path) -> list[tuple[str, int, int, int]]:
-    """Return what tells whether a folder has changed."""
-    found = []
-    for path in sorted(folder.rglob("*")):
-        with suppress(FileNotFoundError):
-            file = os.stat(path)
-            found.append((str(path), file.st_ino, file.st_size, file.st_mtime_ns))
-    return found
 
 
 def honest_governance(folder: Path, count: int, *, first_seed: int = 0) -> str:

@@ -14,6 +14,7 @@ from hsm_core.errors import AuditTamperedError
 from hsm_core.factory import open_verifier
 from tests.core.audit_support import KEY, draft, open_log
 from tests.core.second_reader import BadLogError, read_files
+from tests.support import copy_in_use
 
 COUNT = 2000 if os.environ.get("FERROHSM_FAULTS") else 60
 
@@ -27,7 +28,7 @@ def log(
     made = open_log(folder / "log" / "audit.log", segment_bytes=8192)
     for number in range(45):
         made.append([draft(number)], durable=True).wait()
-    shutil.copytree(folder / "log", folder / "killed")
+    copy_in_use(folder / "log", folder / "killed")
     made.close()
     return folder / ("log" if request.param == "closed" else "killed")
 

@@ -11,7 +11,6 @@ import base64
 import os
 import re
 import secrets
-import shutil
 import signal
 import subprocess
 import sys
@@ -36,7 +35,7 @@ from tests.e2e.leaks import find, sealed_secrets
 from tests.e2e.memory import Wanted, guises, require_memory, scan, summary
 from tests.e2e.processes import ServerProcess
 from tests.e2e.site import SECRETS, Site
-from tests.support import require_service
+from tests.support import copy_in_use, require_service
 
 COUNT = int(os.environ.get("FERROHSM_LEAKS", "1"))
 MOST_SLOW = 5
@@ -120,7 +119,7 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> Life:
         with site.client(server.port, "ada", *ROLES) as client:
             user = KeyUser(client, secrets.token_bytes(32))
             use_keys(user)
-            shutil.copytree(site.key_dir, folder / "copy")
+            copy_in_use(site.key_dir, folder / "copy")
             keys = sealed_secrets(folder / "copy", site.secrets["master-key"])
             wanted = Wanted(keys | site.secrets)
             life = Life(keys)
@@ -271,7 +270,7 @@ def test_children_of_the_vault_keep_nothing(site: Site) -> None:
             user = KeyUser(client, secrets.token_bytes(32))
             for number in range(3):
                 user.use_everything(algorithm, number)
-        shutil.copytree(site.key_dir, site.folder / "copy")
+        copy_in_use(site.key_dir, site.folder / "copy")
         keys = sealed_secrets(site.folder / "copy", site.secrets["master-key"])
         vault = server.processes()["vault"]
         children = children_of(vault)
@@ -311,7 +310,7 @@ def test_evicted_keys_leave_nothing(tmp_path: Path, kept: int) -> None:
         child.stdin.write(f"{master_key.hex()}\n{hmac_key.hex()}\n")
         child.stdin.flush()
         names = [line.strip() for line in takewhile(str.strip, child.stdout)]
-        shutil.copytree(tmp_path / "keys", tmp_path / "copy")
+        copy_in_use(tmp_path / "keys", tmp_path / "copy")
         keys = sealed_secrets(tmp_path / "copy", master_key)
 
         findings = scan(child.pid, Wanted(keys))
