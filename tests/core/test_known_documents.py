@@ -15,6 +15,7 @@ from hsm_core.operations import VerifyStore
 from hsm_core.session import Session
 from hsm_core.testing import caller
 from tests.core.changed_stores import DATA, Data, session_on
+from tests.core.test_scrubber import wait_for_scrub
 
 
 @pytest.fixture(params=DATA, ids=lambda kind: kind.kind.value)
@@ -51,6 +52,7 @@ def meddle(gateway: OpenHSM, change: Callable[[], object]) -> None:
 def test_tampering_is_found_by_what_looks_at_the_disk(data: Data) -> None:
     """A listing shows the authentic document until the scrubber finds the other."""
     with data.open() as gateway:
+        wait_for_scrub(gateway)
         session = session_on(gateway)
         before = listed(session)
         path = data.folder / "keys" / "keys" / before.key_id / "key.json"
