@@ -4,6 +4,7 @@
 import base64
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from unittest.mock import patch
 
 from hsm_core.factory import OpenHSM, open_hsm
 from hsm_core.model import KeyId
@@ -106,13 +107,14 @@ def test_an_extension_by_days_can_be_repeated(shell: Shell, gateway: OpenHSM) ->
     session = Session(gateway.act_as(caller()))
     key = session.create_key("ed25519", name="payroll").key_id
     extend = ("retention", "extend", "payroll", "--version", "1")
-    for _ in range(2):
-        shell.ok(*extend, "--days", "3", "--idempotency-key", "once")
+    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    with patch("hsm_cli.commands.retention.datetime") as today:
+        for hours in (1, 23):
+            today.now.return_value = midnight + timedelta(hours=hours)
+            shell.ok(*extend, "--days", "3", "--idempotency-key", "once")
 
     ends = session.versions(key)[0].retain_until
-    assert ends is not None
-    assert (0, 0, 0, 0) == (ends.hour, ends.minute, ends.second, ends.microsecond)
-    assert timedelta(days=3) < ends - datetime.now(UTC) <= timedelta(days=4)
+    assert midnight + timedelta(days=4) == ends
 
     refused = shell(*extend, "--until", "2001-01-01")
     assert f"until must be after {ends:%Y-%m-%dT%H:%M:%SZ}" in refused.err
