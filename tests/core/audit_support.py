@@ -12,7 +12,7 @@ from typing import TypedDict, Unpack
 import pytest
 
 from hsm_core._internal.audit.chain import Follower
-from hsm_core._internal.audit.facts import START
+from hsm_core._internal.audit.facts import START, Record
 from hsm_core._internal.audit.head_mark import StoredHead
 from hsm_core._internal.audit.log import AuditOptions, DurableAuditLog
 from hsm_core._internal.audit.record import GENESIS, event_of
@@ -33,6 +33,11 @@ from tests.core.second_reader import BadLogError, read_database, read_files
 from tests.support import copy_in_use
 
 KEY = bytes(range(32))
+
+
+def stored(record: Record) -> bytes:
+    """Return a record as it is read."""
+    return b"".join(record)[:-1]
 
 
 def draft(number: int = 0, **fields: object) -> AuditDraft:

@@ -26,6 +26,7 @@ from hsm_core.model import AuditedCaller, AuditedKey, KeyId, KeyState, Phase, Ro
 from hsm_core.operations import Sign
 from hsm_core.protocols import AuditDraft, KnownKey
 from hsm_core.testing import FakeEntropy
+from tests.core.audit_support import stored
 
 HMAC_KEY = bytes(range(32))
 LOG_ID = "00112233445566778899aabbccddeeff"
@@ -66,7 +67,7 @@ def example() -> str:
         node="node-1",
         random=FakeEntropy(0).random_bytes,
     )
-    begun, use = (record[:-1] for record in chain.extend(DRAFTS, TIME))
+    begun, use = map(stored, chain.extend(DRAFTS, TIME))
     lines = [begun, entry_of(use)]
     offset, slot = HeadCodec(HMAC_KEY, LOG_ID).slot(2, chain.end.mark)
     baseline, kept = encode_baseline(

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import ClassVar
 
 from hsm_core._internal.audit.chain import LogEnd
+from hsm_core._internal.audit.facts import Record
 from hsm_core._internal.audit.head_mark import HeadMark, StoredHead
 from hsm_core._internal.audit.medium import (
     Cause,
@@ -21,7 +22,7 @@ from hsm_core._internal.audit.shared_log import SharedAuditLog
 from hsm_core._internal.audit.verify import RecoveredLog
 from hsm_core._internal.stores.postgresql.audit import NoReserve
 from hsm_core.errors import UnavailableError
-from tests.core.audit_support import options
+from tests.core.audit_support import options, stored
 
 
 class FakeDatabase:
@@ -31,7 +32,7 @@ class FakeDatabase:
     Attributes:
         epoch: Of the node.
         changes: Subject of each change, None for all keys, by its revision.
-        lines: Records that were written.
+        records: Records that were written.
         unknown: Writes with unknown outcome that come next: whether each is made.
         before_write: Called before each write.
     """
@@ -41,7 +42,7 @@ class FakeDatabase:
         self.epoch = 1
         self.is_fenced = False
         self.changes: list[str | None] = ["begin"]
-        self.lines: list[bytes] = []
+        self.records: list[Record] = []
         self.unknown: list[bool] = []
         self.before_write: Callable[[], None] = lambda: None
 
@@ -75,19 +76,19 @@ class FakeMedium:
         self._is_connected = True
 
     def write_if(
-        self, lines: Sequence[bytes], mark: HeadMark, condition: GroupCondition, /
+        self, records: Sequence[Record], mark: HeadMark, condition: GroupCondition, /
     ) -> None:
-        """Write lines if the condition holds."""
+        """Write records if the condition holds."""
         database = self._database
         assert self._is_connected
         database.before_write()
         with database.guard:
-            assert mark.seq + 1 == len(database.lines) + len(lines)
+            assert mark.seq + 1 == len(database.records) + len(records)
             unknown = database.unknown.pop(0) if database.unknown else None
             if unknown is not False:
                 if not database.holds(condition):
                     raise GroupRefusedError
-                database.lines += lines
+                database.records += records
             if unknown is not None:
                 self._is_connected = False
                 raise MediumError(Cause.WRITE)
@@ -96,11 +97,11 @@ class FakeMedium:
         """Connect again."""
         self._is_connected = True
 
-    def standing(self, first_seq: int, /) -> list[bytes]:
-        """Return the lines that stand from a record on."""
-        return self._database.lines[first_seq:]
+    def standing(self, first_seq: int, /) -> list[Record]:
+        """Return the records that stand from a record on."""
+        return self._database.records[first_seq:]
 
-    def write(self, lines: Sequence[bytes], mark: HeadMark, /) -> None:
+    def write(self, records: Sequence[Record], mark: HeadMark, /) -> None:
         """Write without a condition: nobody does."""
         raise AssertionError
 
@@ -123,12 +124,12 @@ class FakeMedium:
 
     def finish(self, mark: HeadMark, /) -> None:
         """Check where the log ends."""
-        assert mark.seq + 1 == len(self._database.lines)
+        assert mark.seq + 1 == len(self._database.records)
 
     def read(self, start_seq: int, limit: int, /) -> list[bytes]:
         """Return records."""
-        found = self._database.lines[start_seq : start_seq + limit]
-        return [line[:-1] for line in found]
+        found = self._database.records[start_seq : start_seq + limit]
+        return [stored(record) for record in found]
 
     def boundary(self, seq: int, /) -> int:
         """Return the same."""

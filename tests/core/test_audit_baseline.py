@@ -28,6 +28,7 @@ from hsm_core.errors import AuditTamperedError, MalformedError
 from hsm_core.model import AuditEvent, KeyId, Phase, PruneDetail
 from hsm_core.protocols import AuditDraft, KnownKey
 from hsm_core.testing import FakeClock, FakeEntropy
+from tests.core.audit_support import stored
 
 KEY = bytes(range(32))
 LOG_ID = "00112233445566778899aabbccddeeff"
@@ -54,7 +55,7 @@ def _entry(detail: PruneDetail) -> bytes:
         log_id=LOG_ID, hmac_key=KEY, node="", random=FakeEntropy(0).random_bytes
     )
     draft = AuditDraft(phase=Phase.SINGLE, kind="system.prune", detail=detail)
-    return chain.extend([draft], 0)[1][:-1]
+    return stored(chain.extend([draft], 0)[1])
 
 
 def _check(lines: list[bytes], key: bytes | None = KEY) -> Baseline:

@@ -21,7 +21,7 @@ from hsm_core.errors import (
 )
 from hsm_core.model import LogBegunDetail, Phase
 from hsm_core.protocols import AuditDraft
-from tests.core.audit_support import KEY
+from tests.core.audit_support import KEY, stored
 
 LOG_ID = "00112233445566778899aabbccddeeff"
 SAFE = 2**53 - 1
@@ -163,14 +163,15 @@ def test_what_no_reader_would_accept_is_not_written(fields: dict[str, Any]) -> N
 
 def test_no_record_is_longer_than_a_line_may_be() -> None:
     """The longest that is accepted makes a line that is read; one byte more none."""
-    empty = _chain().extend([AuditDraft(phase=Phase.SINGLE, kind="")], 0)[1]
-    room = MAX_LINE_BYTES + 1 - len(empty)
+    empty = stored(_chain().extend([AuditDraft(phase=Phase.SINGLE, kind="")], 0)[1])
+    room = MAX_LINE_BYTES - len(empty)
 
-    begun, line = _chain().extend([AuditDraft(phase=Phase.SINGLE, kind="x" * room)], 0)
-    assert len(line) == MAX_LINE_BYTES + 1
+    draft = AuditDraft(phase=Phase.SINGLE, kind="x" * room)
+    begun, line = map(stored, _chain().extend([draft], 0))
+    assert len(line) == MAX_LINE_BYTES
     follower = Follower(log_id=LOG_ID, hmac_key=KEY)
-    follower.follow(begun[:-1])
-    follower.follow(line[:-1])
+    follower.follow(begun)
+    follower.follow(line)
     with pytest.raises(InputSizeError):
         _chain().extend([AuditDraft(phase=Phase.SINGLE, kind="x" * (room + 1))], 0)
     rule = "x" * MAX_LINE_BYTES
@@ -183,7 +184,7 @@ def test_no_clock_stops_the_trail(now: int, time: int) -> None:
     """A time that can't be recorded becomes the nearest that can."""
     line, _ = _chain().extend([AuditDraft(phase=Phase.SINGLE, kind="Sign")], now)
 
-    assert time == Follower(log_id=LOG_ID, hmac_key=KEY).follow(line[:-1]).time
+    assert time == Follower(log_id=LOG_ID, hmac_key=KEY).follow(stored(line)).time
 
 
 def test_nothing_follows_a_log_that_was_closed_for_good() -> None:
@@ -196,10 +197,10 @@ def test_nothing_follows_a_log_that_was_closed_for_good() -> None:
     (behind,) = chain.extend([AuditDraft.system("system.start")], 0)
     follower = Follower(log_id=LOG_ID, hmac_key=KEY)
     for line in (begun, closed):
-        follower.follow(line[:-1])
+        follower.follow(stored(line))
 
     with pytest.raises(AuditTamperedError) as caught:
-        follower.follow(behind[:-1])
+        follower.follow(stored(behind))
     assert {"seq": 2, "reason": "after_close"} == caught.value.facts
 
 
@@ -219,9 +220,9 @@ def test_who_opens_a_log_goes_on_with_the_mark_of_who_wrote_it() -> None:
         draft = AuditDraft(
             phase=phase, kind="k", operation_id=operation_id, set_digest=set_digest
         )
-        *begun, line = chain.extend([draft], 0)
+        *begun, line = map(stored, chain.extend([draft], 0))
         seq = end.mark.seq + 1 + len(begun)
-        end = end.after(event_of(line[:-1], seq), seq, leaf_hash(line[:-1]))
+        end = end.after(event_of(line, seq), seq, leaf_hash(line))
         assert chain.end.mark == end.mark
         names = "".join(event.operation_id for event in end.open_events())
         found.append((names, end.mark.floor, end.mark.set_digest))

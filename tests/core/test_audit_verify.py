@@ -34,6 +34,7 @@ from tests.core.audit_support import (
     followed,
     open_log,
     opened,
+    stored,
     torn_log,
     verified,
     verifier_of,
@@ -328,7 +329,7 @@ def test_the_end_of_a_log_with_facts() -> None:
     """Read as fast as uses are, a record that ends its log still ends it."""
     chain = Chain(log_id="0" * 32, hmac_key=KEY, node="", random=os.urandom)
     records = chain.extend([draft(0), draft(0), draft(0, kind="system.log-closed")], 0)
-    begun, *others = [record[:-1] for record in records]
+    begun, *others = map(stored, records)
     follower = Follower(log_id=None, hmac_key=KEY)
     facts = FactsTrack()
     follower.advance(begun, facts)

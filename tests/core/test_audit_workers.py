@@ -31,7 +31,7 @@ from hsm_core.model import Phase
 from hsm_core.protocols import AuditDraft
 from hsm_core.testing import FakeClock, FakeEntropy
 from tests.core.audit_prune_support import prune
-from tests.core.audit_support import KEY, copy_of, draft, fill, open_log, opened
+from tests.core.audit_support import KEY, copy_of, draft, fill, open_log, opened, stored
 
 RECORDS = 120
 TRIALS = 12
@@ -333,7 +333,7 @@ def test_nothing_follows_the_end_of_a_log(
         closing = AuditDraft(phase=Phase.SINGLE, kind=CLOSED)
         records = chain.extend([draft(number), closing], 1)
         path.with_name(f"{path.name}.{number:08}.{seq:016}").write_bytes(
-            b"".join(records)
+            b"".join(stored(record) + b"\n" for record in records)
         )
         seq += len(records)
         chain.end = msgspec.structs.replace(chain.end, is_closed=False)

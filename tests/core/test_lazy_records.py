@@ -37,7 +37,7 @@ def group(*, lazy: bool, must_sync: bool = False) -> Group:
     """Return a group of one record."""
     made = Group(1.0)
     made.must_sync, made.is_lazy = must_sync, lazy
-    made.add([b"line"])
+    made.add([(b"", b"line")])
     return made
 
 
@@ -91,17 +91,17 @@ class TestBacklog:
     def test_what_is_written_during_a_sync_waits_for_the_next(self) -> None:
         """A sync makes durable what was there when it began, and no more."""
         found, _ = backlog()
-        found.write_more([b"a"], HeadMark(seq=0), 0.0, durable=True, lazy=False)
+        found.write_more([(b"", b"a")], HeadMark(seq=0), 0.0, durable=True, lazy=False)
         first = found.synced
         assert found.prepare_sync()
-        found.write_more([b"b"], HeadMark(seq=1), 0.0, durable=True, lazy=False)
+        found.write_more([(b"", b"b")], HeadMark(seq=1), 0.0, durable=True, lazy=False)
         found.sync()
 
         first.wait(0)
         with pytest.raises(AuditUnavailableError):
             found.synced.wait(0)
         assert (0, 1) == (found.durable.seq, found.written.seq)
-        assert [b"b"] == list(found.tail().lines)
+        assert [(b"", b"b")] == list(found.tail().records)
         assert 0 == found.sync_at
 
 

@@ -25,7 +25,7 @@ from hsm_core.protocols import Request
 from hsm_core.session import Session
 from hsm_core.settings import Settings
 from hsm_core.testing import FakeClock, caller
-from tests.core.audit_support import KEY
+from tests.core.audit_support import KEY, stored
 from tests.core.shared_log_support import FakeDatabase, FakeView, open_shared_log
 from tests.self_tests import shared_registry
 
@@ -70,7 +70,7 @@ class Node:
 
     def uses(self) -> list[tuple[str, str, int]]:
         """Return key, code and revision of the records of uses, in their order."""
-        events = [event_of(x[:-1], n) for n, x in enumerate(self.database.lines)]
+        events = [event_of(stored(x), n) for n, x in enumerate(self.database.records)]
         return [
             (event.key_id, event.code, event.revision)
             for event in events
@@ -172,7 +172,7 @@ def test_batch_under_an_event_loop(node: Node, planned: bool) -> None:
     assert len(node.uses()) == before + 2
     assert found[node.key] == ("ok", 1)
     assert found[node.other] in {("ok", 0), ("ok", 1)}
-    kinds = [event_of(x[:-1], n).kind for n, x in enumerate(node.database.lines)]
+    kinds = [event_of(stored(x), n).kind for n, x in enumerate(node.database.records)]
     assert kinds.count("ListAuditEvents") == 1
 
 

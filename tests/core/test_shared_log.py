@@ -14,7 +14,7 @@ from hsm_core._internal.audit.shared_log import SharedAuditLog
 from hsm_core.errors import AuditUnavailableError
 from hsm_core.model import AuditEvent, ResumeDetail
 from hsm_core.protocols import AuditDraft, AuditFacts, UseDraft
-from tests.core.audit_support import KEY, draft, intent, outcome
+from tests.core.audit_support import KEY, draft, intent, outcome, stored
 from tests.core.shared_log_support import FakeDatabase, FakeView, open_shared_log
 
 PATIENCE = 60.0
@@ -41,7 +41,7 @@ class Node:
     def events(self) -> list[AuditEvent]:
         """Return all records, checked."""
         follower = Follower(log_id=None, hmac_key=KEY)
-        return [follower.follow(line[:-1]) for line in self.database.lines]
+        return [follower.follow(stored(record)) for record in self.database.records]
 
     def shown(self) -> list[str]:
         """Return what each record is of, without the first."""
@@ -72,7 +72,7 @@ def node() -> Iterator[Node]:
     found = Node()
     yield found
     found.log.close()
-    assert found.log.head().seq + 1 == len(found.database.lines)
+    assert found.log.head().seq + 1 == len(found.database.records)
     found.events()
 
 
@@ -185,7 +185,7 @@ def test_group_is_refused_where_its_own_epoch_was_raised(node: Node) -> None:
     with pytest.raises(AuditUnavailableError):
         node.log.append([draft(1)]).wait()
     assert node.log.health.state == "failing"
-    assert node.database.lines == []
+    assert node.database.records == []
     with pytest.raises(AuditUnavailableError):
         node.log.append([draft(2)])
     node.database.is_fenced = False

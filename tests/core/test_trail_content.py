@@ -13,7 +13,7 @@ import pytest
 
 from hsm_core import errors
 from hsm_core import operations as ops
-from hsm_core._internal.audit.keys import places_function
+from hsm_core._internal.audit.keys import salts_function
 from hsm_core._internal.pipeline.refusals import Refusals
 from hsm_core._internal.stores.memory.audit import MemoryAuditLog
 from hsm_core._internal.stores.records import blob_name
@@ -267,7 +267,7 @@ def test_uses_are_bound_to_what_was_answered(size: int) -> None:
 
         events = [entry.event for entry in session.audit_events(limit=8)]
         audit = gateway._services.audit  # noqa: SLF001 (for the log's id)
-        places_of = places_function(AUDIT_KEY, audit.log_id)
+        salts_of = salts_function(AUDIT_KEY, audit.log_id)
         parts = sealed[:40] + sealed[-16:] + len(sealed).to_bytes(8, "big")
         both = sha256(signature).digest() + sha256(again).digest()
         for event, what in zip(
@@ -275,7 +275,7 @@ def test_uses_are_bound_to_what_was_answered(size: int) -> None:
             (both, None, again, parts, parts, mac, signature, signature),
             strict=True,
         ):
-            bound = places_of(event.seq)[event.seq][1] + (what or b"")
+            bound = b"\4" + salts_of(event.seq)[:16] + (what or b"")
             assert event.bind == (sha256(bound).hexdigest() if what else "")
             assert bool(event.digest) == (what is None and size == 10)
 

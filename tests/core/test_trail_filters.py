@@ -26,6 +26,7 @@ from hsm_core.model import AuditedCaller, AuditedKey, AuditEvent, Phase, Role
 from hsm_core.operations import ListAuditEvents
 from hsm_core.protocols import AuditDraft
 from hsm_core.testing import FakeClock, FakeEntropy, caller, memory_hsm
+from tests.core.audit_support import stored
 from tests.support import REPOSITORY
 
 
@@ -191,7 +192,7 @@ def line_of(event: AuditEvent) -> bytes:
     names = set(AuditDraft.__struct_fields__) & set(AuditEvent.__struct_fields__)
     draft = AuditDraft(**{name: getattr(event, name) for name in names})
     codec = RecordCodec("0" * 32, bytes(32), FakeEntropy(0).random_bytes)
-    record = codec.encode(draft, event.seq, event.prev, event.time)[0][:-1]
+    record = stored(codec.encode(draft, event.seq, event.prev, event.time)[0])
     found = event_of(record, event.seq)
     assert all(getattr(found, name) == getattr(event, name) for name in names)
     return record

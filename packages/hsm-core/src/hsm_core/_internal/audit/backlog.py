@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
+from hsm_core._internal.audit.facts import Record
 from hsm_core._internal.audit.head_mark import HeadMark
 from hsm_core._internal.audit.medium import (
     AuditMedium,
@@ -55,7 +56,7 @@ class Backlog:
         self._syncing: list[Group] = []
         self._unsynced: list[Group] = []
         self._open: Group | None = None
-        self._records = self._records_in_sync = 0
+        self._count = self._count_in_sync = 0
         self.open_bytes = 0
         self.synced = Ticket(timeout_seconds)
         self.written = mark
@@ -75,25 +76,25 @@ class Backlog:
             MediumError: It may have been written in part, or wholly.
         """
         self._open = None
-        self._write(group.lines, group.mark)
+        self._write(group.records, group.mark)
         self._note_due(time.monotonic(), must_sync=group.must_sync, lazy=group.is_lazy)
         group.written.complete()
 
     def write_more(
         self,
-        lines: list[bytes],
+        records: list[Record],
         mark: HeadMark,
         now: float,
         durable: bool,
         lazy: bool,
     ) -> bool:
         """
-        Write the lines of one append, and return whether callers must wait.
+        Write the records of one append, and return whether callers must wait.
 
         They must where a power failure would lose too many records.
 
         Args:
-            lines: The next lines.
+            records: The next ones.
 
             mark: Where the log ends with them.
 
@@ -107,22 +108,22 @@ class Backlog:
             MediumError: They may have been written in part, or wholly.
         """
         group = self._open or self._begin_open()
-        group.lines += lines
+        group.records += records
         group.mark = mark
-        for line in lines:
-            self.open_bytes += len(line)
-        self._medium.write(lines, mark)
+        for facts, entry in records:
+            self.open_bytes += len(facts) + len(entry)
+        self._medium.write(records, mark)
         self.written = mark
-        self._records = records = self._records + len(lines)
-        if durable or lazy or records >= _BOUNDED_RECORDS:
+        self._count = count = self._count + len(records)
+        if durable or lazy or count >= _BOUNDED_RECORDS:
             self._note_due(now, must_sync=durable, lazy=lazy)
         elif self.sync_at > (due := now + _BOUNDED_SECONDS):
             self.sync_at = due
-        return records + self._records_in_sync >= _BOUNDED_RECORDS
+        return count + self._count_in_sync >= _BOUNDED_RECORDS
 
     @property
-    def newest(self) -> bytes | None:
-        """The newest line that a caller wrote itself since the last sync began."""
+    def newest(self) -> Record | None:
+        """The newest record that a caller wrote itself since the last sync began."""
         group = self._open
         return None if group is None else group.newest
 
@@ -132,13 +133,13 @@ class Backlog:
         self._open, self.synced = group, group.synced
         return group
 
-    def _write(self, lines: Sequence[bytes], mark: HeadMark) -> None:
-        self._medium.write(lines, mark)
+    def _write(self, records: Sequence[Record], mark: HeadMark) -> None:
+        self._medium.write(records, mark)
         self.written = mark
-        self._records += len(lines)
+        self._count += len(records)
 
     def _note_due(self, now: float, *, must_sync: bool, lazy: bool) -> None:
-        if must_sync or self._records >= _BOUNDED_RECORDS:
+        if must_sync or self._count >= _BOUNDED_RECORDS:
             self.sync_at = 0.0
             return
         at = now + (_LAZY_SECONDS if lazy else _BOUNDED_SECONDS)
@@ -160,7 +161,7 @@ class Backlog:
         self._medium.prepare_sync(self.written)
         self._syncing, self._unsynced = self._unsynced, []
         self._open, self.sync_at = None, _NEVER
-        self._records, self._records_in_sync = 0, self._records
+        self._count, self._count_in_sync = 0, self._count
         self.open_bytes = 0
         return True
 
@@ -174,7 +175,7 @@ class Backlog:
         began = time.monotonic()
         self._medium.sync()
         self.syncs.count(time.monotonic() - began)
-        self._records_in_sync = 0
+        self._count_in_sync = 0
         self.durable = self._syncing[-1].mark
         for group in self._syncing:
             group.synced.complete()
@@ -188,11 +189,11 @@ class Backlog:
 
     def tail(self) -> Tail:
         """Return what is not known to be durable."""
-        # One that was begun and interrupted has no lines, and no mark.
-        groups = [group for group in self._groups() if group.lines]
-        lines = [line for group in groups for line in group.lines]
+        # One that was begun and interrupted has no records, and no mark.
+        groups = [group for group in self._groups() if group.records]
+        records = [record for group in groups for record in group.records]
         mark = groups[-1].mark if groups else self.durable
-        return Tail(lines, mark.seq + 1 - len(lines), mark)
+        return Tail(records, mark.seq + 1 - len(records), mark)
 
     def heal(self, tail: Tail, cause: Cause) -> None:
         """
@@ -204,7 +205,7 @@ class Backlog:
         self._medium.heal(tail, cause)
         self.written = self.durable = tail.mark
         self._syncing, self._unsynced = [], []
-        self._records = self._records_in_sync = self.open_bytes = 0
+        self._count = self._count_in_sync = self.open_bytes = 0
         self.sync_at = _NEVER
 
     def _groups(self) -> list[Group]:

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from hsm_core._internal.audit.facts import FactsTrack, entry_of
+from hsm_core._internal.audit.facts import FactsTrack, Record, entry_of
 from hsm_core._internal.audit.head_mark import HeadMark
 from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.audit.record import (
@@ -124,12 +124,11 @@ class Chain:
         """Sequence number that the next draft gets."""
         return max(self.end.mark.seq, 0) + 1
 
-    def extend(self, drafts: Sequence[AuditDraft | UseDraft], now: int) -> list[bytes]:
+    def extend(self, drafts: Sequence[AuditDraft | UseDraft], now: int) -> list[Record]:
         """
-        Return the next records, each with its newline: all or none.
+        Return the next records: all or none.
 
-        Each is its facts line, if it has one, and its entry. A new log begins with a
-        record that names it.
+        A new log begins with a record that names it.
 
         Args:
             drafts: At least one.
@@ -151,20 +150,20 @@ class Chain:
         if not 0 <= now <= MAX_INTEGER:
             now = min(max(now, 0), MAX_INTEGER)
         if len(drafts) == 1 and isinstance(drafts[0], UseDraft):
-            line, leaf = codec.encode_use(drafts[0], seq + 1, leaf, now)
+            record, leaf = codec.encode_use(drafts[0], seq + 1, leaf, now)
             self.end = end.after_use(seq + 1, leaf)
-            return [line]
-        lines: list[bytes] = []
+            return [record]
+        records: list[Record] = []
         for draft in drafts:
             seq += 1
             if isinstance(draft, UseDraft):
-                line, leaf = codec.encode_use(draft, seq, leaf, now)
+                record, leaf = codec.encode_use(draft, seq, leaf, now)
             else:
-                line, leaf = codec.encode(draft, seq, leaf, now)
+                record, leaf = codec.encode(draft, seq, leaf, now)
                 end = end.after(draft, seq, leaf)
-            lines.append(line)
+            records.append(record)
         self.end = end.after_use(seq, leaf)
-        return lines
+        return records
 
     def _begun(self) -> AuditDraft:
         detail = LogBegunDetail(log_id=self.log_id, node=self._node)

@@ -46,6 +46,9 @@ _CERTIFICATE: Final = {
 }
 """Members of *who* and the parameters that they stand for."""
 
+Record: TypeAlias = tuple[bytes, bytes]
+"""Record to be written: its facts line, or nothing, and its entry, with newlines."""
+
 Template: TypeAlias = Mapping[str, str | list[str] | None]
 """Parameters; None stands for an integer, which the entry has."""
 
@@ -396,6 +399,12 @@ def facts_line_of(record: bytes) -> bytes:
     return record[: max(record.find(b"\n"), 0)]
 
 
+def record_of(stored: bytes) -> Record:
+    """Return a stored record as it is to be written again."""
+    line = facts_line_of(stored)
+    return (line + b"\n" if line else b""), entry_of(stored) + b"\n"
+
+
 class FactsTrack:
     """
     Facts lines of one segment, in the order of the entries that they stand before.
@@ -421,40 +430,34 @@ class FactsTrack:
         """Whether the newest line has no entry behind it yet."""
         return bool(self._waiting) or self._is_bad
 
-    def trimmed(self, record: bytes, seq: int) -> bytes:
-        """Return a record to be written, without its facts line if that is there."""
-        digest = record[HASH]
-        # Of an entry alone, these bytes are no hash.
-        if seq - self._first.get(digest, -SPAN) < SPAN:
-            return record[record.index(b"\n") + 1 :]
-        if not record.startswith(START):
-            return record
-        self._first[digest] = seq
-        self._forget(seq)
-        return record
+    def trimmed(self, record: Record, seq: int) -> bytes:
+        """Return the bytes to be written, without a facts line that is there."""
+        line, entry = record
+        if not line or seq - self._first.get(line[HASH], -SPAN) < SPAN:
+            return entry
+        self.note([(seq, line)])
+        return line + entry
 
-    def split(
-        self, records: Sequence[bytes], first_seq: int
-    ) -> tuple[list[bytes], list[tuple[int, bytes]]]:
+    def due(self, records: Sequence[Record], first_seq: int) -> list[tuple[int, bytes]]:
         """
-        Return the entries of records to be written, and the facts lines that are due.
+        Return the facts lines that records need, each with the number of its record.
 
         Nothing is noted; `note` does that once they are written.
 
         Args:
-            records: Each with its newline.
+            records: The next ones.
 
             first_seq: Sequence number of the first one.
+
+        Returns:
+            Without newlines.
         """
-        entries: list[bytes] = []
-        due: dict[bytes, tuple[int, bytes]] = {}
-        for seq, record in enumerate(records, first_seq):
-            line, entry = facts_line_of(record[:-1]), entry_of(record[:-1])
+        found: dict[bytes, tuple[int, bytes]] = {}
+        for seq, (line, _) in enumerate(records, first_seq):
             digest = line[HASH]
-            if line and digest not in due and not self._serves(digest, seq):
-                due[digest] = seq, line
-            entries.append(entry)
-        return entries, list(due.values())
+            if line and digest not in found and not self._serves(digest, seq):
+                found[digest] = seq, line[:-1]
+        return list(found.values())
 
     def note(self, lines: Iterable[tuple[int, bytes]]) -> None:
         """Note facts lines that were written, each before the entry of this number."""

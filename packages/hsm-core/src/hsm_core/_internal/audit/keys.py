@@ -17,7 +17,8 @@ _BIND_LABEL: Final = b"FerroHSM audit bind 1"
 _MARK_LABEL: Final = b"FerroHSM audit head mark 1"
 _BASELINE_LABEL: Final = b"FerroHSM audit baseline 1"
 _CHECK_LABEL: Final = b"FerroHSM audit key check 1"
-_SALT_BYTES: Final = 16
+SALT_BYTES: Final = 16
+"""Length of a salt of ``bind``."""
 
 
 def record_mac_function(hmac_key: bytes, log_id: str) -> Callable[[bytes], bytes]:
@@ -25,28 +26,18 @@ def record_mac_function(hmac_key: bytes, log_id: str) -> Callable[[bytes], bytes
     return _mac_function(hmac_key, log_id, _RECORD_LABEL)
 
 
-def places_function(
-    hmac_key: bytes, log_id: str
-) -> Callable[[int], dict[int, tuple[str, bytes]]]:
-    """
-    Return what differs by place in the log, of 256 entries from a seq on.
-
-    That is the seq as entries hold it, and what ``bind`` hashes first: 4 and a salt.
-    """
+def salts_function(hmac_key: bytes, log_id: str) -> Callable[[int], bytes]:
+    """Return the salts of ``bind``, of 256 entries from a seq on, joined."""
     key = algorithms.AES256(_key(hmac_key, log_id, _BIND_LABEL))
     # One block for each seq, and none twice.
     encryptor = Cipher(key, modes.ECB()).encryptor()  # noqa: S305
 
-    def places(first: int) -> dict[int, tuple[str, bytes]]:
+    def salts(first: int) -> bytes:
         numbers = range(first, first + 256)
-        blocks = [n.to_bytes(_SALT_BYTES, "big") for n in numbers]
-        drawn = encryptor.update(b"".join(blocks))
-        starts = range(0, len(drawn), _SALT_BYTES)
-        salts = [b"\4" + drawn[at : at + _SALT_BYTES] for at in starts]
-        texts = [f"{n:016x}" for n in numbers]
-        return dict(zip(numbers, zip(texts, salts, strict=True), strict=True))
+        blocks = [n.to_bytes(SALT_BYTES, "big") for n in numbers]
+        return encryptor.update(b"".join(blocks))
 
-    return places
+    return salts
 
 
 def mark_mac_function(hmac_key: bytes, log_id: str) -> Callable[[bytes], bytes]:

@@ -11,6 +11,7 @@ from typing import Final
 
 from hsm_core._internal.audit.baseline import Baseline
 from hsm_core._internal.audit.chain import Chain
+from hsm_core._internal.audit.facts import Record
 from hsm_core._internal.audit.medium import DONE, AuditMedium, BaselineStore, Reserve
 from hsm_core._internal.audit.pruning import Pruner, RetentionRule, WatchedClock
 from hsm_core._internal.audit.reading import pruned_before
@@ -313,7 +314,7 @@ class DurableAuditLog(BaseAuditLog):
         if not self._process.mark[0]:
             self._check_process()
         flusher, chain, before, rings = self._flusher, self._chain, None, True
-        lines: list[bytes] = []
+        records: list[Record] = []
         held: list[bool] = []
         try:
             # An interrupt can't come between taking the lock and noting it: that is one
@@ -327,14 +328,14 @@ class DurableAuditLog(BaseAuditLog):
                     return DONE
             flusher.check(drafts, reserved=reserved)
             before = chain.end
-            lines = chain.extend(drafts, self._clock.now())
+            records = chain.extend(drafts, self._clock.now())
             if drafts[-1].detail is not None:
                 self._announce(drafts)
-            return flusher.enqueue(lines, durable=durable, lazy=lazy)
+            return flusher.enqueue(records, durable=durable, lazy=lazy)
         except BaseException:
-            # An interrupt may come before the writer has the lines: then the next
+            # An interrupt may come before the writer has them: then the next
             # records must not follow on them.
-            if before is not None and not flusher.has_taken(lines):
+            if before is not None and not flusher.has_taken(records):
                 chain.end = before
             raise
         finally:

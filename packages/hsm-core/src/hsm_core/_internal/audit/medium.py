@@ -20,6 +20,7 @@ from typing import ClassVar, Final, Protocol, TypeGuard
 
 import msgspec
 
+from hsm_core._internal.audit.facts import Record
 from hsm_core._internal.audit.head_mark import HeadMark
 from hsm_core._internal.lib.silence import pauses
 from hsm_core.errors import AuditUnavailableError
@@ -93,13 +94,13 @@ class GroupCondition(msgspec.Struct, frozen=True, kw_only=True):
 
 class Tail(msgspec.Struct, frozen=True):
     """
-    Lines that are not known to be durable, in order, and where the log ends then.
+    Records that are not known to be durable, in order, and where the log ends then.
 
     Attributes:
-        first_seq: Sequence number of the first line; one after the newest durable one.
+        first_seq: Sequence number of the first one; one after the newest durable one.
     """
 
-    lines: Sequence[bytes]
+    records: Sequence[Record]
     first_seq: int
     mark: HeadMark
 
@@ -180,7 +181,7 @@ class BaselineStore(Protocol):
 
 class AuditMedium(BaselineStore, Protocol):
     """
-    Where the lines of one open log go, each with its newline.
+    Where the records of one open log go.
 
     Attributes:
         is_shared: Whether it is a `SharedMedium`.
@@ -188,12 +189,12 @@ class AuditMedium(BaselineStore, Protocol):
 
     is_shared: ClassVar[bool]
 
-    def write(self, lines: Sequence[bytes], mark: HeadMark, /) -> None:
+    def write(self, records: Sequence[Record], mark: HeadMark, /) -> None:
         """
-        Append lines and let readers see them; a kill of the process can't undo it.
+        Append records and let readers see them; a kill of the process can't undo it.
 
         Args:
-            lines: The next lines.
+            records: The next ones.
 
             mark: Where the log ends with them.
 
@@ -280,10 +281,10 @@ class SharedMedium(AuditMedium, Protocol):
     """
 
     def write_if(
-        self, lines: Sequence[bytes], mark: HeadMark, condition: GroupCondition, /
+        self, records: Sequence[Record], mark: HeadMark, condition: GroupCondition, /
     ) -> None:
         """
-        Append lines in one transaction if a condition holds when it begins.
+        Append records in one transaction if a condition holds when it begins.
 
         Raises:
             GroupRefusedError: It does not hold; nothing was written.
@@ -300,7 +301,7 @@ class SharedMedium(AuditMedium, Protocol):
         """
         ...
 
-    def standing(self, first_seq: int, /) -> list[bytes]:
+    def standing(self, first_seq: int, /) -> list[Record]:
         """
         Return the records from *first_seq* on, as `write` gets them, and go on there.
 
@@ -460,7 +461,7 @@ class Group:
     Attributes:
         written: Done when they are written.
         synced: Done when they are durable.
-        lines: Lines of the records, each with its newline.
+        records: The records.
         size: Bytes that they take.
         must_sync: Somebody waits for the sync.
         is_lazy: Nobody cares when it is synced.
@@ -470,25 +471,25 @@ class Group:
     def __init__(self, timeout_seconds: float) -> None:
         self.written = Ticket(timeout_seconds)
         self.synced = Ticket(timeout_seconds)
-        self.lines: list[bytes] = []
+        self.records: list[Record] = []
         self.size = 0
         self.must_sync = False
         self.is_lazy = True
         self.mark = HeadMark()
 
-    def add(self, lines: list[bytes]) -> None:
-        """Add the lines of one append."""
+    def add(self, records: list[Record]) -> None:
+        """Add the records of one append."""
         size = self.size
-        for line in lines:
-            size += len(line)
+        for facts, entry in records:
+            size += len(facts) + len(entry)
         # All of it or, without memory, nothing.
-        self.lines += lines
+        self.records += records
         self.size = size
 
     @property
-    def newest(self) -> bytes | None:
-        """The last line."""
-        return self.lines[-1] if self.lines else None
+    def newest(self) -> Record | None:
+        """The last record."""
+        return self.records[-1] if self.records else None
 
     def complete(self, error: BaseException | None = None) -> None:
         """Complete both tickets."""

@@ -62,7 +62,7 @@ class Outage:
 
     def rewrote(self, tail: Tail) -> None:
         """Note what was written again; the first time counts."""
-        if tail.lines and self._rewritten_from is None:
+        if tail.records and self._rewritten_from is None:
             self._rewritten_from = tail.first_seq
 
     def ended(self) -> None:

@@ -18,12 +18,17 @@ from hsm_core._internal.audit.facts import (
     MAX_LINE_BYTES,
     Facts,
     FactsBook,
+    Record,
     entry_of,
     facts_line_of,
     named_by,
     numbers_of,
 )
-from hsm_core._internal.audit.keys import places_function, record_mac_function
+from hsm_core._internal.audit.keys import (
+    SALT_BYTES,
+    record_mac_function,
+    salts_function,
+)
 from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.audit.uses import Uses, is_use
 from hsm_core._internal.lib.encoding import StoredForm, newer_format
@@ -220,8 +225,8 @@ class RecordCodec:
         "_book",
         "_hmac_key",
         "_mac_of",
-        "_places",
-        "_places_from",
+        "_salts",
+        "_salts_from",
         "log_id",
     )
 
@@ -235,8 +240,8 @@ class RecordCodec:
         self._hmac_key = hmac_key
         self._book = None if random is None else FactsBook(random)
         self._mac_of: Callable[[bytes], bytes] | None = None
-        self._places_from: Callable[[int], dict[int, tuple[str, bytes]]] = lambda _: {}
-        self._places = dict[int, tuple[str, bytes]]()
+        self._salts_from: Callable[[int], bytes] = lambda _: b""
+        self._salts = 0, b""
         if log_id is not None:
             self._adopt(log_id)
 
@@ -244,16 +249,13 @@ class RecordCodec:
         self.log_id = log_id
         if self._hmac_key is not None:
             self._mac_of = record_mac_function(self._hmac_key, log_id)
-            self._places_from = places_function(self._hmac_key, log_id)
+            self._salts_from = salts_function(self._hmac_key, log_id)
 
     def encode(
         self, draft: AuditDraft, seq: int, prev: str, time: int
-    ) -> tuple[bytes, str]:
+    ) -> tuple[Record, str]:
         """
         Return a new record, and the leaf hash of its entry.
-
-        The record is its facts line, if it has facts, and its entry, each with a
-        newline.
 
         Args:
             draft: Content of the record.
@@ -269,12 +271,11 @@ class RecordCodec:
             InputSizeError: A line would be too long.
         """
         text = self._facts().of_draft(draft, time)
-        place, prefix = self._place(seq)
         check_draft(draft)
         has_place = draft.phase is not Phase.SINGLE
         entry = Entry(
             format=FORMAT,
-            seq=place,
+            seq=f"{seq:016x}",
             prev=prev,
             time=str(time).zfill(16),
             kind=draft.kind,
@@ -284,7 +285,7 @@ class RecordCodec:
             facts="" if text is None else text.digest,
             numbers=numbers_of(draft.parameters),
             revision=draft.revision,
-            bind=_sha256(prefix + draft.bound) if draft.bound else "",
+            bind=self._binding(seq, draft.bound),
             operation_id=draft.operation_id,
             intent_log=draft.intent_log,
             key_id=draft.key_id if has_place else "",
@@ -303,19 +304,18 @@ class RecordCodec:
 
     def encode_use(
         self, draft: UseDraft, seq: int, prev: str, time: int
-    ) -> tuple[bytes, str]:
+    ) -> tuple[Record, str]:
         """Return the record of a use; see `encode`."""
-        text, bound = draft.facts.encoded, draft.bound
+        text = draft.facts.encoded
         if (
             text is None
             or text.book is not self._book
             or not 0 <= time - text.made_at < LIFETIME
         ):
             text = self._facts().of_facts(draft.facts, time)
-        place, prefix = self._place(seq)
         entry = Entry(
             format=FORMAT,
-            seq=place,
+            seq=f"{seq:016x}",
             prev=prev,
             time=str(time).zfill(16),
             kind=text.kind,
@@ -324,7 +324,7 @@ class RecordCodec:
             facts=text.digest,
             numbers=draft.numbers,
             revision=draft.revision,
-            bind=_sha256(prefix + bound) if bound else "",
+            bind=self._binding(seq, draft.bound),
             digest=draft.digest,
             detail=draft.detail,
         )
@@ -335,16 +335,19 @@ class RecordCodec:
             raise ValueError("records can't be written without key and salts")
         return self._book
 
-    def _place(self, seq: int) -> tuple[str, bytes]:
-        """Return the seq as the entry holds it, and the start of what is bound."""
-        place = self._places.get(seq)
-        if place is None:
-            self._places = self._places_from(seq)
-            place = self._places[seq]
-        return place
+    def _binding(self, seq: int, bound: bytes) -> str:
+        """Return ``bind`` of an entry."""
+        if not bound:
+            return ""
+        first, salts = self._salts
+        at = (seq - first) * SALT_BYTES
+        if not 0 <= at < len(salts):
+            at, salts = 0, self._salts_from(seq)
+            self._salts = seq, salts
+        return _sha256(b"\4" + salts[at : at + SALT_BYTES] + bound)
 
-    def _sealed(self, facts: bytes, members: Entry) -> tuple[bytes, str]:
-        """Return facts line and entry, given without MAC, and the leaf hash."""
+    def _sealed(self, facts: bytes, members: Entry) -> tuple[Record, str]:
+        """Return a record, given its entry without MAC, and the leaf hash."""
         assert self._mac_of is not None  # noqa: S101 (for the type checker)
         try:
             body = _encode(members)[:-1]
@@ -355,7 +358,7 @@ class RecordCodec:
             raise InputSizeError(
                 "audit event", actual=len(entry), maximum=MAX_LINE_BYTES
             )
-        return facts + entry + b"\n", _sha256(b"\0" + entry)
+        return (facts, entry + b"\n"), _sha256(b"\0" + entry)
 
     def authenticate(self, entry: bytes, seq: int) -> None:
         """

@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 
 from hsm_core._internal.audit.backlog import Backlog
 from hsm_core._internal.audit.chain import LogEnd
+from hsm_core._internal.audit.facts import Record
 from hsm_core._internal.audit.head_mark import HeadMark
 from hsm_core._internal.audit.medium import Group, GroupCondition, SharedMedium, Ticket
 from hsm_core.protocols import AuditDraft, UseDraft
@@ -112,15 +113,15 @@ class SharedGroup(Group):
         self.end: LogEnd | None = None
         self.tried: GroupCondition | None = None
 
-    def take_in(self, append: Append, lines: list[bytes]) -> Ticket:
-        """Add an append and its lines, and return its ticket."""
-        self.add(lines)
+    def take_in(self, append: Append, records: list[Record]) -> Ticket:
+        """Add an append and its records, and return its ticket."""
+        self.add(records)
         self.appends.append(append)
         return self.uses if append.subjects else self.synced
 
     def clear(self) -> None:
-        """Forget all lines and appends; their tickets stay."""
-        self.lines, self.size, self.appends = [], 0, []
+        """Forget all records and appends; their tickets stay."""
+        self.records, self.size, self.appends = [], 0, []
 
     def condition(self, view: ClusterView) -> GroupCondition:
         """Return the condition on which the group may be written."""
@@ -185,7 +186,7 @@ class SharedBacklog(Backlog):
         assert isinstance(group, SharedGroup)  # noqa: S101 (for the type checker)
         began = time.monotonic()
         group.tried = group.condition(self._view)
-        self._shared.write_if(group.lines, group.mark, group.tried)
+        self._shared.write_if(group.records, group.mark, group.tried)
         self.syncs.count(time.monotonic() - began)
         self._open_groups.remove(group)
         self.settled(group)

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from hsm_core._internal.audit.chain import Chain, LogEnd
+from hsm_core._internal.audit.facts import Record
 from hsm_core._internal.audit.medium import (
     Group,
     GroupRefusedError,
@@ -96,12 +97,12 @@ class SharedFlusher(Flusher):
         self._noted = append
 
     def _hand_over(
-        self, lines: list[bytes], *, durable: bool, lazy: bool
+        self, records: list[Record], *, durable: bool, lazy: bool
     ) -> AuditTicket:
         group = self._shared_pending
         group.must_sync, group.is_lazy = True, False
-        ticket = group.take_in(self._noted, lines)
-        self._is_urgent = self._is_urgent or len(group.lines) >= self._gathers
+        ticket = group.take_in(self._noted, records)
+        self._is_urgent = self._is_urgent or len(group.records) >= self._gathers
         return ticket
 
     @property
@@ -159,10 +160,10 @@ class SharedFlusher(Flusher):
     def _go_back(self, end: LogEnd) -> None:
         self._chain.end = self._stands = end
 
-    def _chained(self, append: Append) -> list[bytes]:
-        lines = self._chain.extend(append.drafts, self._clock.now())
+    def _chained(self, append: Append) -> list[Record]:
+        records = self._chain.extend(append.drafts, self._clock.now())
         self._announce(append.drafts)
-        return lines
+        return records
 
     # What the thread does after a failure.
 
@@ -171,16 +172,18 @@ class SharedFlusher(Flusher):
         self._shared.reconnect()
         groups = self._groups.take_back()
         try:
-            lines = self._shared.standing(self._groups.durable.seq + 1)
+            standing = self._shared.standing(self._groups.durable.seq + 1)
         except BaseException:
             self._groups.keep(groups)
             raise
-        while groups and lines and lines[: len(groups[0].lines)] == groups[0].lines:
-            group = groups.pop(0)
-            lines = lines[len(group.lines) :]
+        while groups and standing:
+            group, count = groups[0], len(groups[0].records)
+            if standing[:count] != group.records:
+                break
+            del groups[0], standing[:count]
             self._stood(group)
             self._groups.settled(group)
-        if lines:
+        if standing:
             self._groups.keep(groups)
             raise tampered(Reason.CHAIN, self._groups.durable.seq + 1)
         self._kept += [a for g in groups for a in g.appends if not a.subjects]
@@ -194,7 +197,7 @@ class SharedFlusher(Flusher):
             first = self._chain.next_seq
             for append in self._kept:
                 group.take_in(append, self._chained(append))
-            outage.rewrote(Tail(group.lines, first, group.mark))
+            outage.rewrote(Tail(group.records, first, group.mark))
             group.add(self._extend([outage.draft(self._chain.next_seq)]))
             group.mark, group.end = self._chain.end.mark, self._chain.end
             self._groups.take(group)

@@ -21,6 +21,7 @@ from typing import Final
 
 from hsm_core._internal.audit.backlog import Backlog
 from hsm_core._internal.audit.chain import Chain
+from hsm_core._internal.audit.facts import Record
 from hsm_core._internal.audit.head_mark import HeadMark
 from hsm_core._internal.audit.medium import (
     DONE,
@@ -208,20 +209,20 @@ class Flusher:
         raise AuditUnavailableError("The audit log was not written in time.")
 
     def enqueue(
-        self, lines: list[bytes], *, durable: bool, lazy: bool = False
+        self, records: list[Record], *, durable: bool, lazy: bool = False
     ) -> AuditTicket:
-        """Write lines, or hand them over to the thread; `check` must have passed."""
+        """Write records, or hand them to the thread; `check` must have passed."""
         if self._hands_over or self._is_writing:
-            return self._hand_over(lines, durable=durable, lazy=lazy)
+            return self._hand_over(records, durable=durable, lazy=lazy)
         backlog = self._backlog
         began = self._written_since = time.monotonic()
         try:
             is_far_ahead = backlog.write_more(
-                lines, self._chain.end.mark, began, durable, lazy
+                records, self._chain.end.mark, began, durable, lazy
             )
         except BaseException as error:
             self._fail(error)
-            if not (isinstance(error, Exception) and self.has_taken(lines)):
+            if not (isinstance(error, Exception) and self.has_taken(records)):
                 raise
             # Healing writes what is not there: so the ticket fails, not the append.
             return Ticket.failed(error)
@@ -234,12 +235,12 @@ class Flusher:
         return backlog.synced if durable or (is_far_ahead and not lazy) else DONE
 
     def _hand_over(
-        self, lines: list[bytes], *, durable: bool, lazy: bool
+        self, records: list[Record], *, durable: bool, lazy: bool
     ) -> AuditTicket:
-        """Let the thread write the lines of a caller."""
+        """Let the thread write the records of a caller."""
         group = self._pending
-        group.add(lines)
-        self._is_urgent = self._is_urgent or len(group.lines) >= self._gathers
+        group.add(records)
+        self._is_urgent = self._is_urgent or len(group.records) >= self._gathers
         if lazy and not durable:
             return group.written
         group.is_lazy = False
@@ -248,16 +249,16 @@ class Flusher:
             return group.synced
         return group.written
 
-    def has_taken(self, lines: list[bytes]) -> bool:
+    def has_taken(self, records: list[Record]) -> bool:
         """
-        Return whether the newest append's lines will be written; under the lock.
+        Return whether the newest append's records will be written; under the lock.
 
         It needs no memory.
         """
-        if not lines:
+        if not records:
             return False
-        line = lines[-1]
-        return line is self._pending.newest or line is self._backlog.newest
+        newest = records[-1]
+        return newest is self._pending.newest or newest is self._backlog.newest
 
     def must_ring(self) -> bool:
         """Return whether the thread sleeps and has something to do before it wakes."""
@@ -346,7 +347,7 @@ class Flusher:
             self._medium.tidy()
         if self._reserve_at <= time.monotonic():
             self._retake()
-        self._rest(began, len(group.lines) if group else 0)
+        self._rest(began, len(group.records) if group else 0)
         return group is not None or not is_closing
 
     def _write(self, group: Group) -> None:
@@ -379,7 +380,7 @@ class Flusher:
 
     def _swap(self) -> Group | None:
         group = self._pending
-        if not group.lines:
+        if not group.records:
             return None
         group.mark = self._chain.end.mark
         following = self._new_group(self._timeout)
@@ -393,7 +394,7 @@ class Flusher:
         with self._lock:
             self._check_outage()
             is_due = self._backlog.prepare_sync()
-            self._is_writing = tidies or bool(self._pending.lines)
+            self._is_writing = tidies or bool(self._pending.records)
         if is_due:
             self._backlog.sync()
 
@@ -409,12 +410,12 @@ class Flusher:
                 resume = Outage(Cause.HANGING, since).draft(self._chain.next_seq)
                 self._append_own(resume)
                 self._pending.must_sync = self._is_urgent = True
-            self._is_writing = bool(self._pending.lines)
+            self._is_writing = bool(self._pending.records)
             if self._strict and records >= _MANY and not self._closing:
                 # Those who waited soon come again: one sync can serve them all.
                 self._gathers = records
                 self._gathers_until = time.monotonic() + _GATHER_SECONDS
-                self._is_urgent = len(self._pending.lines) >= records
+                self._is_urgent = len(self._pending.records) >= records
 
     def _finish(self) -> None:
         """Make all durable, and note a clean end."""
@@ -424,7 +425,7 @@ class Flusher:
             self._backlog.sync()
         self._medium.finish(self.written)
 
-    def _extend(self, drafts: Sequence[AuditDraft]) -> list[bytes]:
+    def _extend(self, drafts: Sequence[AuditDraft]) -> list[Record]:
         return self._chain.extend(drafts, self._clock.now())
 
     def _append_own(self, draft: AuditDraft) -> None:

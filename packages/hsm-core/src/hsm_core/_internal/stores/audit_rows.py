@@ -17,7 +17,7 @@ from typing import Final, NamedTuple, Protocol
 
 from hsm_core._internal.audit.baseline import Baseline, check_baseline
 from hsm_core._internal.audit.chain import Follower
-from hsm_core._internal.audit.facts import SPAN, FactsTrack, entry_of, named_by
+from hsm_core._internal.audit.facts import SPAN, FactsTrack, Record, named_by
 from hsm_core._internal.audit.head_mark import HeadCodec, HeadMark, StoredHead
 from hsm_core._internal.audit.medium import Cause, MediumError, Tail
 from hsm_core._internal.audit.reasons import Reason, tampered
@@ -177,7 +177,7 @@ def _facts_before(tables: LogTables, seq: int) -> Iterator[tuple[int, bytes]]:
         yield from tables.facts(first, min(first + CHUNK, seq) - 1)
 
 
-def missing_lines(tables: LogTables, tail: Tail) -> Sequence[bytes]:
+def missing_records(tables: LogTables, tail: Tail) -> Sequence[Record]:
     """
     Return what a log lacks of a tail.
 
@@ -186,12 +186,12 @@ def missing_lines(tables: LogTables, tail: Tail) -> Sequence[bytes]:
     """
     found = 0
     for found, (seq, line) in enumerate(tables.rows(tail.first_seq), 1):
-        if found > len(tail.lines) or entry_of(tail.lines[found - 1][:-1]) != line:
+        if found > len(tail.records) or tail.records[found - 1][1] != line + b"\n":
             raise tampered(Reason.CHAIN, seq)
     last = tables.last()
     if last is not None and last != tail.first_seq + found - 1:
         raise tampered(Reason.SEQUENCE, tail.first_seq + found)
-    return tail.lines[found:]
+    return tail.records[found:]
 
 
 def read_baseline(

@@ -42,7 +42,7 @@ from itertools import chain
 from pathlib import Path
 from typing import ClassVar, Final
 
-from hsm_core._internal.audit.facts import MAX_LINE_BYTES, START
+from hsm_core._internal.audit.facts import MAX_LINE_BYTES, START, Record
 from hsm_core._internal.audit.head_mark import HeadMark
 from hsm_core._internal.audit.medium import Cause, MediumError, Tail
 from hsm_core._internal.audit.record import claimed_seq, is_chain, leaf_hash
@@ -219,9 +219,9 @@ def _settle(segments: Segments, lines: Sequence[bytes], tail: Tail) -> None:
     segments.take_as_durable(lines, tail.mark.leaf_hash)
 
 
-def _rest(tail: Tail, live: Segment, count: int) -> Sequence[bytes]:
-    """Return what the first *count* lines of the live segment lack."""
-    return tail.lines[live.first_seq + count - tail.first_seq :]
+def _rest(tail: Tail, live: Segment, count: int) -> Sequence[Record]:
+    """Return what the first *count* records of the live segment lack."""
+    return tail.records[live.first_seq + count - tail.first_seq :]
 
 
 def _durable_chunks(segments: Segments) -> Iterator[bytes]:
@@ -314,15 +314,15 @@ class FileMedium:
         self._look_at = time.monotonic() + _LOOK_SECONDS
         self._prepared = HeadMark()
 
-    def write(self, lines: Sequence[bytes], mark: HeadMark, /) -> None:
+    def write(self, records: Sequence[Record], mark: HeadMark, /) -> None:
         """
-        Append lines; see `AuditMedium.write`.
+        Append records; see `AuditMedium.write`.
 
         Raises:
             MediumError: They may have been written in part, or wholly.
         """
         try:
-            self._segments.write(lines)
+            self._segments.write(records)
         except OSError as error:
             cause = Cause.FULL if is_full(error) else Cause.WRITE
             raise MediumError(cause) from error

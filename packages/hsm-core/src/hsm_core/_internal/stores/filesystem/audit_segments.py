@@ -15,7 +15,13 @@ from typing import BinaryIO, Final
 
 import msgspec
 
-from hsm_core._internal.audit.facts import MAX_LINE_BYTES, START, FactsCache, FactsTrack
+from hsm_core._internal.audit.facts import (
+    MAX_LINE_BYTES,
+    START,
+    FactsCache,
+    FactsTrack,
+    Record,
+)
 from hsm_core._internal.audit.medium import Cause, MediumError
 from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.lib import failpoints
@@ -66,7 +72,7 @@ class Segment(msgspec.Struct):
         """Sequence number of the record that is written next."""
         return self.first_seq + self.count
 
-    def trimmed(self, records: Sequence[bytes]) -> list[bytes]:
+    def trimmed(self, records: Sequence[Record]) -> list[bytes]:
         """Return the next records without the facts lines that are here already."""
         trimmed = self.facts.trimmed
         return [trimmed(record, n) for n, record in enumerate(records, self.next_seq)]
@@ -170,7 +176,7 @@ class Segments:
             self._changes += 1
             yield self._all
 
-    def write(self, lines: Sequence[bytes]) -> None:
+    def write(self, records: Sequence[Record]) -> None:
         """
         Append records to the live segment and let readers see them.
 
@@ -181,11 +187,11 @@ class Segments:
             MediumError: The file was moved, replaced or changed.
         """
         live = self._all[-1]
-        if len(lines) == 1:
+        if len(records) == 1:
             seq = live.first_seq + live.count
-            self.write_trimmed([live.facts.trimmed(lines[0], seq)])
+            self.write_trimmed([live.facts.trimmed(records[0], seq)])
         else:
-            self.write_trimmed(live.trimmed(lines))
+            self.write_trimmed(live.trimmed(records))
 
     def write_trimmed(self, lines: Sequence[bytes]) -> None:
         """

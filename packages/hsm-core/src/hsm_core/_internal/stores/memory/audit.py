@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from hsm_core._internal.audit.chain import Chain
+from hsm_core._internal.audit.facts import Record
 from hsm_core._internal.audit.log import BaseAuditLog
 from hsm_core._internal.audit.medium import DONE
 from hsm_core._internal.audit.reading import pruned_before
@@ -33,10 +34,10 @@ class _MemoryLines:
         self._kept: Sequence[bytes] = ()
         self._staged: Sequence[bytes] = ()
 
-    def add(self, lines: Iterable[bytes]) -> None:
-        """Append lines, each with its newline."""
+    def add(self, records: Iterable[Record]) -> None:
+        """Append records."""
         with self._guard:
-            self._lines += [line[:-1] for line in lines]
+            self._lines += [(facts + entry)[:-1] for facts, entry in records]
 
     def read(self, start_seq: int, limit: int) -> list[bytes]:
         """
@@ -152,9 +153,9 @@ class MemoryAuditLog(BaseAuditLog):
                     return DONE
             before = self._chain.end
             try:
-                lines = self._chain.extend(drafts, self._clock.now())
+                records = self._chain.extend(drafts, self._clock.now())
                 self._announce(drafts)
-                self._stored.add(lines)
+                self._stored.add(records)
             except BaseException:
                 self._chain.end = before
                 raise

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from msgspec.structs import replace
 
-from hsm_core._internal.audit.facts import SPAN
+from hsm_core._internal.audit.facts import SPAN, Record, record_of
 from hsm_core._internal.audit.head_mark import HeadMark, StoredHead
 from hsm_core._internal.audit.medium import (
     Cause,
@@ -30,7 +30,7 @@ from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.stores.audit_rows import (
     CHUNK,
     DatabaseMedium,
-    missing_lines,
+    missing_records,
     written_facts,
 )
 from hsm_core._internal.stores.postgresql.audit_rows import (
@@ -114,43 +114,43 @@ class PostgresMedium(DatabaseMedium):
         self._note(mark)
         failpoint("audit.open.after_mark")
 
-    def write(self, lines: Sequence[bytes], mark: HeadMark, /) -> None:
+    def write(self, records: Sequence[Record], mark: HeadMark, /) -> None:
         """
-        Append lines, with the mark, in one transaction.
+        Append records, with the mark, in one transaction.
 
         Raises:
             MediumError: It is not known whether they were written.
         """
-        self._write(lines, mark, None)
+        self._write(records, mark, None)
 
     def write_if(
-        self, lines: Sequence[bytes], mark: HeadMark, condition: GroupCondition, /
+        self, records: Sequence[Record], mark: HeadMark, condition: GroupCondition, /
     ) -> None:
         """
-        Append lines in one transaction if a condition holds when it begins.
+        Append records in one transaction if a condition holds when it begins.
 
         Raises:
             GroupRefusedError: It does not hold; nothing was written.
             MediumError: It is not known whether they were written.
         """
-        self._write(lines, mark, condition)
+        self._write(records, mark, condition)
 
     def _write(
         self,
-        lines: Sequence[bytes],
+        records: Sequence[Record],
         mark: HeadMark,
         condition: GroupCondition | None,
     ) -> None:
         failpoint("audit.before_write")
-        first_seq = mark.seq + 1 - len(lines)
+        first_seq = mark.seq + 1 - len(records)
         with self._statement():
             track = self._track(self._tables)
-            entries, facts = track.split(lines, first_seq)
+            facts = track.due(records, first_seq)
             is_written = insert_group(
                 self._connection,
                 self._log_id,
                 first_seq,
-                entries,
+                [entry[:-1] for _, entry in records],
                 facts,
                 self._head(mark),
                 self._adopted_by(mark),
@@ -216,7 +216,7 @@ class PostgresMedium(DatabaseMedium):
             raise MediumError(Cause.WRITE) from error
         self._connection.patience = self._patience
 
-    def standing(self, first_seq: int, /) -> list[bytes]:
+    def standing(self, first_seq: int, /) -> list[Record]:
         """
         Return the records from *first_seq* on, as `write` gets them, and go on there.
 
@@ -234,7 +234,7 @@ class PostgresMedium(DatabaseMedium):
         self._counter = stored.counter
         self._wrote(stored.mark)
         found = self._reader.read(first_seq, len(entries))
-        return [record + b"\n" for record in found]
+        return [record_of(stored) for stored in found]
 
     def heal(self, tail: Tail, cause: Cause, /) -> None:
         """
@@ -251,7 +251,7 @@ class PostgresMedium(DatabaseMedium):
         with self._statement():
             tables = self._tables
             stored = self._read_head(tables, tail.first_seq - 1)
-            missing = missing_lines(tables, tail)
+            missing = missing_records(tables, tail)
             self._facts = written_facts(tables, tail.mark.seq + 1 - len(missing))
         self._counter = max(self._counter, stored.counter)
         if missing:

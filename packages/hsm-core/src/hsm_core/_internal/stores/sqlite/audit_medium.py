@@ -13,7 +13,7 @@ from typing import ClassVar, Final
 
 from msgspec.structs import replace
 
-from hsm_core._internal.audit.facts import SPAN, FactsCache
+from hsm_core._internal.audit.facts import SPAN, FactsCache, Record
 from hsm_core._internal.audit.head_mark import HeadMark, StoredHead
 from hsm_core._internal.audit.medium import Cause, MediumError, Tail
 from hsm_core._internal.audit.reasons import Reason, tampered
@@ -21,7 +21,7 @@ from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.stores.audit_rows import (
     CHUNK,
     DatabaseMedium,
-    missing_lines,
+    missing_records,
     written_facts,
 )
 from hsm_core._internal.stores.filesystem.audit_files import medium_errors
@@ -114,9 +114,9 @@ class SqliteMedium(DatabaseMedium):
             self._beside.sync()
         failpoint("audit.open.after_mark")
 
-    def write(self, lines: Sequence[bytes], mark: HeadMark, /) -> None:
+    def write(self, records: Sequence[Record], mark: HeadMark, /) -> None:
         """
-        Append lines, with the mark, in one transaction.
+        Append records, with the mark, in one transaction.
 
         Raises:
             MediumError: Nothing of it was written, or all of it.
@@ -125,16 +125,16 @@ class SqliteMedium(DatabaseMedium):
         database = self._database
         try:
             with database.transaction(durable=False, folds=False) as connection:
-                first_seq = mark.seq + 1 - len(lines)
+                first_seq = mark.seq + 1 - len(records)
                 facts = self._track(SqliteTables(connection))
-                insert_records(connection, first_seq, lines, facts)
+                insert_records(connection, first_seq, records, facts)
                 self._adopt_before(connection, mark)
                 self._note(connection, mark)
         except _FAILURES as error:
             raise _medium_error(database, error, Cause.WRITE) from error
         self._wrote(mark)
         failpoint("audit.after_write")
-        self._unfolded += sum(map(len, lines))
+        self._unfolded += sum(len(facts) + len(entry) for facts, entry in records)
         is_long = self._unfolded >= _CHECKPOINT_BYTES
         self._fold_at = 0.0 if is_long else time.monotonic() + _IDLE_SECONDS
 
@@ -196,7 +196,7 @@ class SqliteMedium(DatabaseMedium):
             tables = SqliteTables(connection)
             stored = self._read_head(tables, tail.first_seq - 1)
             self._counter = max(self._counter, stored.counter)
-            missing = missing_lines(tables, tail)
+            missing = missing_records(tables, tail)
             first_seq = tail.mark.seq + 1 - len(missing)
             self._facts = written_facts(tables, first_seq)
             insert_records(connection, first_seq, missing, self._facts)

@@ -16,7 +16,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from typing import Final
 
-from hsm_core._internal.audit.facts import SPAN, FactsTrack, entry_of, facts_line_of
+from hsm_core._internal.audit.facts import SPAN, FactsTrack, Record
 from hsm_core._internal.audit.head_mark import StoredHead
 from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.audit.record import leaf_hash
@@ -231,28 +231,26 @@ _BASELINE: Final = _insertions("INSERT INTO baseline VALUES ", "?1,")
 def insert_records(
     connection: sqlite3.Connection,
     first_seq: int,
-    records: Sequence[bytes],
+    records: Sequence[Record],
     facts: FactsTrack,
 ) -> None:
     """
-    Insert records, each with its newline, from *first_seq* on.
+    Insert records from *first_seq* on.
 
     Args:
         connection: Open on the log.
 
         first_seq: Sequence number of the first one.
 
-        records: Facts line and entry of each.
+        records: The next ones.
 
         facts: Facts lines that the database has.
     """
-    entries = []
-    for seq, record in enumerate(records, first_seq):
-        trimmed = facts.trimmed(record, seq)[:-1]
-        line, entry = facts_line_of(trimmed), entry_of(trimmed)
-        if line:
-            connection.execute("INSERT INTO facts VALUES (?, ?)", (seq, line))
-        entries.append(entry)
+    due = facts.due(records, first_seq)
+    if due:
+        connection.executemany("INSERT INTO facts VALUES (?, ?)", due)
+        facts.note(due)
+    entries = [entry[:-1] for _, entry in records]
     _insert(connection, _RECORDS, first_seq, 0, entries)
 
 
