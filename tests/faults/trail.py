@@ -99,9 +99,10 @@ def events_of_server(auditor: Client) -> list[dict[str, Any]]:
         seq = verified.json.get("next_seq")
     seq = 0
     while seq is not None:
-        page = auditor.request("GET", f"{_EVENTS}&start_seq={seq}").json
-        events += [item["event"] for item in page["items"]]
-        seq = page.get("next_seq")
+        page = auditor.request("GET", f"{_EVENTS}&start_seq={seq}")
+        check(page.status == 200, "the trail can't be read", page)
+        events += [item["event"] for item in page.json["items"]]
+        seq = page.json.get("next_seq")
     return events
 
 
