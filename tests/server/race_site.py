@@ -184,7 +184,7 @@ class RaceSite:
         self._site = site
         self.clients = clients
         self.server = server
-        self._admin = self.connect(token_of(signer(ADMINS), sub="admin"), "127.0.0.1")
+        self._admin = self.connect(_admin_token(), "127.0.0.1")
 
     def connect(
         self, token: str, address: str, shown: tuple[Path, Path] | None = None
@@ -195,6 +195,8 @@ class RaceSite:
 
     def ask(self, method: str, path: str, body: object = None) -> Any:
         """Ask as the administrator, again if the connection had been ended."""
+        # Many trials take longer than a token lives.
+        self._admin.token = _admin_token()
         try:
             return self._admin.ask(method, path, body)
         except Refused as refused:
@@ -262,6 +264,10 @@ def token_of(who: Signer, **changes: Any) -> str:
     kid = ADMINS if isinstance(who.key, bytes) else None
     header = {"alg": who.algorithm} | ({"kid": kid} if kid else {})
     return who.token_of(header, said)
+
+
+def _admin_token() -> str:
+    return token_of(signer(ADMINS), sub="admin")
 
 
 def _write_keys(folder: Path, *signers: Signer) -> Path:
