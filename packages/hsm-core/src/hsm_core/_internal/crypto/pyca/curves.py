@@ -8,6 +8,7 @@ from functools import cache
 from typing import Final, TypeAlias, cast
 
 from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, x25519
 from cryptography.hazmat.primitives.asymmetric.utils import (
     Prehashed,
@@ -96,8 +97,11 @@ class ECDSAPrivateHandle(ECDSAPublicHandle):
 
     def sign_again(self, data: bytes, parameters: SignatureParameters, /) -> bytes:
         """Return a signature; see `BaseHandle.sign_again`."""
-        method = _method_of(parameters.hash, parameters.prehashed)
-        signature = self._private.sign(data, method)
+        if not parameters.prehashed:
+            state = _empty_hash(parameters.hash).copy()
+            state.update(data)
+            data = state.finalize()
+        signature = self._private.sign(data, _method_of(parameters.hash, True))
         if parameters.encoding is SignatureEncoding.P1363:
             return der_to_p1363(signature, spec(self._algorithm).coordinate_bytes)
         return signature
@@ -114,6 +118,12 @@ def _method_of(hash: HashAlgorithm, prehashed: bool) -> ec.ECDSA:
     """Return ECDSA with a hash, or over a digest; making one takes microseconds."""
     chosen = HASHES[hash]
     return ec.ECDSA(Prehashed(chosen) if prehashed else chosen)
+
+
+@cache
+def _empty_hash(hash: HashAlgorithm) -> hashes.Hash:
+    """Return a hash to be copied, which is faster than to look its algorithm up."""
+    return hashes.Hash(HASHES[hash])
 
 
 def der_to_p1363(signature: bytes, coordinate_bytes: int) -> bytes:
