@@ -61,9 +61,13 @@ async def serve(port: int) -> AsyncIterator[int]:
         async def talk(
             reader: asyncio.StreamReader, writer: asyncio.StreamWriter
         ) -> None:
-            while line := await reader.readline():
-                writer.write(f"{await answer(key, line)}\n".encode())
-                await writer.drain()
+            try:
+                while line := await reader.readline():
+                    writer.write(f"{await answer(key, line)}\n".encode())
+                    await writer.drain()
+            except ValueError:
+                print("connection closed: line over 64 KiB", file=sys.stderr)
+                writer.write(b"error: line over 64 KiB\n")
             writer.close()
 
         async with await asyncio.start_server(talk, "127.0.0.1", port) as server:

@@ -155,6 +155,23 @@ async def test_service(way: str) -> None:
     assert found == [["valid", "invalid", "invalid", "invalid", usage]] * 8
 
 
+async def test_service_refuses_a_long_line(
+    way: str, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A line over 64 KiB gets an error and one line in the log, without a traceback."""
+    import service
+
+    async with service.serve(0) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"issue " + bytes(65536))
+        found = await reader.readline()
+        writer.close()
+
+    assert b"error: line over 64 KiB\n" == found
+    assert "connection closed: line over 64 KiB\n" == capsys.readouterr().err
+    assert not caplog.records
+
+
 def cells() -> Iterator[tuple[str, str]]:
     """Give source and stored output of each code cell of the notebook."""
     for cell in json.loads((PROGRAMS / "notebook.ipynb").read_text())["cells"]:
