@@ -323,6 +323,22 @@ class TestAuditVerify:
 
         assert list(range(5)) == [line["event"]["seq"] for line in lines]
 
+    def test_following_a_local_log_into_a_closed_pipe(self, trail: Path) -> None:
+        """The command ends with the exit code of a broken pipe, and no message."""
+        words = ("audit", "follow", "--audit-path", str(trail), "--start-seq", "0")
+        reading, writing = os.pipe()
+        os.close(reading)
+        done = subprocess.run(
+            [sys.executable, "-m", "hsm_cli", *words],
+            check=False,
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path)},
+            stdout=writing,
+            stderr=subprocess.PIPE,
+        )
+        os.close(writing)
+
+        assert (141, b"") == (done.returncode, done.stderr)
+
     def test_following_a_local_database(self, bare_shell: Shell, closed: Path) -> None:
         """It can't be followed, and the error says what can."""
         outcome = bare_shell("audit", "follow", "--audit-path", str(closed))

@@ -141,6 +141,8 @@ class AuditVerifier(OfflineVerifier):
                 tries_left -= 1
                 if not tries_left or before == self._places():
                     raise
+            except BrokenPipeError:
+                raise  # From *look*: no read of a file raises it.
             except OSError as error:
                 raise self._unreadable(error) from error
 
