@@ -215,6 +215,31 @@ class TestAuditVerify:
         assert 2 == outcome.code
         assert "No audit log found at" in outcome.err
 
+    @pytest.mark.parametrize("command", ["verify", "events", "follow"])
+    def test_directory_and_file_confused(
+        self, bare_shell: Shell, trail: Path, command: str
+    ) -> None:
+        """A directory in place of the file, or the reverse, is named with the fault."""
+        words = ("audit", command, "--audit-path")
+        directory = bare_shell(*words, str(trail.parent))
+        below = bare_shell(*words, str(trail / "audit.log"))
+
+        assert (2, 2) == (directory.code, below.code)
+        assert f"{trail.parent} is not a regular file. [configuration]" in directory.err
+        assert f"can't be read: {trail}: Not a directory. [configuration]" in below.err
+
+    def test_unreadable_database(self, bare_shell: Shell, closed: Path) -> None:
+        """The error names the database."""
+        head = closed.with_name(f"{closed.name}.head")
+        head.unlink()
+        head.mkdir()
+        outcome = bare_shell(
+            *("audit", "verify", "--audit-path", str(closed), "--hmac-key", HMAC_KEY)
+        )
+
+        assert 2 == outcome.code
+        assert f"{closed} can't be read. [configuration]" in outcome.err
+
     def test_database_in_use(self, bare_shell: Shell, database: Path) -> None:
         """A SQLite audit log in use is not verified offline."""
         outcome = bare_shell("audit", "verify", "--audit-path", str(database))

@@ -199,7 +199,9 @@ class AuditVerifier(OfflineVerifier):
 
     def _unreadable(self, error: OSError) -> ConfigurationError:
         return ConfigurationError(
-            f"The audit log can't be read: {error.strerror}.", path=str(self._path)
+            f"The audit log can't be read: {error.filename or self._path}: "
+            f"{error.strerror}.",
+            path=str(self._path),
         )
 
     def _is_in_use(self) -> bool:
@@ -266,6 +268,8 @@ class AuditVerifier(OfflineVerifier):
             names = os.listdir(self._path.parent)
         except FileNotFoundError:
             return []
+        except OSError as error:
+            raise self._unreadable(error) from error
         return closed_names(self._path.name, names)
 
 
@@ -337,8 +341,7 @@ def _open_regular(path: Path) -> BinaryIO | None:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         return None
-    file = os.fdopen(descriptor, "rb")
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        return file
-    file.close()
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
     raise ConfigurationError(f"{path} is not a regular file.", path=str(path))

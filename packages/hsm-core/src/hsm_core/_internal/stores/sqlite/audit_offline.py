@@ -113,7 +113,9 @@ class SqliteAuditVerifier(OfflineVerifier):
         return error
 
     def _unreadable(self) -> ConfigurationError:
-        return ConfigurationError("The audit log can't be read.", path=str(self._path))
+        return ConfigurationError(
+            f"The audit log {self._path} can't be read.", path=str(self._path)
+        )
 
     def _verify(
         self,
