@@ -24,6 +24,7 @@ from hsm_core._internal.keyring.documents import (
     decode_document,
     document_digest,
     index_of,
+    read_index,
 )
 from hsm_core._internal.keyring.key_ring import KeyRing
 from hsm_core._internal.keyring.known_documents import KnownDocument, KnownDocuments
@@ -715,6 +716,8 @@ class AuthenticatedReader:
         counted = self._agreed(bucket)
         if counted is None:
             for key in list(self.store.digests(bucket)):
+                if self._has_document_of(key):
+                    continue  # The scan names what else is false in this row.
                 true = self.refresh(key.key_id)
                 if true is not None and not _is_same(true, key):
                     self._rewritten.add(key.key_id)
@@ -726,6 +729,13 @@ class AuthenticatedReader:
         self.note_rewritten(counted)
         self.census.unverified.discard(bucket)
         return counted
+
+    def _has_document_of(self, key: KeyDigest) -> bool:
+        """Return whether the store holds the document that an index row names."""
+        with suppress(KeyNotFoundError, KeyTamperedError):
+            stored = self.store.get(key.key_id)
+            return _is_same(read_index(key.key_id, stored.document), key)
+        return False
 
     def refresh(self, key_id: KeyId) -> IndexEntry | None:
         """
