@@ -238,6 +238,26 @@ def test_recovery_forgets(tmp_path: Path) -> None:
         gateway.act_as(ANN).execute(CREATE)
 
 
+def test_recovery_keeps_what_was_put_back(tmp_path: Path) -> None:
+    """An approval that is again what the audit log says is not removed, and serves."""
+    with open_disk(tmp_path) as gateway:
+        asked = ask(gateway)
+        file = tmp_path / "approvals" / f"{asked.approval_id}.json"
+        older = file.read_bytes()
+        grant(gateway, asked)
+        newest = file.read_bytes()
+        file.write_bytes(older)
+        with pytest.raises(errors.ApprovalTamperedError, match="older"):
+            approval(gateway, asked.approval_id)
+        file.write_bytes(newest)
+        done = recover(gateway)
+
+        assert () == done.approvals
+        assert ("operational", 0) == findings(gateway)
+        gateway.act_as(ANN).execute(CREATE)
+        assert S.CONSUMED is approval(gateway, asked.approval_id)
+
+
 def edit_state(file: Path) -> None:
     """Call it granted."""
     file.write_bytes(file.read_bytes().replace(b'"pending"', b'"granted"'))

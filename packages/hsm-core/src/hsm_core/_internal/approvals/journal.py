@@ -462,6 +462,20 @@ class ApprovalJournal(Journal):
             )
         )
 
+    def release_restored(self) -> None:
+        """
+        Release altered approvals that are again in their last written state.
+
+        Raises:
+            HSMError: They can't be read.
+        """
+        with self.quiet():
+            for approval_id in list(self._ledger.condemned):
+                stored = self._store.get(approval_id)
+                known = self._ledger.get(approval_id)
+                if stored and known and record_sha256(stored) == known.sha256:
+                    del self._ledger.condemned[approval_id]
+
     def forget(self, approval_id: str, kind: str, reason: str) -> None:
         """
         Record that an approval is discarded, and count it no more.

@@ -230,11 +230,12 @@ class ApprovalMaintenance:
 
     def forget(self, reason: str) -> tuple[str, ...]:
         """
-        Discard every approval that differs; keys are not affected.
+        Discard every approval that still differs; keys are not affected.
 
         Raises:
             HSMError: Store or audit log can't be used.
         """
+        self._steps.release_restored()
         gone = self.compare()
         for approval_id in gone:
             self._steps.forget(approval_id, FORGOTTEN, reason)
