@@ -354,6 +354,29 @@ def test_aes(program: Program, kind: int, parameter: bytes, length: int) -> None
             program.decrypt(how, key, altered)
 
 
+def test_other_ciphertext_after_a_small_buffer(program: Program) -> None:
+    """A repeated call with other ciphertext gets the plaintext of that."""
+    usages: Attributes = [(ck.CKA_ENCRYPT, flag(True)), (ck.CKA_DECRYPT, flag(True))]
+    size: Attributes = [(ck.CKA_VALUE_LEN, number(32))]
+    key = program.secret(ck.CKM_AES_KEY_GEN, size + usages)
+    how = mechanism(ck.CKM_AES_GCM, GCM)
+    first, other = (program.encrypt(how, key, text) for text in (b"first", b"others"))
+    little, exact = struct.pack(">I", 4), struct.pack(">I", 6)
+
+    program.begin(33, how, key)
+    for made, length in ((first, 5), (other, 6), (first, 5)):
+        short = program.call(34, "uayfy", array(made), little)
+        assert b"\0" + struct.pack(">I", length) == short
+    assert b"others" == unpacked(program.call(34, "uayfy", array(other), exact))
+
+    program.begin(33, how, key)
+    program.call(34, "uayfy", array(first), little)
+    with refused(ck.CKR_ENCRYPTED_DATA_INVALID):
+        program.call(34, "uayfy", array(first[:-1] + bytes([first[-1] ^ 1])), ROOM)
+    with refused(ck.CKR_OPERATION_NOT_INITIALIZED):
+        program.call(34, "uayfy", array(first), ROOM)
+
+
 def test_a_part_after_the_end_is_refused(program: Program) -> None:
     """A part that comes after the result was computed is not left out of it."""
     usages: Attributes = [(ck.CKA_ENCRYPT, flag(True)), (ck.CKA_DECRYPT, flag(True))]

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any, Final
 from hsm_cli.interfaces.pkcs11 import constants as ck
 from hsm_cli.interfaces.pkcs11.cipher_schemes import CIPHERS, ENCRYPTING, CipherScheme
 from hsm_cli.interfaces.pkcs11.errors import CryptokiError, room
-from hsm_cli.interfaces.pkcs11.key_operations import KeyOperation, add_part, begin
+from hsm_cli.interfaces.pkcs11.key_operations import (
+    KeyOperation,
+    add_part,
+    begin,
+    require_length,
+)
 from hsm_cli.interfaces.pkcs11.sessions import OperationKind
 
 if TYPE_CHECKING:
@@ -48,6 +53,7 @@ class Ciphering(KeyOperation):
         self.scheme = scheme
         self._parameter = parameter
         self._encrypts = encrypts
+        self._last = b""
         self._result: bytes | None = None
 
     def add(self, data: bytes) -> None:
@@ -67,16 +73,19 @@ class Ciphering(KeyOperation):
 
         Raises:
             BufferTooSmallError: The program has too little room. What was computed
-                nevertheless, as its length is known only then, is kept.
+                nevertheless, as its length is known only then, is kept for a call
+                with the same data.
         """
-        if self._result is None:
+        if self._result is None or data != self._last:
             length = len(self._collected) + len(data)
+            require_length(length)
             if capacity is None or self._encrypts:
                 room(capacity, self.scheme.room(self.key, length, self._encrypts))
-            self.add(data)
             work = self.scheme.encrypt if self._encrypts else self.scheme.decrypt
             hsm = self.key.executor(session.hsm)
-            self._result = work(hsm, self.key, self._parameter, bytes(self._collected))
+            whole = bytes(self._collected) + data
+            self._result = work(hsm, self.key, self._parameter, whole)
+            self._last = data
         room(capacity, len(self._result))
         return self._result
 
@@ -107,8 +116,8 @@ def _whole(
     operation: Ciphering = session.active(kind)
     with session.finishing(kind):
         operation.require_one_part()
-        if capacity is not None and not session.holds(kind):
-            session.hold(kind, len(data))  # a result without room is kept
+        if capacity is not None:  # a result without room is kept
+            session.hold(kind, max(0, len(data) - session.held(kind)))
         return operation.finish(session, data, capacity)
 
 

@@ -74,11 +74,7 @@ class KeyOperation:
         Raises:
             CryptokiError: There is too much of it.
         """
-        if len(self._collected) + len(data) > MOST_DATA_BYTES:
-            raise CryptokiError(
-                ck.CKR_DATA_LEN_RANGE,
-                f"An operation takes at most {MOST_DATA_BYTES} bytes.",
-            )
+        require_length(len(self._collected) + len(data))
         self._collected += data
 
     def require_one_part(self) -> None:
@@ -90,6 +86,20 @@ class KeyOperation:
         """
         if self.is_multipart:
             raise CryptokiError(ck.CKR_OPERATION_ACTIVE)
+
+
+def require_length(length: int) -> None:
+    """
+    Check the length of all data of an operation.
+
+    Raises:
+        CryptokiError: It is too long.
+    """
+    if length > MOST_DATA_BYTES:
+        raise CryptokiError(
+            ck.CKR_DATA_LEN_RANGE,
+            f"An operation takes at most {MOST_DATA_BYTES} bytes.",
+        )
 
 
 def begin(

@@ -127,9 +127,9 @@ class Session:
         for kind in list(self._operations):
             self.end(kind)
 
-    def holds(self, kind: OperationKind) -> bool:
-        """Return whether an operation holds memory."""
-        return kind in self._held
+    def held(self, kind: OperationKind) -> int:
+        """Return how many bytes an operation holds."""
+        return self._held.get(kind, 0)
 
     def hold(self, kind: OperationKind, length: int) -> None:
         """
