@@ -71,6 +71,8 @@ class Inventory:
         found = self._of_sessions.get(handle) or self._cached.get(handle)
         if found is None and handle in self._identities:
             found = self._read_again(handle)
+        elif isinstance(found, KeyObject) and found.is_suspended:
+            self._read_state(found)
         if found is None or not self._is_visible(found):
             raise CryptokiError(invalid)
         return found
@@ -300,10 +302,21 @@ class Inventory:
         raise CryptokiError(ck.CKR_DEVICE_MEMORY)
 
     def _read_again(self, handle: int) -> Object | None:
-        identity = self._identities[handle]
+        one = self._read(self._identities[handle])
+        if one is not None:
+            self._keep(one)
+        return one
+
+    def _read_state(self, copy: KeyObject) -> None:
+        """Read the state of a copy's version, which may be resumed by now."""
+        if not self._application.is_locked:
+            one = self._read(copy.identity)
+            if isinstance(one, KeyObject):
+                copy.follow(one)
+
+    def _read(self, identity: ObjectIdentity) -> Object | None:
         for info in self._keys.named(identity.key_id):
             for one in self._keys.objects_of(info):
                 if one.identity == identity:
-                    self._keep(one)
                     return one
         return None

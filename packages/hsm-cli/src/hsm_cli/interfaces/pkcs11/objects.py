@@ -310,6 +310,11 @@ class KeyObject(Object):
         copied.rename(self._own | own)
         return copied
 
+    def follow(self, key: KeyObject) -> None:
+        """Take metadata and state of the key, which was read again."""
+        self._state = key._state
+        self.info = key.info
+
     def rename(self, own: Template) -> None:
         """Give a copy a label or CKA_ID of its own."""
         self._own |= own
